@@ -1,0 +1,46 @@
+"""Policies from demonstrations and comparisons, learned jointly (AIHF, arXiv 2406.06874) and in the ways around it.
+
+import aihf_control as aihf
+
+data = aihf.make_dataset("Hopper-v4")
+result = aihf.train("aihf", data, seeds=5)
+print(result.frame)
+result.policy.save("hopper.safetensors")
+action, _ = aihf.load_policy("hopper.safetensors").predict(obs)
+"""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aihf_control.cell import Result as Result
+    from aihf_control.cell import train as train
+    from aihf_control.data import Dataset as Dataset
+    from aihf_control.files import BadInput as BadInput
+    from aihf_control.generate import DataConfig as DataConfig
+    from aihf_control.generate import make_dataset as make_dataset
+    from aihf_control.policies import TrainedPolicy as TrainedPolicy
+    from aihf_control.policies import load_policy as load_policy
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Result": "cell",
+    "train": "cell",
+    "Dataset": "data",
+    "BadInput": "files",
+    "DataConfig": "generate",
+    "make_dataset": "generate",
+    "load_dataset": "data",
+    "TrainedPolicy": "policies",
+    "load_policy": "policies",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str):
+    """Loads what is asked for when it is asked for, so that `--help` does not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'aihf_control' has no attribute {name!r}")
+    home = _import_module(f"aihf_control.{_HOMES[name]}")
+    return home.Dataset.load if name == "load_dataset" else getattr(home, name)

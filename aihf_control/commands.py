@@ -1,0 +1,282 @@
+"""The commands around a run: `aihf data`, `aihf experts`, and the door `aihf` to all of them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import torch
+import tyro
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from aihf_control import run, yardstick
+from aihf_control.cell import keep_freed_memory
+from aihf_control.data import Dataset, Trajectory
+from aihf_control.environments import EVALUATION_SEED, EnvSpec, card_of, rollout, spec_of
+from aihf_control.experts import Expert, read_zip, write_zip
+from aihf_control.files import BadInput, write_bytes
+from aihf_control.generate import DataConfig, make_dataset, sampler
+from aihf_control.truth import Gallery, TruthConfig, learn
+
+Positional = tyro.conf.Positional
+
+
+def guarded(main: Callable[[list[str]], Any], argv: Sequence[str] | None) -> int:
+    """Runs a command; bad input becomes one line and exit code 2."""
+    try:
+        main(list(sys.argv[1:] if argv is None else argv))
+    except BadInput as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`aihf run|data|experts|yardstick ...`."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    doors = {"run": run.main, "data": data_main, "experts": experts_main, "yardstick": yardstick.main}
+    if not argv or argv[0] not in doors:
+        print(f"usage: aihf {{{','.join(doors)}}} ... (each has --help)", file=sys.stderr)
+        return 0 if argv[:1] in (["-h"], ["--help"]) else 2
+    return doors[argv[0]](argv[1:])
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+
+
+def data_main(argv: Sequence[str] | None = None) -> int:
+    """`python -m aihf_control.data make|show ...`."""
+    return guarded(lambda words: _subcommands({"make": make, "show": show}, words, "aihf_control.data"), argv)
+
+
+def make(
+    env: str,
+    out: Path,
+    policy: tuple[str, ...] = (),
+    cfg: Annotated[DataConfig, tyro.conf.arg(name="")] = DataConfig(),
+) -> None:
+    """Makes a dataset: rollouts of graded policies, demonstrations, and comparisons of their clips.
+
+    Args:
+        env: Gymnasium id.
+        out: Folder to write.
+        policy: LEVEL=FILE.zip, for each level an SB3 zip to use in place of the bundled policies.
+        cfg: What the dataset is made of.
+    """
+
+    policies = dict(_level(word) for word in policy) or None
+    began = time.monotonic()
+    dataset = make_dataset(env, cfg, policies, out)
+    print(f"made in {time.monotonic() - began:.1f} s")
+    _describe(dataset, out)
+
+
+def show(folder: Positional[Path]) -> None:
+    """Prints what a dataset holds: levels, returns, lengths, margins, and how often its labels are right.
+
+    Args:
+        folder: The dataset.
+    """
+
+    _describe(Dataset.load(folder), folder)
+
+
+def _level(word: str) -> tuple[str, Path]:
+    level, equals, path = word.partition("=")
+    if not equals:
+        raise BadInput(f"--policy {word}: write it as LEVEL=FILE.zip")
+    return level, Path(path)
+
+
+def _describe(dataset: Dataset, where: Path) -> None:
+    meta, console = dataset.meta, Console(highlight=False)
+    console.print(f"{where}: {meta['env']}, digest {dataset.digest()}, horizon {meta['horizon']}")
+    returns = {kind: np.mean(meta[f"{kind}_returns"]) for kind in ("expert", "random")}
+    console.print(f"greedy expert {returns['expert']:.0f}, random actions {returns['random']:.0f} (20 episodes each)")
+    table = Table("episodes of", "n", "return", "min", "max", "steps", "fell", box=box.SIMPLE_HEAD)
+    demos = set(meta["demonstrations"])
+    groups: dict[str, list[Trajectory]] = {}
+    for i, t in enumerate(dataset.pool):
+        groups.setdefault(f"demonstrations ({t.level})" if i in demos else t.level, []).append(t)
+    for name, episodes in groups.items():
+        r = np.array([t.reward.sum() for t in episodes])
+        steps, fell = np.mean([len(t) for t in episodes]), np.mean([t.terminated for t in episodes])
+        row = (
+            name,
+            len(episodes),
+            f"{r.mean():.0f}",
+            f"{r.min():.0f}",
+            f"{r.max():.0f}",
+            f"{steps:.0f}",
+            f"{fell:.0%}",
+        )
+        table.add_row(*map(str, row))
+    console.print(table)
+    for split, rows in dataset.pairs.groupby("split", sort=False):
+        margin = _margins(dataset.pool, rows)
+        console.print(
+            f"{len(rows)} comparisons to {split} on, clips of {rows['length'].iloc[0]} steps: "
+            f"{(margin > 0).mean():.1%} name the better clip, median margin {np.median(np.abs(margin)):.1f}"
+        )
+
+
+def _margins(pool: Sequence[Trajectory], rows: pd.DataFrame) -> np.ndarray:
+    sides = [
+        [pool[e].gain(s, n) for e, s, n in zip(rows[f"{side}_episode"], rows[f"{side}_start"], rows["length"])]
+        for side in ("win", "lose")
+    ]
+    return np.subtract(*map(np.array, sides))
+
+
+# ------------------------------------------------------------------------------------------------------------- experts
+
+
+def experts_main(argv: Sequence[str] | None = None) -> int:
+    """`python -m aihf_control.experts train|import|show ...`."""
+    doors = {"train": train, "import": bring, "show": judge}
+    return guarded(lambda words: _subcommands(doors, words, "aihf_control.experts"), argv)
+
+
+def train(
+    env: str = "Hopper-v4",
+    out: Path | None = None,
+    seeds: int = 5,
+    first_seed: int = 100,
+    episodes: int = 5,
+    every: int = 10_000,
+    enough: float = float("inf"),
+    precision: str = "auto",
+    cfg: Annotated[TruthConfig, tyro.conf.arg(name="")] = TruthConfig(),
+) -> None:
+    """Trains SAC on the true reward, a lane a seed, and keeps the best policy and weaker ones at 60 and 30 % of it.
+
+    Writes expert.zip, medium.zip, weak.zip (SB3 zips), training.csv and card.toml. Ctrl-C ends it with what there is.
+
+    Args:
+        env: Gymnasium id.
+        out: Folder to write; results/experts/<env> if not given.
+        seeds: How many lanes.
+        first_seed: The first of their seeds.
+        episodes: Greedy episodes of each evaluation on the way.
+        every: Steps from one evaluation to the next.
+        enough: Stops when a lane's evaluation reaches this return.
+        precision: float32, bfloat16, or auto: bfloat16 where the hardware multiplies it.
+        cfg: Settings of the learner.
+    """
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    spec, lanes = spec_of(env), tuple(range(first_seed, first_seed + seeds))
+    folder, gallery = out or Path("results/experts") / env.replace("/", "__"), Gallery(spec, lanes, every, episodes)
+    print(f"SAC on the true reward of {env}: seeds {lanes}, {cfg.steps:,} steps; writes to {folder}", flush=True)
+    products = getattr(torch, run.products(precision, "cpu"))
+    try:
+        for k, sac in learn(spec, lanes, cfg, products=products):
+            if k % every == 0:
+                returns = gallery.look(k, sac)
+                print(f"step {k:,}  returns {' '.join(f'{r:.0f}' for r in returns)}", flush=True)
+                if returns.max() >= enough:
+                    break
+    except KeyboardInterrupt:
+        print("ending with what there is")
+    if not gallery.snapshots:
+        raise BadInput(f"nothing to keep: the training ended before its first evaluation at step {every}")
+    keep(gallery, spec, folder)
+
+
+SHARES = {"medium": 0.6, "weak": 0.3}
+
+
+def keep(gallery: Gallery, spec: EnvSpec, folder: Path) -> None:
+    """Writes the graded policies, the training's evaluations, and a card."""
+
+    levels = gallery.graded(SHARES, lambda policy: _value(policy, spec, 20, 30_000)[0])
+    lines = [f"random_return = {_random_value(spec):.1f}"]
+    for level, snapshot in levels.items():
+        write_zip(folder / f"{level}.zip", snapshot.policy, spec)
+        value, spread = _value(snapshot.policy, spec, 50)
+        lines.append(
+            f"{level}_return = {value:.1f}  # seed {snapshot.seed}, step {snapshot.step}, std {spread:.1f}, n 50"
+        )
+        print(f"{level}: seed {snapshot.seed} at step {snapshot.step:,}, {value:.0f} +- {spread:.0f} over 50 episodes")
+    write_bytes(folder / "card.toml", ("\n".join(lines) + "\n").encode())
+    write_bytes(folder / "training.csv", gallery.frame().round(1).to_csv(index=False, lineterminator="\n").encode())
+
+
+def bring(path: Positional[Path], env: str, out: Path) -> None:
+    """Reads a foreign SB3 zip (SAC, TQC, TD3, DDPG, PPO) without executing its pickles, judges it, and writes it clean.
+
+    Args:
+        path: The zip.
+        env: The environment that it is for.
+        out: The zip to write, which Stable-Baselines3 opens.
+    """
+
+    spec = spec_of(env)
+    expert = read_zip(path, spec)
+    write_zip(out, expert, spec)
+    value, spread = _value(expert, spec, 20)
+    print(f"{out}: {value:.0f} +- {spread:.0f} over 20 greedy episodes of {env}")
+
+
+def judge(env: str, path: Positional[Path | None] = None, episodes: int = 20) -> None:
+    """Evaluates a policy, or all that are bundled for an environment, greedily and sampled.
+
+    Args:
+        env: Gymnasium id.
+        path: An SB3 zip; without it the bundled ones.
+        episodes: Episodes of each evaluation.
+    """
+
+    spec, card = spec_of(env), card_of(env)
+    paths = {path.stem: path} if path else card.policies() if card else {}
+    if not paths:
+        raise BadInput(f"there is no bundled policy for {env}; name a zip")
+    table = Table("policy", "greedy return", "sampled return", "layers", "KiB", box=box.SIMPLE_HEAD)
+    for name, zip_path in paths.items():
+        expert = read_zip(zip_path, spec)
+        greedy, sampled = (_value(expert, spec, episodes, sampled=s) for s in (False, True))
+        layers = " x ".join(str(len(bias)) for _, bias in expert.layers[:-1])
+        cells = (f"{v:.0f} +- {s:.0f}" for v, s in (greedy, sampled))
+        table.add_row(name, *cells, layers, f"{zip_path.stat().st_size / 1024:.0f}")
+    Console(highlight=False).print(table)
+
+
+def _value(
+    policy: Expert, spec: EnvSpec, n: int, first: int | None = None, sampled: bool = False
+) -> tuple[float, float]:
+    """Mean and standard deviation of the true return over n episodes."""
+
+    def greedy(obs: np.ndarray) -> np.ndarray:
+        return policy.act(torch.as_tensor(obs)).numpy()
+
+    act = sampler(policy, spec, 0.0, np.random.default_rng(0)) if sampled else greedy
+    first = EVALUATION_SEED if first is None else first
+    returns = [t.reward.sum() for t in rollout(spec, act, range(first, first + n))]
+    return float(np.mean(returns)), float(np.std(returns))
+
+
+def _random_value(spec: EnvSpec, n: int = 50) -> float:
+
+    rng = np.random.default_rng(0)
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        return rng.uniform(-1, 1, (len(obs), spec.n_act)).astype(np.float32)
+
+    seeds = range(EVALUATION_SEED, EVALUATION_SEED + n)
+    return float(np.mean([t.reward.sum() for t in rollout(spec, act, seeds)]))
+
+
+def _subcommands(doors: dict[str, Callable], argv: list[str], module: str) -> None:
+    tyro.extras.subcommand_cli_from_dict(doors, args=argv, prog=f"python -m {module}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

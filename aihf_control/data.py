@@ -1,0 +1,293 @@
+"""What is learned from: trajectories, the steps and clips cut from them, comparisons, and the dataset folder.
+
+Knows neither environments nor networks. Shapes: T steps of an episode, K steps of a clip, N of anything, O observation
+size, A action size. Actions are in (-1, 1).
+
+The true reward lives in `Trajectory` alone. `Steps` and `Clips`, which learners get, have no place for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from aihf_control.files import BadInput, read_bytes, read_json, sha256, write_arrays, write_bytes, write_json
+
+Array = np.ndarray
+SCHEMA = 1
+PAIR_COLUMNS = (
+    "win_episode",
+    "win_start",
+    "lose_episode",
+    "lose_start",
+    "length",
+    "weight",
+    "split",
+    "annotator",
+)
+
+
+class Steps(NamedTuple):
+    """Transitions of one lane, without reward: obs, next_obs (N, O), act (N, A), done (N,) = terminated."""
+
+    obs: Array
+    act: Array
+    next_obs: Array
+    done: Array
+
+
+class Clips(NamedTuple):
+    """Clips of K steps: obs (N, K, O), act (N, K, A), real (N, K).
+
+    Where an episode terminated inside the clip, the rest of the clip lies in the absorbing state: `real` is 0 there and
+    obs and act are padding. A whole trajectory is a clip from step 0 as long as the horizon.
+    """
+
+    obs: Array
+    act: Array
+    real: Array
+
+
+class Preferences(NamedTuple):
+    """Comparisons: each clip of `win` was preferred to the one of `lose`, with weight (N,)."""
+
+    win: Clips
+    lose: Clips
+    weight: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+    """One episode as the simulator gave it. `repr` shows shapes."""
+
+    obs: Array
+    """(T + 1, O) float32; the last one is where the episode ended."""
+    act: Array
+    """(T, A) float32 in (-1, 1)."""
+    reward: Array
+    """(T,) the true reward: for annotators and evaluation, never for a learner."""
+    terminated: bool
+    """Whether it ended in a terminal state (a fall), not by running out of time."""
+    seed: int
+    """Seed of the environment's reset."""
+    level: str
+    """Who acted: "expert", "medium", "expert+0.3" (30 % random actions), ..."""
+    qpos: Array | None = None
+    """(T + 1, ...) simulator positions, where there are any, so that every clip can be shown or restarted."""
+    qvel: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.act)
+
+    def __repr__(self) -> str:
+        end = "terminated" if self.terminated else "truncated"
+        return f"Trajectory({self.level}, {len(self)} steps, return {self.reward.sum():.1f}, {end})"
+
+    def steps(self) -> Steps:
+        done = np.zeros(len(self), np.float32)
+        done[-1:] = self.terminated
+        return Steps(self.obs[:-1], self.act, self.obs[1:], done)
+
+    def gain(self, start: int, length: int) -> float:
+        """True return of the clip, undiscounted. The absorbing state pays nothing."""
+        return float(self.reward[start : start + length].sum())
+
+    def starts(self, length: int) -> int:
+        """How many clips of `length` begin in this episode; one that terminated may be overrun."""
+        return len(self) if self.terminated else max(0, len(self) - length + 1)
+
+
+def cut(episodes: Sequence[Trajectory], references: Sequence[tuple[int, int, int]]) -> Clips:
+    """The clips named by (episode, start, length), padded to the longest."""
+    n, k = len(references), max(length for _, _, length in references)
+    first = episodes[0]
+    obs = np.zeros((n, k, first.obs.shape[1]), np.float32)
+    act = np.zeros((n, k, first.act.shape[1]), np.float32)
+    real = np.zeros((n, k), np.float32)
+    for i, (episode, start, length) in enumerate(references):
+        t = episodes[episode]
+        stop = min(start + length, len(t))
+        obs[i, : stop - start], act[i, : stop - start] = t.obs[start:stop], t.act[start:stop]
+        real[i, : stop - start] = 1
+    return Clips(obs, act, real)
+
+
+def join(steps: Sequence[Steps]) -> Steps:
+    return Steps(*(np.concatenate(column) for column in zip(*steps, strict=True)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """What one lane may learn from: its draw of a dataset's demonstrations and comparisons."""
+
+    demos: list[Trajectory]
+    pairs: Preferences | None
+    clip_steps: Steps | None
+    """The transitions inside the compared clips, once each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A pool of trajectories, which of them are demonstrations, and comparisons between clips of them.
+
+    On disk it is a folder: `meta.json`, `pool.npz`, `preferences.csv` (references into the pool, never copies).
+    """
+
+    meta: dict[str, Any]
+    pool: list[Trajectory]
+    pairs: pd.DataFrame
+    """One comparison a row, in the columns of `PAIR_COLUMNS`; `split` is "train" or "test" (held out)."""
+
+    @property
+    def demonstrations(self) -> list[Trajectory]:
+        return [self.pool[i] for i in self.meta["demonstrations"]]
+
+    @property
+    def held_out(self) -> list[Trajectory]:
+        """Episodes that no training comparison touches and that are no demonstrations."""
+        return [self.pool[i] for i in self.meta["held_out"]]
+
+    def draw(self, seed: int, n_demos: int, n_pairs: int) -> Share:
+        """What the lane with this seed gets, drawn without replacement. Raises BadInput if there is not enough."""
+        train = self.pairs[self.pairs["split"] == "train"]
+        for flag, asked, there in (("--demos", n_demos, self.meta["demonstrations"]), ("--pairs", n_pairs, train)):
+            if not 0 <= asked <= len(there):
+                raise BadInput(f"{flag} {asked}: the dataset has {len(there)}; ask for 0 to {len(there)}")
+        rng = np.random.default_rng([seed, 1])
+        demos = [self.pool[i] for i in rng.permutation(self.meta["demonstrations"])[:n_demos]]
+        rows = train.iloc[np.sort(rng.permutation(len(train))[:n_pairs])]
+        if not n_pairs:
+            return Share(demos, None, None)
+        return Share(demos, self.preferences(rows), self._steps_inside(rows))
+
+    def preferences(self, rows: pd.DataFrame) -> Preferences:
+        win = cut(self.pool, _references(rows, "win"))
+        return Preferences(win, cut(self.pool, _references(rows, "lose")), rows["weight"].to_numpy(np.float32))
+
+    def _steps_inside(self, rows: pd.DataFrame) -> Steps:
+        inside: dict[int, Array] = {}
+        for episode, start, length in _references(rows, "win") + _references(rows, "lose"):
+            inside.setdefault(episode, np.zeros(len(self.pool[episode]), bool))[start : start + length] = True
+        parts = [(self.pool[i].steps(), mask) for i, mask in sorted(inside.items())]
+        return join([Steps(*(column[mask] for column in steps)) for steps, mask in parts])
+
+    def digest(self) -> str:
+        """Short hash of all that the dataset holds."""
+        return sha256(json.dumps(self.meta, sort_keys=True, default=str).encode())[:12]
+
+    def save(self, folder: str | Path) -> Dataset:
+        """Writes the folder, `meta.json` last, so that a folder that has one is whole. Returns the dataset with hashes."""
+        folder = Path(folder)
+        write_arrays(folder / "pool.npz", _pack(self.pool))
+        write_bytes(folder / "preferences.csv", self.pairs.to_csv(index=False, lineterminator="\n").encode())
+        files = {name: sha256(read_bytes(folder / name)) for name in ("pool.npz", "preferences.csv")}
+        saved = dataclasses.replace(self, meta={**self.meta, "schema": SCHEMA, "sha256": files})
+        write_json(folder / "meta.json", saved.meta)
+        return saved
+
+    @staticmethod
+    def load(folder: str | Path) -> Dataset:
+        """Reads and checks a dataset folder. Raises BadInput that names the file and the field that is wrong."""
+        folder = Path(folder)
+        meta = read_json(folder / "meta.json")
+        missing = {
+            "schema",
+            "sha256",
+            "env",
+            "options",
+            "horizon",
+            "demonstrations",
+            "held_out",
+            "expert_returns",
+            "random_returns",
+        }
+        missing -= set(meta)
+        if missing:
+            raise BadInput(f"{folder / 'meta.json'} lacks {', '.join(sorted(missing))}")
+        if meta["schema"] != SCHEMA:
+            raise BadInput(f"{folder} has schema {meta['schema']}, this version reads {SCHEMA}; make the dataset anew")
+        contents = {name: read_bytes(folder / name) for name in ("pool.npz", "preferences.csv")}
+        for name, data in contents.items():
+            if sha256(data) != meta["sha256"].get(name):
+                raise BadInput(f"{folder / name} is not what meta.json says (sha256 differs); make the dataset anew")
+        pool = _unpack(contents["pool.npz"], folder / "pool.npz")
+        pairs = pd.read_csv(io.BytesIO(contents["preferences.csv"]))
+        _check_pairs(pairs, pool, folder / "preferences.csv")
+        for field in ("demonstrations", "held_out"):
+            if any(not 0 <= i < len(pool) for i in meta[field]):
+                raise BadInput(f"{folder / 'meta.json'}: {field} names an episode that the pool does not have")
+        return Dataset(meta, pool, pairs)
+
+
+def _references(rows: pd.DataFrame, side: str) -> list[tuple[int, int, int]]:
+    columns = (rows[f"{side}_episode"], rows[f"{side}_start"], rows["length"])
+    return list(zip(*(column.astype(int).tolist() for column in columns), strict=True))
+
+
+def _pack(pool: Sequence[Trajectory]) -> dict[str, Array]:
+    arrays = {name: np.concatenate([getattr(t, name) for t in pool]) for name in ("obs", "act", "reward")}
+    for name in ("qpos", "qvel"):
+        if all(getattr(t, name) is not None for t in pool):
+            arrays[name] = np.concatenate([getattr(t, name) for t in pool])
+    for name in ("terminated", "seed", "level"):
+        arrays[name] = np.array([getattr(t, name) for t in pool])
+    return {**arrays, "length": np.array([len(t) for t in pool])}
+
+
+def _unpack(data: bytes, path: Path) -> list[Trajectory]:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as f:
+            arrays = {name: f[name] for name in f.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as e:
+        raise BadInput(f"cannot read {path}: {e}") from e
+    missing = {"obs", "act", "reward", "terminated", "seed", "level", "length"} - arrays.keys()
+    if missing:
+        raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
+    for name in ("obs", "act", "reward"):
+        if not np.isfinite(arrays[name]).all():
+            raise BadInput(f"{path}: {name} has numbers that are not finite")
+    length = arrays["length"]
+    n_steps, n_episodes = int(length.sum()), len(length)
+    for name in arrays.keys() - {"length"}:
+        n = {"act": n_steps, "reward": n_steps}.get(name, n_episodes)
+        n = n_steps + n_episodes if name in ("obs", "qpos", "qvel") else n
+        if len(arrays[name]) != n:
+            raise BadInput(f"{path}: {name} has {len(arrays[name])} rows, its episodes need {n}")
+    steps, rows = np.cumsum(length)[:-1], np.cumsum(length + 1)[:-1]
+    cuts = {"obs": rows, "qpos": rows, "qvel": rows, "act": steps, "reward": steps}
+    parts = {name: np.split(arrays[name], cuts[name]) for name in cuts.keys() & arrays.keys()}
+    return [
+        Trajectory(
+            **{name: column[i] for name, column in parts.items()},
+            terminated=bool(arrays["terminated"][i]),
+            seed=int(arrays["seed"][i]),
+            level=str(arrays["level"][i]),
+        )
+        for i in range(n_episodes)
+    ]
+
+
+def _check_pairs(pairs: pd.DataFrame, pool: Sequence[Trajectory], path: Path) -> None:
+    missing = set(PAIR_COLUMNS) - set(pairs.columns)
+    if missing:
+        raise BadInput(f"{path} lacks the columns {', '.join(sorted(missing))}")
+    for side in ("win", "lose"):
+        for row, (episode, start, length) in enumerate(_references(pairs, side)):
+            if not 0 <= episode < len(pool) or not 0 <= start < pool[episode].starts(length) or length < 1:
+                raise BadInput(f"{path}, row {row + 2}: no clip of {length} steps at {start} of episode {episode}")
+
+
+if __name__ == "__main__":  # the command lives above the types; `python -m aihf_control.data` is its name
+    import sys
+
+    from aihf_control.commands import data_main
+
+    sys.exit(data_main())

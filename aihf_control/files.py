@@ -1,0 +1,86 @@
+"""The one place that touches the disk's formats: atomic writing, hashing, safetensors, and the error of bad input."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+
+
+class BadInput(Exception):
+    """What a user gave cannot be used. The message is one line: what is wrong, where, and what to do."""
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all: to a temporary beside it, then renamed over it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as e:
+        raise BadInput(f"cannot write {path}: {e.strerror}; choose another folder with --out") from e
+    try:
+        with os.fdopen(fd, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.chmod(tmp, 0o644)
+        os.replace(tmp, path)
+    except BaseException:
+        Path(tmp).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_bytes(path, (json.dumps(value, indent=2, default=str) + "\n").encode())
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """A compressed npz, without pickles."""
+    out = io.BytesIO()
+    np.savez_compressed(out, **arrays)  # type: ignore[arg-type]  # numpy's stub mistakes the names for its flags
+    write_bytes(path, out.getvalue())
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
+    """A safetensors file, what it is told beside it as JSON."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    write_bytes(path, safetensors.torch.save(tensors, {"about": json.dumps(about)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    try:
+        with safetensors.safe_open(path, "pt") as f:
+            about = json.loads((f.metadata() or {}).get("about", "null"))
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118  # not a dict
+    except (OSError, ValueError, safetensors.SafetensorError) as e:
+        raise BadInput(f"cannot read {path}: {e}") from e
+    if not isinstance(about, dict):
+        raise BadInput(f"cannot read {path}: it was not written by aihf_control")
+    return tensors, about
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as e:
+        raise BadInput(f"cannot read {path}: {e.strerror}") from e
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(read_bytes(path))
+    except ValueError as e:
+        raise BadInput(f"{path} is not valid JSON: {e}") from e

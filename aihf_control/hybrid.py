@@ -1,0 +1,28 @@
+"""What a method with a replay learns from: the agent's own transitions, and the data it was given."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from aihf_control.sac import Batch, Buffer, mix
+from aihf_control.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayConfig:
+    """Settings of the replay, the same for every method that has one."""
+
+    batch: int = 256
+    """Transitions in one update."""
+    capacity: int = 200_000
+    """Transitions of the agent that are kept, a lane."""
+    demos: float = 0.25
+    """Share of each batch that comes from the demonstrations (hybrid RL; all are scored by the current reward)."""
+    clips: float = 0.25
+    """Share of each batch that comes from the compared clips."""
+
+
+def sample(task: Task, buffer: Buffer, cfg: ReplayConfig) -> Batch:
+    """A hybrid batch; a share for which a task has no data goes to the agent."""
+    given = [(task.demos, cfg.demos), (task.clips, cfg.clips)]
+    return mix([(buffer, 0.0), *((b, share) for b, share in given if b is not None)], cfg.batch)

@@ -1,0 +1,108 @@
+"""A reward while it is being learned: the network, its optimiser, and the terms of its loss on a task's data."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from aihf_control.lanes import Random
+from aihf_control.nets import RewardNet
+from aihf_control.rewards import bradley_terry, clip_return, demo_gap, gradient_penalty
+from aihf_control.sac import Batch, Buffer, descend
+from aihf_control.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardConfig:
+    """Settings of the learned reward, the same for every method that has one."""
+
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers."""
+    lr: float = 3e-4
+    """Adam's learning rate for the network."""
+    weight_decay: float = 1e-3
+    """Its weight decay."""
+    alive: float = 1.0
+    """Bonus a step for not having fallen, at first; it is learned from there."""
+    alive_bound: float = 2.0
+    """Bound of that bonus."""
+    alive_lr: float = 1e-3
+    """Adam's learning rate for it."""
+    batch: int = 256
+    """Steps of the agent, and of the demonstrations, in one reward step."""
+    pair_steps: int = 3200
+    """Steps of the compared clips in one reward step: 32 pairs of clips of 50, 1 pair of whole trajectories."""
+    last: int = 10_000
+    """The agent's steps are drawn from this many last ones of its replay."""
+    penalty: float = 10.0
+    """Weight of the gradient penalty."""
+    tau: float = 0.02
+    """Bradley-Terry's temperature: the difference in reward per step that counts as one logit."""
+
+
+class LearnedReward:
+    """A reward network and its optimiser. Called, it gives the reward: (L, B, O), (L, B, A) to (L, B)."""
+
+    def __init__(self, task: Task, cfg: RewardConfig):
+        self.task, self.cfg = task, cfg
+        self.net = RewardNet(task.dims, cfg.hidden, cfg.alive, cfg.alive_bound)
+        self.net.units.set(*task.units())
+        body = [p for name, p in self.net.named_parameters() if name != "alive"]
+        groups = [{"params": body, "weight_decay": cfg.weight_decay}, {"params": [self.net.alive], "lr": cfg.alive_lr}]
+        self.opt = torch.optim.Adam(groups, cfg.lr)
+        self.rng = Random(task.dims, "reward steps")
+
+    def __call__(self, obs: Tensor, act: Tensor) -> Tensor:
+        return self.net(obs, act)
+
+    def demo_term(self, buffer: Buffer) -> tuple[Tensor, Tensor]:
+        """L1's loss a step, (L,), and the gradient penalty between the agent and the demonstrations, (L,)."""
+        agent, demo = buffer.recent(self.cfg.batch, self.cfg.last), self.task.demos.sample(self.cfg.batch)
+        x_agent, x_demo = self._inputs(agent), self._inputs(demo)
+        g_demo = self.net.features(x_demo)
+        gap = demo_gap(
+            self.net.level(self.net.features(x_agent)),
+            self.net.level(g_demo),
+            self.task.absorbed,
+            self.task.demo_absorbed,
+        )
+        self.net.recentre(g_demo)
+        return gap, self._penalty(x_agent, x_demo)
+
+    def pair_term(self) -> Tensor:
+        """L2's loss, (L,): Bradley-Terry on a draw of the comparisons."""
+        win, lose, weight = self.task.pairs(self.cfg.pair_steps)
+        returns = [self.clip_returns(*side) for side in (win, lose)]
+        return bradley_terry(*returns, weight)
+
+    def clip_returns(self, obs: Tensor, act: Tensor, real: Tensor) -> Tensor:
+        """Returns of clips, obs (L, n, K, O) to (L, n), in Bradley-Terry's logits."""
+        reward = self(obs.flatten(1, 2), act.flatten(1, 2)).view(real.shape)
+        return clip_return(reward, real, self.cfg.tau)
+
+    def clip_penalty(self) -> Tensor:
+        """The gradient penalty between steps of the compared clips, (L,)."""
+        a, b = (self._inputs(self.task.clips.sample(self.cfg.batch)) for _ in range(2))
+        return self._penalty(a, b)
+
+    def recentre(self) -> None:
+        """Moves the reward's zero towards the demonstrations' mean."""
+        self.net.recentre(self.net.features(self._inputs(self.task.demos.sample(self.cfg.batch))))
+
+    def descend(self, loss: Tensor) -> None:
+        descend(self.opt, self.net.parameters(), loss)
+
+    def _inputs(self, batch: Batch) -> Tensor:
+        return self.net.inputs(batch.obs, batch.act)
+
+    def _penalty(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.cfg.penalty * gradient_penalty(self.net.features, a, b, self.rng.uniform(a.shape[1], 1))
+
+    def state_dict(self) -> dict:
+        return {name: getattr(self, name).state_dict() for name in ("net", "opt", "rng")}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name, value in state.items():
+            getattr(self, name).load_state_dict(value)

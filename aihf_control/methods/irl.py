@@ -1,0 +1,56 @@
+"""IRL: maximum-likelihood inverse reinforcement learning (ML-IRL, Zeng et al., arXiv 2210.01808).
+
+This is AIHF without its preference term. Demonstrations D, policy pi, reward r_theta:
+
+    pi <- clone of D
+    for k = 1, 2, ...:
+        tau^A ~ pi, into the replay                                  policy alignment (lower level):
+        pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] + alpha H(pi)
+        every few steps:                                             reward (upper level):
+            theta <- descend  E_pi r_theta - E_D r_theta               the demonstrations' likelihood
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from aihf_control.direct import CloneConfig, clone
+from aihf_control.hybrid import ReplayConfig, sample
+from aihf_control.learned import LearnedReward, RewardConfig
+from aihf_control.sac import SAC, Buffer, SACConfig
+from aihf_control.task import Progress, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of IRL."""
+
+    steps: int = 60_000
+    """Environment steps a lane, each with one update of the policy."""
+    warmup: int = 1000
+    """Environment steps of the clone before the first update."""
+    reward_every: int = 10
+    """Environment steps from one reward step to the next."""
+    kl_to_clone: bool = False
+    """Whether the policy pays for its KL to the clone instead of being paid for its entropy."""
+    sac: SACConfig = SACConfig()
+    reward: RewardConfig = RewardConfig()
+    replay: ReplayConfig = ReplayConfig()
+    clone: CloneConfig = CloneConfig()
+
+
+def train(task: Task, cfg: Config) -> Iterator[Progress]:
+    pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
+    sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.clone_of() if cfg.kl_to_clone else None)
+    r = LearnedReward(task, cfg.reward)
+    buffer = Buffer(task.dims, cfg.replay.capacity)
+    yield Progress(pi_0, {})
+    for k in task.iterations(sac=sac, r=r, buffer=buffer):
+        task.collect(sac.policy, into=buffer)
+        info = sac.update(sample(task, buffer, cfg.replay), r) if k > cfg.warmup else {}
+        if k > cfg.warmup and k % cfg.reward_every == 0:
+            gap, penalty = r.demo_term(buffer)
+            r.descend(gap + penalty)
+            info |= {"demo_gap": gap.detach(), "penalty": penalty.detach()}
+        yield Progress(sac.average, info, r)

@@ -1,0 +1,54 @@
+"""RLHF: the three stages (Christiano et al., arXiv 1706.03741; Ouyang et al., arXiv 2203.02155).
+
+Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of clips:
+
+    pi_0 <- clone of D                                               supervised fine-tuning
+    theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))   reward; fixed from here on
+    for k = 1, 2, ...:                                               reinforcement learning
+        tau^A ~ pi, into the replay
+        pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] - alpha KL(pi || pi_0)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from aihf_control.direct import CloneConfig, clone
+from aihf_control.hybrid import ReplayConfig, sample
+from aihf_control.learned import LearnedReward, RewardConfig
+from aihf_control.sac import SAC, Buffer, SACConfig
+from aihf_control.task import Progress, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of RLHF."""
+
+    steps: int = 60_000
+    """Environment steps a lane, each with one update of the policy."""
+    warmup: int = 1000
+    """Environment steps of the clone before the first update."""
+    reward_updates: int = 3000
+    """Gradient steps of the reward, before the policy's first."""
+    kl_to_clone: bool = True
+    """Whether the policy pays for its KL to the clone instead of being paid for its entropy."""
+    sac: SACConfig = SACConfig()
+    reward: RewardConfig = RewardConfig()
+    replay: ReplayConfig = ReplayConfig()
+    clone: CloneConfig = CloneConfig()
+
+
+def train(task: Task, cfg: Config) -> Iterator[Progress]:
+    pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
+    sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.clone_of() if cfg.kl_to_clone else None)
+    r = LearnedReward(task, cfg.reward)
+    buffer = Buffer(task.dims, cfg.replay.capacity)
+    for _ in range(cfg.reward_updates):
+        r.descend(r.pair_term() + r.clip_penalty())
+        r.recentre()
+    yield Progress(pi_0, {})
+    for k in task.iterations(sac=sac, r=r, buffer=buffer):
+        task.collect(sac.policy, into=buffer)
+        info = sac.update(sample(task, buffer, cfg.replay), r) if k > cfg.warmup else {}
+        yield Progress(sac.average, info, r)

@@ -1,0 +1,182 @@
+"""Stacks of networks: one network a lane, evaluated together as one batched product.
+
+Shapes: O observation size, A action size, L lanes, B batch. Every net maps (L, B, ...) to (L, B, ...). Actions are in
+(-1, 1); the environment's own units begin at its door (`environments.py`).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aihf_control.lanes import Dims, Random
+
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # Stable-Baselines3's bounds, so that an exported policy samples alike
+
+
+class Linear(nn.Module):
+    """`L` linear layers side by side: (L, B, in) to (L, B, out); weight (L, in, out), bias (L, 1, out)."""
+
+    def __init__(self, rng: Random, n_in: int, n_out: int):
+        super().__init__()
+        bound = 1 / math.sqrt(n_in)  # torch.nn.Linear's own initialisation
+        self.weight = nn.Parameter((rng.uniform(n_in, n_out) * 2 - 1) * bound)
+        self.bias = nn.Parameter((rng.uniform(1, n_out) * 2 - 1) * bound)
+
+    def forward(self, x: Tensor, products: torch.dtype = torch.float32) -> Tensor:
+        return torch.baddbmm(self.bias.to(products), x.to(products), self.weight.to(products))
+
+
+class Body(nn.Module):
+    """Hidden layers. The first product is in float32 (inputs need their digits), the others in `products`."""
+
+    def __init__(self, rng: Random, n_in: int, hidden: tuple[int, ...], layer_norm: bool = False, activation=F.relu):
+        super().__init__()
+        self.layers = nn.ModuleList(Linear(rng, a, b) for a, b in zip((n_in, *hidden), hidden, strict=False))
+        self.layer_norm, self.activation = layer_norm, activation
+
+    def forward(self, x: Tensor, products: torch.dtype = torch.float32) -> Tensor:
+        for i, layer in enumerate(self.layers):
+            x = layer(x, products if i else torch.float32).to(products)
+            if self.layer_norm:  # without learned scale and shift: the next layer's weights can do that
+                x = F.layer_norm(x, x.shape[-1:])
+            x = self.activation(x)
+        return x
+
+
+class Units(nn.Module):
+    """Puts observations in units of a dataset's mean and standard deviation, each (L, 1, O). Identity at first."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, dims: Dims):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dims.n_lanes, 1, dims.n_obs, device=dims.device))
+        self.register_buffer("std", torch.ones(dims.n_lanes, 1, dims.n_obs, device=dims.device))
+
+    def set(self, mean: Tensor, std: Tensor) -> None:
+        """mean and std (L, O)."""
+        self.mean.copy_(mean[:, None])
+        self.std.copy_(std[:, None])
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return (obs - self.mean) / self.std
+
+
+class Policy(nn.Module):
+    """A Gaussian squashed by tanh, the actor of SAC (Haarnoja et al., arXiv 1812.05905).
+
+    Fresh policies have mean near zero and deviation one before the squashing.
+    """
+
+    def __init__(self, dims: Dims, hidden: tuple[int, ...]):
+        super().__init__()
+        rng = Random(dims, "actor")
+        self.units = Units(dims)
+        self.body = Body(rng, dims.n_obs, hidden)
+        self.mean = Linear(rng, hidden[-1], dims.n_act)
+        self.log_std = Linear(rng, hidden[-1], dims.n_act)
+        self.products = dims.products
+        with torch.no_grad():
+            self.log_std.weight.zero_()
+            self.log_std.bias.zero_()
+
+    def forward(self, obs: Tensor, products: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation before the squashing, each (L, B, A)."""
+        h = self.body(self.units(obs), products or self.products).float()
+        return self.mean(h), self.log_std(h).clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Reparametrised action (L, B, A), its log density (L, B), and the action before the squashing."""
+        mean, log_std = self(obs)
+        raw = mean + log_std.exp() * noise
+        return raw.tanh(), squashed_log_prob(raw, mean, log_std), raw
+
+    def log_prob(self, obs: Tensor, raw: Tensor) -> Tensor:
+        """Log density (L, B) of the action tanh(raw)."""
+        return squashed_log_prob(raw, *self(obs))
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Actions (L, B, A) in float32 products; greedy without noise."""
+        mean, log_std = self(obs, torch.float32)
+        return (mean if noise is None else mean + log_std.exp() * noise).tanh()
+
+    def clone_of(self) -> Self:
+        """A frozen copy."""
+        return copy.deepcopy(self).requires_grad_(False)
+
+
+def squashed_log_prob(raw: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log density of tanh(raw), raw ~ N(mean, exp(log_std)), summed over the action's coordinates.
+
+    log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), which stays finite where 1 - tanh(u)^2 underflows.
+    """
+    gauss = -0.5 * ((raw - mean) / log_std.exp()).square() - log_std - 0.5 * math.log(2 * math.pi)
+    squash = 2 * (math.log(2) - raw - F.softplus(-2 * raw))
+    return (gauss - squash).sum(-1)
+
+
+class TwinQ(nn.Module):
+    """Two critics a lane, all in one product: (L, B, O), (L, B, A) to (2, L, B)."""
+
+    def __init__(self, dims: Dims, hidden: tuple[int, ...], layer_norm: bool):
+        super().__init__()
+        rng = Random(dims, "critic 0", "critic 1")
+        self.units = Units(dims)
+        self.body = Body(rng, dims.n_obs + dims.n_act, hidden, layer_norm)
+        self.out = Linear(rng, hidden[-1], 1)
+        self.products = dims.products
+
+    def forward(self, obs: Tensor, act: Tensor) -> Tensor:
+        x = torch.cat([self.units(obs), act], -1)
+        h = self.body(torch.cat([x, x]), self.products).float()
+        return self.out(h).view(2, *obs.shape[:-1])
+
+
+class RewardNet(nn.Module):
+    """The learned reward, (L, B, O), (L, B, A) to (L, B):  r(s, a) = g(s, a) - c0 + B tanh(p).
+
+    `g` is a small tanh network on observations in the dataset's units, `c0` a running mean of g on the demonstrations,
+    and B tanh(p) the bounded, learned bonus of being alive. A reward learned from differences is free up to a constant;
+    the gauge here is that the absorbing state after a fall pays 0, so the constant is the bonus, and it is learned.
+    """
+
+    centre: Tensor
+
+    def __init__(self, dims: Dims, hidden: tuple[int, ...], alive: float, bound: float):
+        super().__init__()
+        rng = Random(dims, "reward")
+        self.units = Units(dims)
+        self.body = Body(rng, dims.n_obs + dims.n_act, hidden, activation=torch.tanh)
+        self.out = Linear(rng, hidden[-1], 1)
+        at_first = math.atanh(alive / bound)
+        self.alive = nn.Parameter(torch.full((dims.n_lanes, 1), at_first, device=dims.device))
+        self.register_buffer("centre", torch.zeros(dims.n_lanes, 1, device=dims.device))
+        self.bound = bound
+
+    def forward(self, obs: Tensor, act: Tensor) -> Tensor:
+        return self.level(self.features(self.inputs(obs, act)))
+
+    def level(self, g: Tensor) -> Tensor:
+        """The reward from g: centred, with the bonus."""
+        return g - self.centre + self.bound * torch.tanh(self.alive)
+
+    def inputs(self, obs: Tensor, act: Tensor) -> Tensor:
+        """What g reads, (L, B, O + A): the space in which its gradient is bounded."""
+        return torch.cat([self.units(obs), act], -1)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """g itself, (L, B)."""
+        return self.out(self.body(inputs)).squeeze(-1)
+
+    @torch.no_grad()
+    def recentre(self, g_demo: Tensor, rate: float = 0.01) -> None:
+        """Moves c0 towards the mean of g over demonstrations, g_demo (L, B)."""
+        self.centre.lerp_(g_demo.mean(-1, keepdim=True), rate)

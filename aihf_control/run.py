@@ -1,0 +1,260 @@
+"""Trains one method on one environment, a lane for each seed, and says how good it is.
+
+python -m aihf_control.run --env Hopper-v4
+python -m aihf_control.run --env Hopper-v4 --method rlhf --pairs 50 --seeds 10
+python -m aihf_control.run --method dpo --help
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from aihf_control import methods
+from aihf_control.cell import Cell, Collector, Evaluated, Result, deal, default_workers
+from aihf_control.data import Dataset
+from aihf_control.files import BadInput, write_bytes, write_json, write_tensors
+from aihf_control.generate import DataConfig, default_folder, make_dataset, versions
+from aihf_control.show import Display, curves, summary
+
+DATASETS, RUNS = Path("results/datasets"), Path("results/runs")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is run, and on what."""
+
+    env: str = "Hopper-v4"
+    """Gymnasium id."""
+    method: str = "aihf"
+    """A file of aihf_control/methods: aihf, bc, dpo, irl, rlhf, ..."""
+    seeds: int = 5
+    """How many seeds; each is a lane with its own data, network and environment."""
+    first_seed: int = 0
+    """The first of them."""
+    demos: int = 1
+    """Demonstrations that each seed gets."""
+    pairs: int = 200
+    """Comparisons that each seed gets."""
+    dataset: Path | None = None
+    """A folder made by `aihf_control.data make`. Without it the default dataset of the environment is made, once."""
+    evaluations: int = 12
+    """How often the policy is evaluated on the way."""
+    eval_episodes: int = 5
+    """Episodes of each such evaluation."""
+    final_episodes: int = 20
+    """Episodes of the first and last evaluation."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes an accelerator where there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the inner matrix products; auto takes bfloat16 where the hardware multiplies it."""
+    workers: int = 0
+    """Processes that the seeds are dealt to, one thread each; 0 is one a core."""
+    out: Path = RUNS
+    """Folder for runs; each gets <env>/<method>/<time> in it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code: 0, or 2 for bad input."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        options, cfg = parse(argv)
+        run(options, cfg)
+    except BadInput as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(argv: list[str]) -> tuple[Options, Any]:
+    """The options, and the config of the method that they name: its fields are flags too."""
+
+    config = methods.load(_flag(argv, "--method", Options.method)).Config
+
+    def both(options, cfg):
+        return options, cfg
+
+    both.__annotations__ = {
+        "options": Annotated[Options, tyro.conf.arg(name="")],
+        "cfg": Annotated[config, tyro.conf.arg(name="")],
+    }
+    return tyro.cli(both, args=argv, prog="python -m aihf_control.run", description=__doc__)
+
+
+def _flag(argv: list[str], name: str, default: str) -> str:
+    for i, word in enumerate(argv):
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+        if word == name and i + 1 < len(argv):
+            return argv[i + 1]
+    return default
+
+
+def run(options: Options, cfg: Any) -> Path:
+    """One run from start to table. Returns its folder. Raises BadInput."""
+
+    cell = cell_of(options, cfg)
+    folder = options.out / options.env.replace("/", "__") / options.method / f"{datetime.now():%Y%m%d-%H%M%S}"
+    _check_writable(options.out)
+    dataset, where = dataset_of(options)
+    for seed in cell.seeds:
+        dataset.draw(seed, cell.demos, cell.pairs)  # says now what is lacking
+    workers = options.workers or default_workers(cell.device, len(cell.seeds))
+    display = Display(cell, dataset, workers)
+    display.plan(where, folder)
+
+    collector, stop = Collector(cell, dataset), threading.Event()
+    with _interrupts(stop), display:
+        for event in deal(cell, dataset, workers, stop):
+            collector.add(event)
+            if isinstance(event, Evaluated):
+                if not folder.exists():
+                    _begin(folder, options, cell, dataset, where)
+                _append(folder / "log.jsonl", event.rows)
+            display.show(event, collector)
+    result = collector.result()
+    _save(folder, result, interrupted=stop.is_set())
+    display.table(result, folder)
+    return folder
+
+
+def cell_of(options: Options, cfg: Any) -> Cell:
+
+    for name in ("seeds", "evaluations", "eval_episodes", "final_episodes"):
+        if getattr(options, name) < 1:
+            raise BadInput(f"--{name.replace('_', '-')} {getattr(options, name)}: give at least 1")
+    if cfg.steps < 1:
+        raise BadInput(f"--steps {cfg.steps}: give at least 1")
+    device = _device(options.device)
+    return Cell(
+        options.method,
+        cfg,
+        tuple(range(options.first_seed, options.first_seed + options.seeds)),
+        options.demos,
+        options.pairs,
+        cfg.steps,
+        options.evaluations,
+        options.eval_episodes,
+        options.final_episodes,
+        device,
+        products(options.precision, device),
+    )
+
+
+def _device(name: str) -> str:
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as e:
+        raise BadInput(f"--device {name} cannot be used here: {str(e).splitlines()[0]}") from e
+    return name
+
+
+def products(precision: str, device: str) -> str:
+    """The type of the inner products: what was asked for, or for "auto" bfloat16 where the hardware multiplies it."""
+
+    if precision != "auto":
+        return precision
+    fast = torch.cpu._is_amx_tile_supported() if device == "cpu" else torch.cuda.is_bf16_supported()
+    return "bfloat16" if fast else "float32"
+
+
+def dataset_of(options: Options) -> tuple[Dataset, Path]:
+    """The dataset asked for, or the environment's default, made if it is not there yet; and its folder."""
+
+    folder = options.dataset or default_folder(options.env, DataConfig(), DATASETS)
+    if options.dataset is None and not (folder / "meta.json").exists():
+        print(f"making the default dataset of {options.env} in {folder}", flush=True)
+        make_dataset(options.env, DataConfig(), out=folder)
+    dataset = Dataset.load(folder)
+    if dataset.meta["env"] != options.env:
+        raise BadInput(f"{folder} is a dataset of {dataset.meta['env']}; give --env {dataset.meta['env']}")
+    return dataset, folder
+
+
+# --------------------------------------------------------------------------------------------------- what is left behind
+
+
+def _check_writable(out: Path) -> None:
+
+    probe = out / ".writable"
+    write_bytes(probe, b"")
+    probe.unlink()
+
+
+def _begin(folder: Path, options: Options, cell: Cell, dataset: Dataset, where: Path) -> None:
+
+    config = {
+        "command": " ".join(sys.argv),
+        "options": dataclasses.asdict(options),
+        "cell": dataclasses.asdict(cell),
+        "dataset": {"folder": where, "digest": dataset.digest(), "sha256": dataset.meta["sha256"]},
+        "versions": versions(),
+        "commit": _commit(),
+    }
+    write_json(folder / "config.json", config)
+
+
+def _commit() -> str:
+
+    where = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=where, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def _append(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("a") as f:
+        f.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def _save(folder: Path, result: Result, interrupted: bool) -> None:
+
+    write_json(folder / "summary.json", summary(result) | {"interrupted": interrupted})
+    result.policy.save(folder / "policy.safetensors")
+    for lane, seed in enumerate(result.cell.seeds):
+        result.policy.export(folder / f"policy_seed{seed}.zip", lane)
+    if result.reward is not None:
+        about = {"kind": "reward", "env": result.spec.id, "seeds": result.cell.seeds}
+        write_tensors(folder / "reward.safetensors", result.reward, about)
+    curves(result, folder / "curves.png")
+
+
+class _interrupts:
+    """While it lasts, Ctrl-C asks for an early end instead of breaking off; a second one breaks off."""
+
+    def __init__(self, stop: threading.Event):
+        self.stop = stop
+
+    def __enter__(self) -> None:
+        def handler(*_: Any) -> None:
+            if self.stop.is_set():
+                raise KeyboardInterrupt
+            self.stop.set()
+            print("\nending with what there is; Ctrl-C again to break off", file=sys.stderr)
+
+        self.before = signal.signal(signal.SIGINT, handler)
+        self.started = time.monotonic()
+
+    def __exit__(self, *_: Any) -> None:
+        signal.signal(signal.SIGINT, self.before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""What a person sees of a run: the plan, the progress, the table, the curves."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from aihf_control.cell import Cell, Collector, Evaluated, Event, Result
+from aihf_control.data import Dataset
+from aihf_control.environments import spec_of
+from aihf_control.files import write_bytes
+from aihf_control.lanes import Dims
+from aihf_control.sac import SAC, Batch
+from aihf_control.stats import Estimate, estimate, iqm, mean
+
+Array = np.ndarray
+
+
+class Display:
+    """Prints a run to the terminal. As a context, it shows the live line; where there is no terminal, a line for each
+    evaluation."""
+
+    def __init__(self, cell: Cell, dataset: Dataset, workers: int):
+        self.cell, self.dataset, self.workers = cell, dataset, workers
+        self.console = Console(highlight=False)
+        if not self.console.is_terminal:
+            self.console.width = 120
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[line]}"))
+        self.progress = Progress(*columns, console=self.console, transient=True)
+        self.bar = self.progress.add_task(cell.method, total=cell.steps * len(cell.seeds), line="starting")
+        self.returns: dict[int, tuple[int, float]] = {}
+        self.begun: tuple[float, int] | None = None
+        self.shown = -1
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.progress.stop()
+
+    def plan(self, where: Path, folder: Path) -> None:
+        c, p = self.cell, self.console.print
+        p(f"[bold]{c.method}[/] on {self.dataset.meta['env']}: {len(c.seeds)} seeds, {c.steps:,} iterations each")
+        p(
+            f"  learns from  {c.demos} demonstrations and {c.pairs} comparisons a seed ({where}, {self.dataset.digest()})"
+        )
+        p(f"  runs on      {c.device}, {self.workers} processes, {c.products} products")
+        p(f"  writes to    {folder}")
+        seconds = estimate_seconds(c, self.dataset, self.workers)
+        p(f"  takes about  {duration(seconds)} of training, and the evaluations" if seconds else "")
+
+    def show(self, event: Event, collector: Collector) -> None:
+        done = sum(collector.steps.values())
+        if self.begun is None and done:
+            self.begun = time.monotonic(), done
+        if isinstance(event, Evaluated):
+            self.returns |= {row["seed"]: (event.step, row["return"]) for row in event.rows}
+        latest = f"  return {np.mean([r for _, r in self.returns.values()]):.0f}" if self.returns else ""
+        line = f"step {min(collector.steps.values()):,}{latest}{self._pace(done)}"
+        self.progress.update(self.bar, completed=done, line=line)
+        judged = min((step for step, _ in self.returns.values()), default=-1)
+        if not self.console.is_terminal and len(self.returns) == len(self.cell.seeds) and judged > self.shown:
+            self.shown = judged
+            self.console.print(line)
+
+    def _pace(self, done: int) -> str:
+        if self.begun is None or done <= self.begun[1]:
+            return ""
+        pace = (done - self.begun[1]) / max(1e-9, time.monotonic() - self.begun[0])
+        left = (self.cell.steps * len(self.cell.seeds) - done) / max(1e-9, pace)
+        return f"  {pace:.0f} steps/s over all seeds  {duration(left)} left"
+
+    def table(self, result: Result, folder: Path) -> None:
+        s = summary(result)
+        title = f"{s['env']}: {s['demos']} demonstrations, {s['pairs']} comparisons a seed"
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        for name in ("", "return", "score", "n", "env steps", "labels", "pair accuracy", "rank corr."):
+            table.add_column(name, justify="left" if not name else "right", no_wrap=bool(name))
+        for row in s["rows"]:
+            table.add_row(*(_cell(row.get(k)) for k in ("name", "return", "score")), *_details(row))
+        self.console.print(table)
+        self.console.print(
+            "Interquartile means over n seeds (the first two: means over n episodes) with 95 % intervals."
+        )
+        self.console.print(
+            "Score: 0 random, 1 expert. Pair accuracy and rank correlation of the reward: on held-out data."
+        )
+        if s["diverged"]:
+            self.console.print(f"[red]diverged, and left out above: seeds {s['diverged']}[/]")
+        self.console.print(f"policy, reward, log and curves: {folder}")
+
+
+def _cell(x: Any) -> str:
+    return x if isinstance(x, str) else str(Estimate(**x)) if x else "-"
+
+
+def _details(row: dict[str, Any]) -> tuple[str, ...]:
+    counts = (f"{row[k]:,}" if row.get(k) is not None else "-" for k in ("n", "env_steps", "labels"))
+    return (*counts, *(_cell(row.get(k)) for k in ("pair_accuracy", "rank_correlation")))
+
+
+def summary(result: Result) -> dict[str, Any]:
+    """The table of a run as data."""
+    meta, cell = result.dataset.meta, result.cell
+    demos = [t for seed in cell.seeds for t in result.dataset.draw(seed, cell.demos, 0).demos]
+    last = result.last()
+    alive = np.isfinite(result.final())
+    rows = [_row("expert", np.array(meta["expert_returns"]), result, mean)]
+    if demos:
+        rows.append(_row("demonstrations", np.array([t.reward.sum() for t in demos]), result, mean))
+    if cell.method != "bc":
+        rows.append(_row("clone (bc)", result.start(), result, env_steps=0, labels=0))
+    counts = {name: int(last[name].iloc[0]) for name in ("env_steps", "labels")}
+    quality = {
+        name: estimate(last[name].to_numpy()[alive])._asdict()
+        for name in ("pair_accuracy", "rank_correlation")
+        if name in last and alive.any()
+    }
+    rows.append(_row(cell.method, result.final()[alive], result, **counts, **quality))
+    rows.append(_row(f"{cell.method}, last 5 evaluations", result.late()[alive], result, **counts))
+    return {
+        "env": meta["env"],
+        "method": cell.method,
+        "seeds": list(cell.seeds),
+        "demos": cell.demos,
+        "pairs": cell.pairs,
+        "dataset": result.dataset.digest(),
+        "diverged": [s for s, ok in zip(cell.seeds, alive, strict=True) if not ok],
+        "rows": rows,
+    }
+
+
+def _row(name: str, returns: Array, result: Result, statistic: Any = iqm, **more: Any) -> dict[str, Any]:
+    if not len(returns):
+        return {"name": name, "n": 0, **more}
+    score = estimate(result.score(returns), statistic)._asdict()
+    return {"name": name, "return": estimate(returns, statistic)._asdict(), "score": score, "n": len(returns), **more}
+
+
+def curves(result: Result, path: Path) -> None:
+    """Return of every lane over iterations, with the expert's and the demonstrations'."""
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(7, 4))
+    for seed, rows in result.frame.groupby("seed"):
+        ax.plot(rows["step"], rows["return"], marker=".", lw=1, label=f"seed {seed}")
+    ax.axhline(float(np.mean(result.dataset.meta["expert_returns"])), color="black", ls="--", lw=1, label="expert")
+    ax.set(xlabel="iterations", ylabel="greedy return", title=f"{result.cell.method} on {result.spec.id}")
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=8, loc="upper left")
+    out = io.BytesIO()
+    fig.savefig(out, dpi=130, bbox_inches="tight")
+    plt.close(fig)
+    write_bytes(path, out.getvalue())
+
+
+def duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def estimate_seconds(cell: Cell, dataset: Dataset, workers: int) -> float | None:
+    """How long the training will take, from a second of updates on random numbers; None for methods without SAC."""
+    if not hasattr(cell.cfg, "sac"):
+        return None
+    spec, n = spec_of(dataset.meta["env"], **dataset.meta["options"]), -(-len(cell.seeds) // workers)
+    dims = Dims(tuple(range(n)), spec.n_obs, spec.n_act, torch.device(cell.device), getattr(torch, cell.products))
+    sac, size = SAC(dims, cell.cfg.sac), cell.cfg.replay.batch
+    obs, act = (
+        torch.randn(n, size, spec.n_obs, device=dims.device),
+        torch.zeros(n, size, spec.n_act, device=dims.device),
+    )
+    batch = Batch(obs, act, obs, act[..., 0], act[..., 0].long())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    times = []
+    for _ in range(30):
+        begun = time.monotonic()
+        sac.update(batch, lambda obs, act: act[..., 0])
+        times.append(time.monotonic() - begun)
+    torch.set_num_threads(threads)
+    return float(np.median(times)) * 1.5 * cell.steps  # the rest of the loop costs about half as much again

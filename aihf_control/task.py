@@ -1,0 +1,169 @@
+"""The task as a method sees it: its lanes' data, an environment to collect in, and nothing else.
+
+A method has no logger, no evaluation, no budget and no path. It never sees the true reward: `collect` throws it away.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aihf_control.data import Clips, Dataset, Preferences, Steps
+from aihf_control.environments import Envs, EnvSpec, spec_of
+from aihf_control.files import BadInput
+from aihf_control.lanes import Dims, Random
+from aihf_control.nets import Policy
+from aihf_control.sac import Buffer, RewardFn
+
+N_EPISODES = 20  # episodes over which the share of absorbing steps is counted
+
+
+class Progress(NamedTuple):
+    """What a method yields at every iteration."""
+
+    policy: Policy
+    """The policy to be judged by."""
+    info: dict[str, Tensor]
+    """Scalars of shape (L,) for the log."""
+    reward: RewardFn | None = None
+    """The learned reward, where there is one."""
+
+
+class Task:
+    """Lanes of one environment with each lane's own draw of a dataset."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        seeds: Sequence[int],
+        n_demos: int,
+        n_pairs: int,
+        device: torch.device | str = "cpu",
+        products: torch.dtype = torch.float32,
+    ):
+        self.spec: EnvSpec = spec_of(dataset.meta["env"], **dataset.meta["options"])
+        self.dims = Dims(tuple(seeds), self.spec.n_obs, self.spec.n_act, torch.device(device), products)
+        shares = [dataset.draw(seed, n_demos, n_pairs) for seed in seeds]
+        self._demos = self._buffer("demos", [[t.steps() for t in s.demos] for s in shares])
+        self._clips = self._buffer("clips", [[s.clip_steps] if s.clip_steps else [] for s in shares])
+        self._pairs = [s.pairs for s in shares if s.pairs]
+        self.demo_absorbed = self._tensor([absorbed_share(map(_ending, s.demos), self.spec.horizon) for s in shares])
+        self._pair_tensors = self._stack(self._pairs) if self._pairs else None
+        self._pair_rng = Random(self.dims, "pairs")
+        self.n_labels = 0
+        self.n_steps = 0
+        self.parts: dict[str, Any] = {}
+        self._endings = [deque(maxlen=N_EPISODES) for _ in seeds]
+        self._envs: Envs | None = None
+        self._rng = Random(self.dims, "acting")
+
+    # ------------------------------------------------------------------------------------------------ the lanes' data
+
+    @property
+    def demos(self) -> Buffer:
+        """The demonstrations' transitions. Raises BadInput where a lane has none."""
+        if not self._demos:
+            raise BadInput("this method learns from demonstrations; give at least one with --demos")
+        return self._demos
+
+    @property
+    def clips(self) -> Buffer | None:
+        """The transitions inside the compared clips, or None without comparisons."""
+        return self._clips
+
+    def pairs(self, n_steps: int) -> Preferences:
+        """Comparisons a lane, uniformly with replacement, as many as have `n_steps` steps between them.
+
+        Tensors: obs (L, n, K, O), act (L, n, K, A), real (L, n, K), weight (L, n). Raises BadInput where there are none.
+        """
+        if self._pair_tensors is None:
+            raise BadInput("this method learns from comparisons; give at least one with --pairs")
+        n_pairs, length = self._pair_tensors.win.real.shape[1:]
+        self.n_labels = n_pairs
+        high = torch.full((self.dims.n_lanes,), n_pairs, device=self.dims.device)
+        index = self._pair_rng.integers(high, max(1, n_steps // (2 * length)))
+        lane = torch.arange(self.dims.n_lanes, device=self.dims.device)[:, None]
+        win, lose, weight = self._pair_tensors
+        return Preferences(
+            Clips(*(x[lane, index] for x in win)), Clips(*(x[lane, index] for x in lose)), weight[lane, index]
+        )
+
+    def units(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the observations that a lane was given, each (L, O)."""
+        buffers = [self.demos, *([self._clips] if self._clips else [])]
+        rows = [
+            torch.cat([b.data[i, : int(b.count[i]), : self.spec.n_obs] for b in buffers])
+            for i in range(self.dims.n_lanes)
+        ]
+        std = torch.stack([r.std(0) for r in rows])
+        return torch.stack([r.mean(0) for r in rows]), std.clamp(min=1e-3)
+
+    # ------------------------------------------------------------------------------------------------------- its door
+
+    def iterations(self, **parts: Any) -> Iterator[int]:
+        """Counts 1, 2, ... for as long as the runner wants. `parts` are all that changes while the method learns."""
+        self.parts = parts
+        k = 0
+        while True:
+            k += 1
+            yield k
+
+    def collect(self, policy: Policy, into: Buffer) -> None:
+        """One environment step a lane with a sampled action, stored without its reward."""
+        envs, obs = self._started()
+        now = torch.as_tensor(obs, device=self.dims.device)
+        act = policy.act(now[:, None], self._rng.normal(1, self.spec.n_act))[:, 0]
+        next_obs, _, terminated, truncated = envs.step(act.cpu().numpy())
+        into.add(now, act, self._tensor(next_obs), self._tensor(terminated))
+        self.n_steps += 1
+        for i in np.flatnonzero(terminated | truncated):
+            self._endings[i].append((int(envs.steps[i]), bool(terminated[i])))
+            next_obs[i] = envs.reset(i)
+        self._obs = next_obs
+
+    @property
+    def absorbed(self) -> Tensor:
+        """Share of absorbing steps, (L,), when the last episodes of each lane are padded to the horizon."""
+        return self._tensor([absorbed_share(endings, self.spec.horizon) for endings in self._endings])
+
+    def _started(self) -> tuple[Envs, np.ndarray]:
+        if self._envs is None:
+            self._envs = Envs(self.spec, self.dims.n_lanes)
+            self._obs = np.stack([self._envs.reset(i, seed) for i, seed in enumerate(self.dims.seeds)])
+        return self._envs, self._obs
+
+    def _buffer(self, name: str, lanes: list[list[Steps]]) -> Buffer | None:
+        sizes = [sum(len(steps.obs) for steps in lane) for lane in lanes]
+        if not min(sizes):
+            return None
+        buffer = Buffer(self.dims, max(sizes), name)
+        for i, lane in enumerate(lanes):
+            for steps in lane:
+                buffer.fill(i, *map(self._tensor, steps))
+        return buffer
+
+    def _stack(self, lanes: list[Preferences]) -> Preferences:
+        def stack(sides: list[Clips]) -> Clips:
+            return Clips(*(self._tensor(np.stack(column)) for column in zip(*sides, strict=True)))
+
+        weight = self._tensor(np.stack([p.weight for p in lanes]))
+        return Preferences(stack([p.win for p in lanes]), stack([p.lose for p in lanes]), weight)
+
+    def _tensor(self, x: Any) -> Tensor:
+        return torch.as_tensor(x, dtype=torch.float32, device=self.dims.device)
+
+
+def _ending(trajectory) -> tuple[int, bool]:
+    return len(trajectory), trajectory.terminated
+
+
+def absorbed_share(endings, horizon: int) -> float:
+    """Part of the steps of episodes (length, terminated) that is absorbing when they are padded to the horizon."""
+    endings = list(endings)
+    absorbing = sum(horizon - length for length, terminated in endings if terminated)
+    return absorbing / max(1, absorbing + sum(length for length, _ in endings))
