@@ -35,7 +35,7 @@ _HOMES = {
     "TrainedPolicy": "policies",
     "load_policy": "policies",
 }
-__all__ = list(_HOMES)
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str):

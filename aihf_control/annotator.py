@@ -11,7 +11,7 @@ Array = np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class Annotator:
-    """Prefers a to b with probability sigmoid((G_a - G_b) / (temperature * spread)), then errs with probability `error`.
+    """Prefers a to b with probability sigmoid((G_a - G_b) / (temperature * spread)); errs with probability `error`.
 
     G is the undiscounted true return of a clip and `spread` the standard deviation of G over the pool, so that a
     temperature means the same in every environment. Temperature 0 always prefers the better one.

@@ -52,6 +52,14 @@ class Cell:
     products: str = "float32"
     """Type of the inner matrix products: float32 or bfloat16."""
 
+    def __post_init__(self):
+        counts = {name: getattr(self, name) for name in ("steps", "evaluations", "eval_episodes", "final_episodes")}
+        for name, n in {"seeds": len(self.seeds), **counts}.items():
+            if n < 1:
+                raise BadInput(f"--{name.replace('_', '-')} {n}: give at least 1")
+        if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise BadInput(f"seeds {self.seeds}: give different ones, from 0 up")
+
     def evaluated_at(self) -> set[int]:
         return {round(self.steps * i / self.evaluations) for i in range(1, self.evaluations + 1)}
 
@@ -110,7 +118,8 @@ def work(cell: Cell, dataset: Dataset, stop: Any = None) -> Iterator[Event]:
         if step in at and step < cell.steps:
             yield _evaluate(task, judge, progress, step, cell.eval_episodes)
     yield _evaluate(task, judge, progress, step, cell.final_episodes)
-    yield Finished(cell.seeds, step, _state(progress.policy), _state(getattr(progress.reward, "net", None)))
+    net = getattr(progress.reward, "net", None)
+    yield Finished(cell.seeds, step, _state(progress.policy), None if net is None else _state(net))
 
 
 def deal(cell: Cell, dataset: Dataset, workers: int, stop: Any = None) -> Iterator[Event]:
@@ -176,7 +185,7 @@ def _portable(event: Event) -> Event:
     if not isinstance(event, Finished):
         return event
     arrays = [None if d is None else {k: v.numpy() for k, v in d.items()} for d in (event.policy, event.reward)]
-    return Finished(event.seeds, event.step, *arrays)  # type: ignore[arg-type]
+    return Finished(event.seeds, event.step, *arrays)  # pyright: ignore[reportArgumentType]
 
 
 def _evaluate(task: Task, judge: RewardJudge, progress: Progress, step: int, n: int) -> Evaluated:
@@ -194,8 +203,8 @@ def _evaluate(task: Task, judge: RewardJudge, progress: Progress, step: int, n: 
     return Evaluated(step, rows)
 
 
-def _state(net: torch.nn.Module | None) -> dict[str, Tensor] | None:
-    return None if net is None else {name: t.detach().cpu() for name, t in net.state_dict().items()}  # type: ignore[return-value]
+def _state(net: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: t.detach().cpu() for name, t in net.state_dict().items()}
 
 
 # ------------------------------------------------------------------------------------------------------- what came out
@@ -249,7 +258,7 @@ class Result:
 
     def at(self, step: int) -> pd.DataFrame:
         """The rows of one step, a lane each, by seed."""
-        return self.frame[self.frame["step"] == step].drop_duplicates("seed", keep="last").set_index("seed")
+        return self.frame.loc[self.frame["step"] == step].drop_duplicates("seed", keep="last").set_index("seed")
 
     def start(self) -> Array:
         """Mean return of each lane's first policy, (L,)."""

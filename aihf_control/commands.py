@@ -18,7 +18,7 @@ from rich.table import Table
 
 from aihf_control import run, yardstick
 from aihf_control.cell import keep_freed_memory
-from aihf_control.data import Dataset, Trajectory
+from aihf_control.data import Dataset, Trajectory, references
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, card_of, rollout, spec_of
 from aihf_control.experts import Expert, read_zip, write_zip
 from aihf_control.files import BadInput, write_bytes
@@ -26,6 +26,8 @@ from aihf_control.generate import DataConfig, make_dataset, sampler
 from aihf_control.truth import Gallery, TruthConfig, learn
 
 Positional = tyro.conf.Positional
+DATA, TRUTH = DataConfig(), TruthConfig()
+SHARES = {"medium": 0.6, "weak": 0.3}
 
 
 def guarded(main: Callable[[list[str]], Any], argv: Sequence[str] | None) -> int:
@@ -60,7 +62,7 @@ def make(
     env: str,
     out: Path,
     policy: tuple[str, ...] = (),
-    cfg: Annotated[DataConfig, tyro.conf.arg(name="")] = DataConfig(),
+    cfg: Annotated[DataConfig, tyro.conf.arg(name="")] = DATA,
 ) -> None:
     """Makes a dataset: rollouts of graded policies, demonstrations, and comparisons of their clips.
 
@@ -70,7 +72,6 @@ def make(
         policy: LEVEL=FILE.zip, for each level an SB3 zip to use in place of the bundled policies.
         cfg: What the dataset is made of.
     """
-
     policies = dict(_level(word) for word in policy) or None
     began = time.monotonic()
     dataset = make_dataset(env, cfg, policies, out)
@@ -84,7 +85,6 @@ def show(folder: Positional[Path]) -> None:
     Args:
         folder: The dataset.
     """
-
     _describe(Dataset.load(folder), folder)
 
 
@@ -128,11 +128,12 @@ def _describe(dataset: Dataset, where: Path) -> None:
 
 
 def _margins(pool: Sequence[Trajectory], rows: pd.DataFrame) -> np.ndarray:
-    sides = [
-        [pool[e].gain(s, n) for e, s, n in zip(rows[f"{side}_episode"], rows[f"{side}_start"], rows["length"])]
+    """By how much the true return of each winning clip exceeds the losing one's, (N,)."""
+    win, lose = (
+        np.array([pool[episode].gain(start, length) for episode, start, length in references(rows, side)])
         for side in ("win", "lose")
-    ]
-    return np.subtract(*map(np.array, sides))
+    )
+    return win - lose
 
 
 # ------------------------------------------------------------------------------------------------------------- experts
@@ -147,13 +148,13 @@ def experts_main(argv: Sequence[str] | None = None) -> int:
 def train(
     env: str = "Hopper-v4",
     out: Path | None = None,
-    seeds: int = 5,
+    seeds: int = 3,
     first_seed: int = 100,
     episodes: int = 5,
     every: int = 10_000,
     enough: float = float("inf"),
     precision: str = "auto",
-    cfg: Annotated[TruthConfig, tyro.conf.arg(name="")] = TruthConfig(),
+    cfg: Annotated[TruthConfig, tyro.conf.arg(name="")] = TRUTH,
 ) -> None:
     """Trains SAC on the true reward, a lane a seed, and keeps the best policy and weaker ones at 60 and 30 % of it.
 
@@ -165,47 +166,44 @@ def train(
         seeds: How many lanes.
         first_seed: The first of their seeds.
         episodes: Greedy episodes of each evaluation on the way.
-        every: Steps from one evaluation to the next.
+        every: Updates from one evaluation to the next.
         enough: Stops when a lane's evaluation reaches this return.
         precision: float32, bfloat16, or auto: bfloat16 where the hardware multiplies it.
         cfg: Settings of the learner.
     """
-
     torch.set_num_threads(1)
     keep_freed_memory()
     spec, lanes = spec_of(env), tuple(range(first_seed, first_seed + seeds))
     folder, gallery = out or Path("results/experts") / env.replace("/", "__"), Gallery(spec, lanes, every, episodes)
-    print(f"SAC on the true reward of {env}: seeds {lanes}, {cfg.steps:,} steps; writes to {folder}", flush=True)
+    print(f"SAC on the true reward of {env}: seeds {lanes}, {cfg.updates:,} updates; writes to {folder}", flush=True)
     products = getattr(torch, run.products(precision, "cpu"))
     try:
         for k, sac in learn(spec, lanes, cfg, products=products):
             if k % every == 0:
                 returns = gallery.look(k, sac)
-                print(f"step {k:,}  returns {' '.join(f'{r:.0f}' for r in returns)}", flush=True)
+                print(f"update {k:,}  returns {' '.join(f'{r:.0f}' for r in returns)}", flush=True)
                 if returns.max() >= enough:
                     break
     except KeyboardInterrupt:
         print("ending with what there is")
     if not gallery.snapshots:
-        raise BadInput(f"nothing to keep: the training ended before its first evaluation at step {every}")
+        raise BadInput(f"nothing to keep: the training ended before its first evaluation at update {every}")
     keep(gallery, spec, folder)
-
-
-SHARES = {"medium": 0.6, "weak": 0.3}
 
 
 def keep(gallery: Gallery, spec: EnvSpec, folder: Path) -> None:
     """Writes the graded policies, the training's evaluations, and a card."""
-
     levels = gallery.graded(SHARES, lambda policy: _value(policy, spec, 20, 30_000)[0])
     lines = [f"random_return = {_random_value(spec):.1f}"]
     for level, snapshot in levels.items():
         write_zip(folder / f"{level}.zip", snapshot.policy, spec)
         value, spread = _value(snapshot.policy, spec, 50)
         lines.append(
-            f"{level}_return = {value:.1f}  # seed {snapshot.seed}, step {snapshot.step}, std {spread:.1f}, n 50"
+            f"{level}_return = {value:.1f}  # seed {snapshot.seed}, update {snapshot.step}, std {spread:.1f}, n 50"
         )
-        print(f"{level}: seed {snapshot.seed} at step {snapshot.step:,}, {value:.0f} +- {spread:.0f} over 50 episodes")
+        print(
+            f"{level}: seed {snapshot.seed} at update {snapshot.step:,}, {value:.0f} +- {spread:.0f} over 50 episodes"
+        )
     write_bytes(folder / "card.toml", ("\n".join(lines) + "\n").encode())
     write_bytes(folder / "training.csv", gallery.frame().round(1).to_csv(index=False, lineterminator="\n").encode())
 
@@ -218,7 +216,6 @@ def bring(path: Positional[Path], env: str, out: Path) -> None:
         env: The environment that it is for.
         out: The zip to write, which Stable-Baselines3 opens.
     """
-
     spec = spec_of(env)
     expert = read_zip(path, spec)
     write_zip(out, expert, spec)
@@ -234,7 +231,6 @@ def judge(env: str, path: Positional[Path | None] = None, episodes: int = 20) ->
         path: An SB3 zip; without it the bundled ones.
         episodes: Episodes of each evaluation.
     """
-
     spec, card = spec_of(env), card_of(env)
     paths = {path.stem: path} if path else card.policies() if card else {}
     if not paths:
@@ -264,7 +260,6 @@ def _value(
 
 
 def _random_value(spec: EnvSpec, n: int = 50) -> float:
-
     rng = np.random.default_rng(0)
 
     def act(obs: np.ndarray) -> np.ndarray:

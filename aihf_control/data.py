@@ -12,6 +12,7 @@ import dataclasses
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,15 +24,18 @@ from aihf_control.files import BadInput, read_bytes, read_json, sha256, write_ar
 
 Array = np.ndarray
 SCHEMA = 1
-PAIR_COLUMNS = (
-    "win_episode",
-    "win_start",
-    "lose_episode",
-    "lose_start",
-    "length",
-    "weight",
-    "split",
-    "annotator",
+REFERENCE_COLUMNS = ("win_episode", "win_start", "lose_episode", "lose_start", "length")
+PAIR_COLUMNS = (*REFERENCE_COLUMNS, "weight", "split", "annotator")
+META = (
+    "schema",
+    "sha256",
+    "env",
+    "options",
+    "horizon",
+    "demonstrations",
+    "held_out",
+    "expert_returns",
+    "random_returns",
 )
 
 
@@ -169,12 +173,12 @@ class Dataset:
         return Share(demos, self.preferences(rows), self._steps_inside(rows))
 
     def preferences(self, rows: pd.DataFrame) -> Preferences:
-        win = cut(self.pool, _references(rows, "win"))
-        return Preferences(win, cut(self.pool, _references(rows, "lose")), rows["weight"].to_numpy(np.float32))
+        win = cut(self.pool, references(rows, "win"))
+        return Preferences(win, cut(self.pool, references(rows, "lose")), rows["weight"].to_numpy(np.float32))
 
     def _steps_inside(self, rows: pd.DataFrame) -> Steps:
         inside: dict[int, Array] = {}
-        for episode, start, length in _references(rows, "win") + _references(rows, "lose"):
+        for episode, start, length in references(rows, "win") + references(rows, "lose"):
             inside.setdefault(episode, np.zeros(len(self.pool[episode]), bool))[start : start + length] = True
         parts = [(self.pool[i].steps(), mask) for i, mask in sorted(inside.items())]
         return join([Steps(*(column[mask] for column in steps)) for steps, mask in parts])
@@ -184,7 +188,7 @@ class Dataset:
         return sha256(json.dumps(self.meta, sort_keys=True, default=str).encode())[:12]
 
     def save(self, folder: str | Path) -> Dataset:
-        """Writes the folder, `meta.json` last, so that a folder that has one is whole. Returns the dataset with hashes."""
+        """Writes the folder, `meta.json` last: a folder that has one is whole. Returns the dataset with its hashes."""
         folder = Path(folder)
         write_arrays(folder / "pool.npz", _pack(self.pool))
         write_bytes(folder / "preferences.csv", self.pairs.to_csv(index=False, lineterminator="\n").encode())
@@ -197,37 +201,34 @@ class Dataset:
     def load(folder: str | Path) -> Dataset:
         """Reads and checks a dataset folder. Raises BadInput that names the file and the field that is wrong."""
         folder = Path(folder)
-        meta = read_json(folder / "meta.json")
-        missing = {
-            "schema",
-            "sha256",
-            "env",
-            "options",
-            "horizon",
-            "demonstrations",
-            "held_out",
-            "expert_returns",
-            "random_returns",
-        }
-        missing -= set(meta)
-        if missing:
-            raise BadInput(f"{folder / 'meta.json'} lacks {', '.join(sorted(missing))}")
-        if meta["schema"] != SCHEMA:
-            raise BadInput(f"{folder} has schema {meta['schema']}, this version reads {SCHEMA}; make the dataset anew")
+        meta = _read_meta(folder / "meta.json")
         contents = {name: read_bytes(folder / name) for name in ("pool.npz", "preferences.csv")}
         for name, data in contents.items():
             if sha256(data) != meta["sha256"].get(name):
                 raise BadInput(f"{folder / name} is not what meta.json says (sha256 differs); make the dataset anew")
         pool = _unpack(contents["pool.npz"], folder / "pool.npz")
-        pairs = pd.read_csv(io.BytesIO(contents["preferences.csv"]))
-        _check_pairs(pairs, pool, folder / "preferences.csv")
+        pairs = _read_pairs(contents["preferences.csv"], folder / "preferences.csv")
+        _check_references(pairs, pool, folder / "preferences.csv")
         for field in ("demonstrations", "held_out"):
-            if any(not 0 <= i < len(pool) for i in meta[field]):
+            if not all(isinstance(i, int) and 0 <= i < len(pool) for i in meta[field]):
                 raise BadInput(f"{folder / 'meta.json'}: {field} names an episode that the pool does not have")
         return Dataset(meta, pool, pairs)
 
 
-def _references(rows: pd.DataFrame, side: str) -> list[tuple[int, int, int]]:
+def _read_meta(path: Path) -> dict[str, Any]:
+    meta = read_json(path)
+    missing = set(META) - set(meta if isinstance(meta, dict) else ())
+    if missing:
+        raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
+    if meta["schema"] != SCHEMA:
+        raise BadInput(f"{path} has schema {meta['schema']}, this version reads {SCHEMA}; make the dataset anew")
+    for name, kind in (("sha256", dict), ("options", dict), ("demonstrations", list), ("held_out", list)):
+        if not isinstance(meta[name], kind):
+            raise BadInput(f"{path}: {name} is no {kind.__name__}")
+    return meta
+
+
+def references(rows: pd.DataFrame, side: str) -> list[tuple[int, int, int]]:
     columns = (rows[f"{side}_episode"], rows[f"{side}_start"], rows["length"])
     return list(zip(*(column.astype(int).tolist() for column in columns), strict=True))
 
@@ -246,21 +247,10 @@ def _unpack(data: bytes, path: Path) -> list[Trajectory]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as f:
             arrays = {name: f[name] for name in f.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as e:
-        raise BadInput(f"cannot read {path}: {e}") from e
-    missing = {"obs", "act", "reward", "terminated", "seed", "level", "length"} - arrays.keys()
-    if missing:
-        raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
-    for name in ("obs", "act", "reward"):
-        if not np.isfinite(arrays[name]).all():
-            raise BadInput(f"{path}: {name} has numbers that are not finite")
-    length = arrays["length"]
-    n_steps, n_episodes = int(length.sum()), len(length)
-    for name in arrays.keys() - {"length"}:
-        n = {"act": n_steps, "reward": n_steps}.get(name, n_episodes)
-        n = n_steps + n_episodes if name in ("obs", "qpos", "qvel") else n
-        if len(arrays[name]) != n:
-            raise BadInput(f"{path}: {name} has {len(arrays[name])} rows, its episodes need {n}")
+    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as e:
+        raise BadInput(f"cannot read {path}: {' '.join(str(e).split())}") from e
+    _check_arrays(arrays, path)
+    length, n_episodes = arrays["length"], len(arrays["length"])
     steps, rows = np.cumsum(length)[:-1], np.cumsum(length + 1)[:-1]
     cuts = {"obs": rows, "qpos": rows, "qvel": rows, "act": steps, "reward": steps}
     parts = {name: np.split(arrays[name], cuts[name]) for name in cuts.keys() & arrays.keys()}
@@ -275,12 +265,59 @@ def _unpack(data: bytes, path: Path) -> list[Trajectory]:
     ]
 
 
-def _check_pairs(pairs: pd.DataFrame, pool: Sequence[Trajectory], path: Path) -> None:
+def _check_arrays(arrays: dict[str, Array], path: Path) -> None:
+    dimensions = {"obs": 2, "act": 2, "reward": 1, "terminated": 1, "seed": 1, "level": 1, "length": 1}
+    missing = dimensions.keys() - arrays.keys()
+    if missing:
+        raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
+    for name, n in dimensions.items():
+        if arrays[name].ndim != n:
+            raise BadInput(f"{path}: {name} has {arrays[name].ndim} dimensions, it needs {n}")
+    for name in ("obs", "act", "reward"):
+        if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
+            raise BadInput(f"{path}: {name} has entries that are not finite numbers")
+    _check_lengths(arrays, path)
+
+
+def _check_lengths(arrays: dict[str, Array], path: Path) -> None:
+    length = arrays["length"]
+    if length.dtype.kind not in "iu" or (length < 1).any():
+        raise BadInput(f"{path}: length has episodes without steps")
+    n_steps, n_episodes = int(length.sum()), len(length)
+    rows = {"act": n_steps, "reward": n_steps} | dict.fromkeys(("obs", "qpos", "qvel"), n_steps + n_episodes)
+    for name, array in arrays.items():
+        needed = rows.get(name, n_episodes)
+        if array.shape[:1] != (needed,):
+            raise BadInput(f"{path}: {name} has the shape {array.shape}, its episodes need {needed} rows")
+
+
+def _read_pairs(data: bytes, path: Path) -> pd.DataFrame:
+    try:
+        pairs = pd.read_csv(io.BytesIO(data), converters={"weight": float})  # pandas' own parser may round
+    except ValueError as e:
+        raise BadInput(f"cannot read {path}: {' '.join(str(e).split())}") from e
     missing = set(PAIR_COLUMNS) - set(pairs.columns)
     if missing:
         raise BadInput(f"{path} lacks the columns {', '.join(sorted(missing))}")
+    if len(pairs):  # a table without rows has no types to check
+        _check_columns(pairs, path)
+    return pairs
+
+
+def _check_columns(pairs: pd.DataFrame, path: Path) -> None:
+    for name in REFERENCE_COLUMNS:
+        if pairs[name].dtype.kind != "i":
+            raise BadInput(f"{path}: {name} has entries that are no whole numbers")
+    weight = pairs["weight"].to_numpy(np.float64)
+    if not np.isfinite(weight).all() or (weight < 0).any():
+        raise BadInput(f"{path}: weight has entries that are no numbers from 0 up")
+    if set(pairs["split"]) - {"train", "test"}:
+        raise BadInput(f"{path}: split has entries that are neither train nor test")
+
+
+def _check_references(pairs: pd.DataFrame, pool: Sequence[Trajectory], path: Path) -> None:
     for side in ("win", "lose"):
-        for row, (episode, start, length) in enumerate(_references(pairs, side)):
+        for row, (episode, start, length) in enumerate(references(pairs, side)):
             if not 0 <= episode < len(pool) or not 0 <= start < pool[episode].starts(length) or length < 1:
                 raise BadInput(f"{path}, row {row + 2}: no clip of {length} steps at {start} of episode {episode}")
 

@@ -60,6 +60,13 @@ def spec_of(env_id: str, **options: Any) -> EnvSpec:
     return EnvSpec(env_id, options, int(np.prod(obs.shape)), low.size, low, high, horizon)
 
 
+def spaces_of(spec: EnvSpec) -> tuple[gym.Space, gym.Space]:
+    """The environment's own spaces of observations and of actions."""
+    env = _make(spec.id, spec.options)
+    env.close()
+    return env.observation_space, env.action_space
+
+
 class Envs:
     """`n` environments stepped together. Actions come in (-1, 1), observations go out as float32 rows.
 
@@ -92,7 +99,9 @@ class Envs:
     def state(self, i: int) -> tuple[Array, Array] | None:
         """Positions and velocities of a MuJoCo simulator, or None."""
         data = getattr(self.envs[i].unwrapped, "data", None)
-        return None if not hasattr(data, "qpos") else (data.qpos.copy(), data.qvel.copy())  # type: ignore[union-attr]
+        if data is None or not hasattr(data, "qpos"):
+            return None
+        return data.qpos.copy(), data.qvel.copy()
 
     def _step(self, i: int, act: Array) -> tuple[Array, float, bool, bool]:
         if not np.isfinite(act).all():
@@ -122,7 +131,7 @@ def rollout(
     episodes = [_Recorder(seed, level, now[i], envs.state(i) if state else None) for i, seed in enumerate(seeds)]
     live = np.ones(n, bool)
     while live.any():
-        a, which = act(now), np.flatnonzero(live)
+        a, which = act(now), np.flatnonzero(live).tolist()
         now[which], reward, terminated, truncated = envs.step(a[which], which)
         for j, i in enumerate(which):
             episodes[i].add(a[i], reward[j], now[i], envs.state(i) if state else None)
@@ -145,7 +154,7 @@ class _Recorder:
         self.states.append(state)
 
     def trajectory(self) -> Trajectory:
-        qpos, qvel = map(np.stack, zip(*self.states, strict=True)) if self.states[0] else (None, None)  # type: ignore[arg-type]
+        qpos, qvel = map(np.stack, zip(*self.states, strict=True)) if self.states[0] else (None, None)
         columns = np.stack(self.obs), np.stack(self.act), np.array(self.reward)
         return Trajectory(*columns, self.terminated, self.seed, self.level, qpos, qvel)
 
@@ -154,7 +163,7 @@ def _make(env_id: str, options: dict[str, Any]) -> gym.Env:
     try:
         with _known_noise_silenced():
             return gym.make(env_id, disable_env_checker=True, **options)
-    except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as e:
+    except (gym.error.Error, ImportError, TypeError, ValueError) as e:
         raise BadInput(f"cannot make the environment {env_id!r}: {' '.join(str(e).split())}") from e
 
 
@@ -168,8 +177,9 @@ def _known_noise_silenced() -> Iterator[None]:
         with contextlib.suppress(ImportError):
             import mujoco
 
-            mujoco.set_mju_user_warning(_mujoco_warning)
-            stack.callback(mujoco.set_mju_user_warning, None)
+            hear = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]  # not in its stubs
+            hear(_mujoco_warning)
+            stack.callback(hear, None)
         yield
 
 
@@ -183,13 +193,13 @@ def _mujoco_warning(message: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What the code cannot know of an environment (`envs/<id>/card.toml`). Everything has a default but the returns."""
+    """What the code cannot know of an environment (`envs/<id>/card.toml`): greedy returns, where its policies are."""
 
     folder: Path
     random_return: float | None = None
     expert_return: float | None = None
-    steps: int = 60_000
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    medium_return: float | None = None
+    weak_return: float | None = None
 
     def policies(self) -> dict[str, Path]:
         """The bundled SB3 zips by level, best first: {"expert": ..., "medium": ..., ...}."""

@@ -36,7 +36,7 @@ class RewardJudge:
     """Held-out comparisons and trajectories of a dataset, by which a learned reward is judged."""
 
     def __init__(self, dataset: Dataset, n_lanes: int, device: torch.device | str = "cpu"):
-        test = dataset.pairs[dataset.pairs["split"] == "test"]
+        test = dataset.pairs.loc[dataset.pairs["split"] == "test"]
         self.n_lanes, self.device = n_lanes, device
         self.pairs = dataset.preferences(test) if len(test) else None
         self.episodes = dataset.held_out
@@ -52,7 +52,7 @@ class RewardJudge:
         """Spearman's correlation of the reward's return with the true one over held-out episodes, (L,)."""
         true = [t.reward.sum() for t in self.episodes]
         learned = np.stack([self._sum(reward, t.obs[:-1], t.act) for t in self.episodes], 1)
-        return np.array([stats.spearmanr(true, row).statistic for row in learned])
+        return np.array([stats.spearmanr(true, row).statistic for row in learned])  # pyright: ignore[reportAttributeAccessIssue]
 
     def _clip_returns(self, reward: RewardFn, clips: Clips) -> Array:
         n, k, _ = clips.obs.shape

@@ -25,18 +25,28 @@ def write_bytes(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(fd, "wb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+            os.chmod(tmp, 0o644)
+            os.replace(tmp, path)
+        except BaseException:
+            Path(tmp).unlink(missing_ok=True)
+            raise
     except OSError as e:
         raise BadInput(f"cannot write {path}: {e.strerror}; choose another folder with --out") from e
+
+
+def check_writable(folder: Path) -> None:
+    """Raises BadInput where `folder` could not be written, and leaves nothing behind, not even the folder."""
     try:
-        with os.fdopen(fd, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.chmod(tmp, 0o644)
-        os.replace(tmp, path)
-    except BaseException:
-        Path(tmp).unlink(missing_ok=True)
-        raise
+        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as e:
+        raise BadInput(f"cannot write to {folder}: {e.strerror}; choose another folder with --out") from e
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -46,7 +56,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """A compressed npz, without pickles."""
     out = io.BytesIO()
-    np.savez_compressed(out, **arrays)  # type: ignore[arg-type]  # numpy's stub mistakes the names for its flags
+    np.savez_compressed(out, **arrays)  # pyright: ignore[reportArgumentType]  # mistakes the names for its flags
     write_bytes(path, out.getvalue())
 
 

@@ -138,6 +138,8 @@ def _check(cfg: DataConfig) -> None:
     for name, low in (("demos", 0), ("pairs", 0), ("test_pairs", 0), ("episodes", 4), ("clip", 0)):
         if getattr(cfg, name) < low:
             raise BadInput(f"--{name.replace('_', '-')} {getattr(cfg, name)}: give at least {low}")
+    if not cfg.levels or not cfg.noise:
+        raise BadInput("--levels and --noise: give at least one of each")
     if not 0 <= cfg.error < 0.5 or cfg.temperature < 0:
         raise BadInput("--error must be in [0, 0.5) and --temperature at least 0")
 

@@ -22,6 +22,9 @@ class RewardConfig:
     """Widths of the hidden layers."""
     lr: float = 3e-4
     """Adam's learning rate for the network."""
+    decay: float = 1000.0
+    """Reward steps over which the learning rates fall by a factor of sqrt(2): eta_k = eta_0 / sqrt(1 + k / decay), the
+    pace of Algorithm 1 of AIHF with s = 1/2."""
     weight_decay: float = 1e-3
     """Its weight decay."""
     alive: float = 1.0
@@ -52,6 +55,7 @@ class LearnedReward:
         body = [p for name, p in self.net.named_parameters() if name != "alive"]
         groups = [{"params": body, "weight_decay": cfg.weight_decay}, {"params": [self.net.alive], "lr": cfg.alive_lr}]
         self.opt = torch.optim.Adam(groups, cfg.lr)
+        self.pace = torch.optim.lr_scheduler.LambdaLR(self.opt, lambda k: (1 + k / cfg.decay) ** -0.5)
         self.rng = Random(task.dims, "reward steps")
 
     def __call__(self, obs: Tensor, act: Tensor) -> Tensor:
@@ -93,6 +97,7 @@ class LearnedReward:
 
     def descend(self, loss: Tensor) -> None:
         descend(self.opt, self.net.parameters(), loss)
+        self.pace.step()
 
     def _inputs(self, batch: Batch) -> Tensor:
         return self.net.inputs(batch.obs, batch.act)
@@ -101,7 +106,7 @@ class LearnedReward:
         return self.cfg.penalty * gradient_penalty(self.net.features, a, b, self.rng.uniform(a.shape[1], 1))
 
     def state_dict(self) -> dict:
-        return {name: getattr(self, name).state_dict() for name in ("net", "opt", "rng")}
+        return {name: getattr(self, name).state_dict() for name in ("net", "opt", "pace", "rng")}
 
     def load_state_dict(self, state: dict) -> None:
         for name, value in state.items():

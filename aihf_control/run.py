@@ -7,14 +7,15 @@ python -m aihf_control.run --method dpo --help
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +26,7 @@ import tyro
 from aihf_control import methods
 from aihf_control.cell import Cell, Collector, Evaluated, Result, deal, default_workers
 from aihf_control.data import Dataset
-from aihf_control.files import BadInput, write_bytes, write_json, write_tensors
+from aihf_control.files import BadInput, check_writable, write_json, write_tensors
 from aihf_control.generate import DataConfig, default_folder, make_dataset, versions
 from aihf_control.show import Display, curves, summary
 
@@ -80,34 +81,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: list[str]) -> tuple[Options, Any]:
     """The options, and the config of the method that they name: its fields are flags too."""
-
-    config = methods.load(_flag(argv, "--method", Options.method)).Config
+    method = methods.load(_flag(argv, "--method", Options.method))
 
     def both(options, cfg):
         return options, cfg
 
     both.__annotations__ = {
         "options": Annotated[Options, tyro.conf.arg(name="")],
-        "cfg": Annotated[config, tyro.conf.arg(name="")],
+        "cfg": Annotated[method.Config, tyro.conf.arg(name="")],
     }
-    return tyro.cli(both, args=argv, prog="python -m aihf_control.run", description=__doc__)
+    about = f"{(__doc__ or '').splitlines()[0]} {(method.__doc__ or '').splitlines()[0]}"
+    return tyro.cli(both, args=argv, prog="python -m aihf_control.run", description=about)
 
 
 def _flag(argv: list[str], name: str, default: str) -> str:
-    for i, word in enumerate(argv):
+    """The value of a flag; of one that is given twice the last counts, as for tyro."""
+    value = default
+    for word, following in itertools.pairwise([*argv, default]):
         if word.startswith(f"{name}="):
-            return word.partition("=")[2]
-        if word == name and i + 1 < len(argv):
-            return argv[i + 1]
-    return default
+            value = word.partition("=")[2]
+        elif word == name:
+            value = following
+    return value
 
 
 def run(options: Options, cfg: Any) -> Path:
     """One run from start to table. Returns its folder. Raises BadInput."""
-
     cell = cell_of(options, cfg)
-    folder = options.out / options.env.replace("/", "__") / options.method / f"{datetime.now():%Y%m%d-%H%M%S}"
-    _check_writable(options.out)
+    folder = options.out / options.env.replace("/", "__") / options.method / _now()
+    check_writable(options.out)
     dataset, where = dataset_of(options)
     for seed in cell.seeds:
         dataset.draw(seed, cell.demos, cell.pairs)  # says now what is lacking
@@ -130,13 +132,14 @@ def run(options: Options, cfg: Any) -> Path:
     return folder
 
 
-def cell_of(options: Options, cfg: Any) -> Cell:
+def _now() -> str:
+    """A name for the run's folder; to the millisecond, so that runs started together do not share one."""
+    return f"{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
 
-    for name in ("seeds", "evaluations", "eval_episodes", "final_episodes"):
-        if getattr(options, name) < 1:
-            raise BadInput(f"--{name.replace('_', '-')} {getattr(options, name)}: give at least 1")
-    if cfg.steps < 1:
-        raise BadInput(f"--steps {cfg.steps}: give at least 1")
+
+def cell_of(options: Options, cfg: Any) -> Cell:
+    if options.workers < 0:
+        raise BadInput(f"--workers {options.workers}: give at least 0")
     device = _device(options.device)
     return Cell(
         options.method,
@@ -154,7 +157,6 @@ def cell_of(options: Options, cfg: Any) -> Cell:
 
 
 def _device(name: str) -> str:
-
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -166,7 +168,6 @@ def _device(name: str) -> str:
 
 def products(precision: str, device: str) -> str:
     """The type of the inner products: what was asked for, or for "auto" bfloat16 where the hardware multiplies it."""
-
     if precision != "auto":
         return precision
     fast = torch.cpu._is_amx_tile_supported() if device == "cpu" else torch.cuda.is_bf16_supported()
@@ -175,7 +176,6 @@ def products(precision: str, device: str) -> str:
 
 def dataset_of(options: Options) -> tuple[Dataset, Path]:
     """The dataset asked for, or the environment's default, made if it is not there yet; and its folder."""
-
     folder = options.dataset or default_folder(options.env, DataConfig(), DATASETS)
     if options.dataset is None and not (folder / "meta.json").exists():
         print(f"making the default dataset of {options.env} in {folder}", flush=True)
@@ -186,18 +186,10 @@ def dataset_of(options: Options) -> tuple[Dataset, Path]:
     return dataset, folder
 
 
-# --------------------------------------------------------------------------------------------------- what is left behind
-
-
-def _check_writable(out: Path) -> None:
-
-    probe = out / ".writable"
-    write_bytes(probe, b"")
-    probe.unlink()
+# -------------------------------------------------------------------------------------------------- what is left behind
 
 
 def _begin(folder: Path, options: Options, cell: Cell, dataset: Dataset, where: Path) -> None:
-
     config = {
         "command": " ".join(sys.argv),
         "options": dataclasses.asdict(options),
@@ -210,7 +202,6 @@ def _begin(folder: Path, options: Options, cell: Cell, dataset: Dataset, where: 
 
 
 def _commit() -> str:
-
     where = Path(__file__).parent
     try:
         done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=where, capture_output=True, text=True)
@@ -225,7 +216,6 @@ def _append(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _save(folder: Path, result: Result, interrupted: bool) -> None:
-
     write_json(folder / "summary.json", summary(result) | {"interrupted": interrupted})
     result.policy.save(folder / "policy.safetensors")
     for lane, seed in enumerate(result.cell.seeds):
@@ -236,24 +226,21 @@ def _save(folder: Path, result: Result, interrupted: bool) -> None:
     curves(result, folder / "curves.png")
 
 
-class _interrupts:
+@contextlib.contextmanager
+def _interrupts(stop: threading.Event) -> Iterator[None]:
     """While it lasts, Ctrl-C asks for an early end instead of breaking off; a second one breaks off."""
 
-    def __init__(self, stop: threading.Event):
-        self.stop = stop
+    def handler(*_: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        print("\nending with what there is; Ctrl-C again to break off", file=sys.stderr)
 
-    def __enter__(self) -> None:
-        def handler(*_: Any) -> None:
-            if self.stop.is_set():
-                raise KeyboardInterrupt
-            self.stop.set()
-            print("\nending with what there is; Ctrl-C again to break off", file=sys.stderr)
-
-        self.before = signal.signal(signal.SIGINT, handler)
-        self.started = time.monotonic()
-
-    def __exit__(self, *_: Any) -> None:
-        signal.signal(signal.SIGINT, self.before)
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -52,13 +53,13 @@ class Display:
     def plan(self, where: Path, folder: Path) -> None:
         c, p = self.cell, self.console.print
         p(f"[bold]{c.method}[/] on {self.dataset.meta['env']}: {len(c.seeds)} seeds, {c.steps:,} iterations each")
-        p(
-            f"  learns from  {c.demos} demonstrations and {c.pairs} comparisons a seed ({where}, {self.dataset.digest()})"
-        )
+        p(f"  learns from  {c.demos} demonstrations and {c.pairs} comparisons a seed")
+        p(f"  of dataset   {where} ({self.dataset.digest()})")
         p(f"  runs on      {c.device}, {self.workers} processes, {c.products} products")
         p(f"  writes to    {folder}")
         seconds = estimate_seconds(c, self.dataset, self.workers)
-        p(f"  takes about  {duration(seconds)} of training, and the evaluations" if seconds else "")
+        if seconds:
+            p(f"  takes about  {duration(seconds)} of training, and the evaluations")
 
     def show(self, event: Event, collector: Collector) -> None:
         done = sum(collector.steps.values())
@@ -90,12 +91,8 @@ class Display:
         for row in s["rows"]:
             table.add_row(*(_cell(row.get(k)) for k in ("name", "return", "score")), *_details(row))
         self.console.print(table)
-        self.console.print(
-            "Interquartile means over n seeds (the first two: means over n episodes) with 95 % intervals."
-        )
-        self.console.print(
-            "Score: 0 random, 1 expert. Pair accuracy and rank correlation of the reward: on held-out data."
-        )
+        self.console.print("IQM over n seeds (of the first two: mean over n episodes), 95 % intervals.")
+        self.console.print("Score: 0 random, 1 expert. Accuracy and correlation of the reward: on held-out data.")
         if s["diverged"]:
             self.console.print(f"[red]diverged, and left out above: seeds {s['diverged']}[/]")
         self.console.print(f"policy, reward, log and curves: {folder}")
@@ -151,12 +148,8 @@ def _row(name: str, returns: Array, result: Result, statistic: Any = iqm, **more
 def curves(result: Result, path: Path) -> None:
     """Return of every lane over iterations, with the expert's and the demonstrations'."""
 
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    fig, ax = plt.subplots(figsize=(7, 4))
+    fig = Figure(figsize=(7, 4))
+    ax = fig.subplots()
     for seed, rows in result.frame.groupby("seed"):
         ax.plot(rows["step"], rows["return"], marker=".", lw=1, label=f"seed {seed}")
     ax.axhline(float(np.mean(result.dataset.meta["expert_returns"])), color="black", ls="--", lw=1, label="expert")
@@ -165,7 +158,6 @@ def curves(result: Result, path: Path) -> None:
     ax.legend(fontsize=8, loc="upper left")
     out = io.BytesIO()
     fig.savefig(out, dpi=130, bbox_inches="tight")
-    plt.close(fig)
     write_bytes(path, out.getvalue())
 
 

@@ -79,7 +79,8 @@ class Task:
     def pairs(self, n_steps: int) -> Preferences:
         """Comparisons a lane, uniformly with replacement, as many as have `n_steps` steps between them.
 
-        Tensors: obs (L, n, K, O), act (L, n, K, A), real (L, n, K), weight (L, n). Raises BadInput where there are none.
+        Tensors: obs (L, n, K, O), act (L, n, K, A), real (L, n, K), weight (L, n).
+        Raises BadInput where there are none.
         """
         if self._pair_tensors is None:
             raise BadInput("this method learns from comparisons; give at least one with --pairs")

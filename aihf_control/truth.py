@@ -17,6 +17,7 @@ from aihf_control.environments import Envs, EnvSpec
 from aihf_control.evaluate import greedy_returns
 from aihf_control.experts import Expert, expert_of
 from aihf_control.lanes import Dims, Random
+from aihf_control.nets import Policy
 from aihf_control.sac import SAC, Buffer, SACConfig
 
 
@@ -24,38 +25,62 @@ from aihf_control.sac import SAC, Buffer, SACConfig
 class TruthConfig:
     """Settings of SAC on the true reward."""
 
-    steps: int = 300_000
-    """Environment steps a lane, each with one update."""
-    warmup: int = 5000
+    updates: int = 200_000
+    """Updates, before each of which every environment takes a step."""
+    envs: int = 8
+    """Environments a lane. A step costs a small part of an update, and fresh steps teach more than old ones."""
+    warmup: int = 1000
     """Steps of uniformly random actions before the first update."""
     batch: int = 256
     """Transitions in one update."""
-    sac: SACConfig = SACConfig(alpha=(0.02, 0.05, 0.05, 0.1, 0.2))
+    capacity: int = 1_000_000
+    """Transitions that are kept, a lane."""
+    sac: SACConfig = SACConfig(lr=6e-4, alpha=(0.05, 0.1, 0.2))
 
 
 def learn(spec: EnvSpec, seeds: Sequence[int], cfg: TruthConfig, **dims: Any) -> Iterator[tuple[int, SAC]]:
-    """Trains a lane for each seed and yields the learner after every step."""
+    """Trains a lane for each seed and yields the learner after every update."""
     size = Dims(tuple(seeds), spec.n_obs, spec.n_act, **dims)
-    sac, buffer, envs = SAC(size, cfg.sac), Buffer(size, cfg.steps), Envs(spec, size.n_lanes)
-    tape = torch.zeros(size.n_lanes, cfg.steps, device=size.device)
-    rng = Random(size, "acting")
-    obs = np.stack([envs.reset(i, seed) for i, seed in enumerate(seeds)])
-    for k in range(1, cfg.steps + 1):
-        now = torch.as_tensor(obs, device=size.device)
-        if k <= cfg.warmup:
-            act = (rng.uniform(1, spec.n_act) * 2 - 1)[:, 0]
-        else:
-            act = sac.policy.act(now[:, None], rng.normal(1, spec.n_act))[:, 0]
-        next_obs, reward, terminated, truncated = envs.step(act.cpu().numpy())
-        tape[:, k - 1] = torch.as_tensor(reward)
-        buffer.add(now, act, *(torch.as_tensor(x, device=size.device).float() for x in (next_obs, terminated)))
-        for i in np.flatnonzero(terminated | truncated):
-            next_obs[i] = envs.reset(i)
-        obs = next_obs
+    sac, sampler = SAC(size, cfg.sac), _Sampler(spec, size, cfg)
+    for k in range(1, cfg.updates + 1):
+        sampler.step(sac.policy, random=k <= cfg.warmup)
         if k > cfg.warmup:
-            batch = buffer.sample(cfg.batch)
-            sac.update(batch, lambda obs, act, at=batch.index: tape.gather(1, at))
+            batch = sampler.buffer.sample(cfg.batch)
+            sac.update(batch, lambda obs, act, at=batch.index: sampler.tape.gather(1, at))
         yield k, sac
+
+
+class _Sampler:
+    """Several environments a lane, what they gave, and on a tape what it paid."""
+
+    def __init__(self, spec: EnvSpec, dims: Dims, cfg: TruthConfig):
+        self.dims, self.n = dims, cfg.envs
+        capacity = min(cfg.capacity, cfg.updates * cfg.envs)
+        self.buffer, self.envs = Buffer(dims, capacity), Envs(spec, dims.n_lanes * cfg.envs)
+        self.tape = torch.zeros(dims.n_lanes, capacity, device=dims.device)
+        self.rng = Random(dims, "acting")
+        seeds = [1000 * seed + e for seed in dims.seeds for e in range(cfg.envs)]
+        self.obs = np.stack([self.envs.reset(i, seed) for i, seed in enumerate(seeds)])
+
+    def step(self, policy: Policy, random: bool) -> None:
+        now = self._lanes(self.obs)
+        if random:
+            act = self.rng.uniform(self.n, self.dims.n_act) * 2 - 1
+        else:
+            act = policy.act(now, self.rng.normal(self.n, self.dims.n_act))
+        next_obs, reward, terminated, truncated = self.envs.step(act.flatten(0, 1).cpu().numpy())
+        columns = now, act, self._lanes(next_obs), self._lanes(terminated)
+        paid = self._lanes(reward)
+        for e in range(self.n):
+            self.tape[:, int(self.buffer.count[0]) % self.buffer.capacity] = paid[:, e]
+            self.buffer.add(*(column[:, e] for column in columns))
+        for i in np.flatnonzero(terminated | truncated).tolist():
+            next_obs[i] = self.envs.reset(i)
+        self.obs = next_obs
+
+    def _lanes(self, x: np.ndarray) -> torch.Tensor:
+        rows = torch.as_tensor(x, dtype=torch.float32, device=self.dims.device)
+        return rows.view(self.dims.n_lanes, self.n, *rows.shape[1:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +120,8 @@ class Gallery:
         return pd.DataFrame(self.rows)
 
     def graded(self, shares: dict[str, float], judge: Any) -> dict[str, Snapshot]:
-        """The best snapshot, by `judge(policy)` among the five that looked best, and for each level the one whose return
-        is nearest to its share of the best's."""
+        """The best snapshot, by `judge(policy)` among the five that looked best, and for each level the one whose
+        return is nearest to its share of the best's."""
         finalists = sorted(self.snapshots, key=lambda s: s.value)[-5:]
         judged = [dataclasses.replace(s, value=judge(s.policy)) for s in finalists]
         best = max(judged, key=lambda s: s.value)

@@ -58,7 +58,9 @@ class Options:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = tyro.cli(Options, args=argv, prog="python -m aihf_control.yardstick", description=__doc__)
+    options = tyro.cli(
+        Options, args=argv, prog="python -m aihf_control.yardstick", description=(__doc__ or "").splitlines()[0]
+    )
     try:
         if options.table:
             compare(options.out)
@@ -83,8 +85,8 @@ def measure(options: Options) -> None:
 
 def ours(spec: EnvSpec, options: Options) -> Iterator[dict[str, Any]]:
     """SB3's defaults in our learner: automatic entropy weight, no layer normalisation, the actor itself evaluated."""
-    sac = SACConfig(hidden=(options.width,) * 2, alpha=(), layer_norm=False)
-    cfg = TruthConfig(options.steps, warmup=1000, sac=sac)
+    sac = SACConfig(hidden=(options.width,) * 2, alpha=(), layer_norm=False, tau=0.005)
+    cfg = TruthConfig(options.steps, envs=1, warmup=1000, sac=sac)
     seeds, began = range(options.seeds), time.monotonic()
     for k, learner in learn(spec, seeds, cfg, products=getattr(torch, options.precision)):
         if k % (options.steps // 5) == 0:
@@ -128,11 +130,13 @@ def compare(folder: Path) -> None:
         raise BadInput(f"{folder} has no measurements; make some with --env and --learner")
     frame = pd.concat([pd.read_csv(f) for f in files])
     table = Table("environment", "learner", "steps", "n", "IQM of returns [95 %]", "each seed", box=box.SIMPLE_HEAD)
-    for (env, learner), rows in frame.groupby(["env", "learner"]):
-        last = rows[rows["step"] == rows["step"].max()]
-        seeds = last.groupby("seed")["return"].mean().to_numpy()
+    for names, rows in frame.groupby(["env", "learner"]):
+        env, learner = names  # pyright: ignore[reportGeneralTypeIssues]
+        step = rows["step"].max()
+        last = rows.loc[rows["step"] == step].groupby("seed")["return"].mean()
+        seeds = np.asarray(last, np.float64)
         each = " ".join(f"{x:.0f}" for x in seeds)
-        table.add_row(str(env), str(learner), f"{last['step'].iloc[0]:,}", str(len(seeds)), str(estimate(seeds)), each)
+        table.add_row(env, learner, f"{step:,}", str(len(seeds)), str(estimate(seeds)), each)
     console = Console(highlight=False)
     console.width = max(console.width, 110)
     console.print(table)

@@ -1,0 +1,112 @@
+"""A table and a figure of finished runs.
+
+    python -m aihf_control.report results/first
+
+reads every run below the folder and writes `table.md` and `curves.png` into it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tyro
+from matplotlib.figure import Figure
+
+from aihf_control.files import BadInput, read_bytes, read_json, write_bytes
+from aihf_control.stats import Estimate, iqm
+
+HEAD = ("return", "score", "n", "env_steps", "labels", "pair_accuracy", "rank_correlation")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code: 0, or 2 for bad input."""
+    about = (__doc__ or "").splitlines()[0]
+    folder = tyro.cli(tyro.conf.Positional[Path], args=argv, prog="python -m aihf_control.report", description=about)
+    try:
+        report(folder)
+    except BadInput as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def report(folder: Path) -> None:
+    """Writes the table and the figure of all runs below `folder`. Raises BadInput where there are none."""
+    summaries = {path.parent: read_json(path) for path in sorted(folder.rglob("summary.json"))}
+    if not summaries:
+        raise BadInput(f"no finished run below {folder}; make some with `python -m aihf_control.run --out {folder}`")
+    text = table(summaries)
+    write_bytes(folder / "table.md", text.encode())
+    write_bytes(folder / "curves.png", figure(summaries))
+    print(text)
+
+
+def table(summaries: dict[Path, dict[str, Any]]) -> str:
+    """Markdown: the references once for each environment and dataset, then a row a run, best score first."""
+    lines = []
+    for key, group in _by_data(summaries).items():
+        env, demos, pairs, dataset = key
+        lines += [f"**{env}**, {demos} demonstrations and {pairs} comparisons a seed (dataset {dataset})", ""]
+        lines += [f"| | {' | '.join(name.replace('_', ' ') for name in HEAD)} | diverged |"]
+        lines += ["|---" * (len(HEAD) + 2) + "|"]
+        lines += [_line(row, "") for row in next(iter(group.values()))["rows"][:-2]]
+        finals = [(s["rows"][-2], s["diverged"]) for s in group.values()]
+        for row, diverged in sorted(finals, key=lambda f: -f[0].get("score", {}).get("value", -np.inf)):
+            lines.append(_line(row, str(len(diverged))))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _by_data(summaries: dict[Path, dict[str, Any]]) -> dict[tuple, dict[Path, dict[str, Any]]]:
+    groups: dict[tuple, dict[Path, dict[str, Any]]] = {}
+    for path, s in summaries.items():
+        groups.setdefault((s["env"], s["demos"], s["pairs"], s["dataset"]), {})[path] = s
+    return groups
+
+
+def _line(row: dict[str, Any], diverged: str) -> str:
+    cells = [str(Estimate(**x)) if isinstance(x := row.get(name), dict) else _number(x) for name in HEAD]
+    return f"| {row['name']} | {' | '.join(cells)} | {diverged} |"
+
+
+def _number(x: Any) -> str:
+    return "-" if x is None else f"{x:,}"
+
+
+def figure(summaries: dict[Path, dict[str, Any]]) -> bytes:
+    """PNG: a panel for each dataset, each run's score over its iterations, IQM and range over seeds."""
+    groups = _by_data(summaries)
+    fig = Figure(figsize=(6 * len(groups), 4))
+    axes = fig.subplots(1, len(groups), squeeze=False)
+    for ax, (key, group) in zip(axes[0], groups.items(), strict=True):
+        for path, s in group.items():
+            steps, returns = _curve(path)
+            ax.plot(steps, iqm(returns), marker=".", lw=1.5, label=s["method"])
+            ax.fill_between(steps, returns.min(-1), returns.max(-1), alpha=0.12)
+        expert = next(iter(group.values()))["rows"][0]["return"]["value"]
+        ax.axhline(expert, color="black", ls="--", lw=1, label="expert")
+        ax.set(xlabel="iterations", ylabel="greedy return", title=f"{key[0]}: {key[1]} demos, {key[2]} pairs")
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=8)
+    out = io.BytesIO()
+    fig.savefig(out, dpi=130, bbox_inches="tight", metadata={"Software": None})
+    return out.getvalue()
+
+
+def _curve(run: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Steps (K,) and returns (K, seeds) of a run's log."""
+    rows = [json.loads(line) for line in read_bytes(run / "log.jsonl").splitlines()]
+    wide = pd.DataFrame(rows).drop_duplicates(["seed", "step"], keep="last")
+    wide = wide.pivot(index="step", columns="seed", values="return").dropna()
+    return wide.index.to_numpy(), wide.to_numpy()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
