@@ -13,25 +13,25 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aihf_control.cell import Result as Result
-    from aihf_control.cell import train as train
-    from aihf_control.data import Dataset as Dataset
+    from aihf_control.dataset import Dataset as Dataset
     from aihf_control.files import BadInput as BadInput
     from aihf_control.generate import DataConfig as DataConfig
     from aihf_control.generate import make_dataset as make_dataset
     from aihf_control.policies import TrainedPolicy as TrainedPolicy
     from aihf_control.policies import load_policy as load_policy
+    from aihf_control.results import Result as Result
+    from aihf_control.results import train as train
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Result": "cell",
-    "train": "cell",
-    "Dataset": "data",
+    "Result": "results",
+    "train": "results",
+    "Dataset": "dataset",
     "BadInput": "files",
     "DataConfig": "generate",
     "make_dataset": "generate",
-    "load_dataset": "data",
+    "load_dataset": "dataset",
     "TrainedPolicy": "policies",
     "load_policy": "policies",
 }

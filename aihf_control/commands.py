@@ -17,12 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from aihf_control import run, yardstick
-from aihf_control.cell import keep_freed_memory
-from aihf_control.data import Dataset, Trajectory, references
+from aihf_control.data import Trajectory
+from aihf_control.dataset import Dataset, references
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, card_of, rollout, spec_of
 from aihf_control.experts import Expert, read_zip, write_zip
 from aihf_control.files import BadInput, write_bytes
 from aihf_control.generate import DataConfig, make_dataset, sampler
+from aihf_control.machine import one_thread, products
 from aihf_control.truth import Gallery, TruthConfig, learn
 
 Positional = tyro.conf.Positional
@@ -171,14 +172,13 @@ def train(
         precision: float32, bfloat16, or auto: bfloat16 where the hardware multiplies it.
         cfg: Settings of the learner.
     """
-    torch.set_num_threads(1)
-    keep_freed_memory()
+    one_thread()
     spec, lanes = spec_of(env), tuple(range(first_seed, first_seed + seeds))
     folder, gallery = out or Path("results/experts") / env.replace("/", "__"), Gallery(spec, lanes, every, episodes)
     print(f"SAC on the true reward of {env}: seeds {lanes}, {cfg.updates:,} updates; writes to {folder}", flush=True)
-    products = getattr(torch, run.products(precision, "cpu"))
+    inner = getattr(torch, products(precision, "cpu"))
     try:
-        for k, sac in learn(spec, lanes, cfg, products=products):
+        for k, sac in learn(spec, lanes, cfg, products=inner):
             if k % every == 0:
                 returns = gallery.look(k, sac)
                 print(f"update {k:,}  returns {' '.join(f'{r:.0f}' for r in returns)}", flush=True)

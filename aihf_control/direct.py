@@ -109,6 +109,7 @@ def train_direct(
 
     pair_loss maps the beta-scaled log ratios of winning and losing clips and the weights, each (L, n), to (L,).
     """
+    task.require_pairs()
     policy = clone(task, clone_cfg, hidden)
     reference = policy.clone_of()
     params = mean_parameters(policy)

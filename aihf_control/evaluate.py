@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from scipy import stats
 
-from aihf_control.data import Clips, Dataset
+from aihf_control.data import Clips
+from aihf_control.dataset import Dataset
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, rollout
 from aihf_control.nets import Policy
 from aihf_control.sac import RewardFn

@@ -78,8 +78,7 @@ class LearnedReward:
     def pair_term(self) -> Tensor:
         """L2's loss, (L,): Bradley-Terry on a draw of the comparisons."""
         win, lose, weight = self.task.pairs(self.cfg.pair_steps)
-        returns = [self.clip_returns(*side) for side in (win, lose)]
-        return bradley_terry(*returns, weight)
+        return bradley_terry(self.clip_returns(*win), self.clip_returns(*lose), weight)
 
     def clip_returns(self, obs: Tensor, act: Tensor, real: Tensor) -> Tensor:
         """Returns of clips, obs (L, n, K, O) to (L, n), in Bradley-Terry's logits."""
@@ -88,7 +87,9 @@ class LearnedReward:
 
     def clip_penalty(self) -> Tensor:
         """The gradient penalty between steps of the compared clips, (L,)."""
-        a, b = (self._inputs(self.task.clips.sample(self.cfg.batch)) for _ in range(2))
+        clips = self.task.clips
+        assert clips, "a method that asks for this has asked for comparisons"
+        a, b = (self._inputs(clips.sample(self.cfg.batch)) for _ in range(2))
         return self._penalty(a, b)
 
     def recentre(self) -> None:

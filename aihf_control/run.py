@@ -20,14 +20,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 
 from aihf_control import methods
-from aihf_control.cell import Cell, Collector, Evaluated, Result, deal, default_workers
-from aihf_control.data import Dataset
+from aihf_control.cell import Cell, Evaluated
+from aihf_control.dataset import Dataset
 from aihf_control.files import BadInput, check_writable, write_json, write_tensors
 from aihf_control.generate import DataConfig, default_folder, make_dataset, versions
+from aihf_control.machine import default_workers, device_of, products
+from aihf_control.processes import deal
+from aihf_control.results import Collector, Result
 from aihf_control.show import Display, curves, summary
 
 DATASETS, RUNS = Path("results/datasets"), Path("results/runs")
@@ -140,7 +142,7 @@ def _now() -> str:
 def cell_of(options: Options, cfg: Any) -> Cell:
     if options.workers < 0:
         raise BadInput(f"--workers {options.workers}: give at least 0")
-    device = _device(options.device)
+    device = device_of(options.device)
     return Cell(
         options.method,
         cfg,
@@ -154,24 +156,6 @@ def cell_of(options: Options, cfg: Any) -> Cell:
         device,
         products(options.precision, device),
     )
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as e:
-        raise BadInput(f"--device {name} cannot be used here: {str(e).splitlines()[0]}") from e
-    return name
-
-
-def products(precision: str, device: str) -> str:
-    """The type of the inner products: what was asked for, or for "auto" bfloat16 where the hardware multiplies it."""
-    if precision != "auto":
-        return precision
-    fast = torch.cpu._is_amx_tile_supported() if device == "cpu" else torch.cuda.is_bf16_supported()
-    return "bfloat16" if fast else "float32"
 
 
 def dataset_of(options: Options) -> tuple[Dataset, Path]:

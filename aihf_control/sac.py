@@ -203,4 +203,5 @@ def descend(opt: torch.optim.Optimizer, params: Iterable[nn.Parameter], loss: Te
 @torch.no_grad()
 def follow(slow: nn.Module, fast: nn.Module, rate: float) -> None:
     """slow += rate * (fast - slow), for all parameters."""
-    torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), rate)
+    for a, b in zip(slow.parameters(), fast.parameters(), strict=True):
+        a.lerp_(b, rate)

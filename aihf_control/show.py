@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from aihf_control.cell import Cell, Collector, Evaluated, Event, Result
-from aihf_control.data import Dataset
+from aihf_control.cell import Cell, Evaluated, Event
+from aihf_control.dataset import Dataset
 from aihf_control.environments import spec_of
 from aihf_control.files import write_bytes
 from aihf_control.lanes import Dims
+from aihf_control.results import Collector, Result
 from aihf_control.sac import SAC, Batch
 from aihf_control.stats import Estimate, estimate, iqm, mean
 

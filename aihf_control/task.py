@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aihf_control.data import Clips, Dataset, Preferences, Steps
+from aihf_control.data import Clips, Preferences, Steps
+from aihf_control.dataset import Dataset
 from aihf_control.environments import Envs, EnvSpec, spec_of
 from aihf_control.files import BadInput
 from aihf_control.lanes import Dims, Random
@@ -51,9 +52,9 @@ class Task:
         shares = [dataset.draw(seed, n_demos, n_pairs) for seed in seeds]
         self._demos = self._buffer("demos", [[t.steps() for t in s.demos] for s in shares])
         self._clips = self._buffer("clips", [[s.clip_steps] if s.clip_steps else [] for s in shares])
-        self._pairs = [s.pairs for s in shares if s.pairs]
+        pairs = [s.pairs for s in shares if s.pairs]
         self.demo_absorbed = self._tensor([absorbed_share(map(_ending, s.demos), self.spec.horizon) for s in shares])
-        self._pair_tensors = self._stack(self._pairs) if self._pairs else None
+        self._comparisons = self._stack(pairs) if pairs else None
         self._pair_rng = Random(self.dims, "pairs")
         self.n_labels = 0
         self.n_steps = 0
@@ -76,20 +77,24 @@ class Task:
         """The transitions inside the compared clips, or None without comparisons."""
         return self._clips
 
+    def require_pairs(self) -> Preferences:
+        """All comparisons of every lane. Raises BadInput where there are none: for methods that cannot do without."""
+        if self._comparisons is None:
+            raise BadInput("this method learns from comparisons; give at least one with --pairs")
+        return self._comparisons
+
     def pairs(self, n_steps: int) -> Preferences:
         """Comparisons a lane, uniformly with replacement, as many as have `n_steps` steps between them.
 
         Tensors: obs (L, n, K, O), act (L, n, K, A), real (L, n, K), weight (L, n).
         Raises BadInput where there are none.
         """
-        if self._pair_tensors is None:
-            raise BadInput("this method learns from comparisons; give at least one with --pairs")
-        n_pairs, length = self._pair_tensors.win.real.shape[1:]
+        win, lose, weight = self.require_pairs()
+        n_pairs, length = win.real.shape[1:]
         self.n_labels = n_pairs
         high = torch.full((self.dims.n_lanes,), n_pairs, device=self.dims.device)
         index = self._pair_rng.integers(high, max(1, n_steps // (2 * length)))
         lane = torch.arange(self.dims.n_lanes, device=self.dims.device)[:, None]
-        win, lose, weight = self._pair_tensors
         return Preferences(
             Clips(*(x[lane, index] for x in win)), Clips(*(x[lane, index] for x in lose)), weight[lane, index]
         )
@@ -122,7 +127,7 @@ class Task:
         next_obs, _, terminated, truncated = envs.step(act.cpu().numpy())
         into.add(now, act, self._tensor(next_obs), self._tensor(terminated))
         self.n_steps += 1
-        for i in np.flatnonzero(terminated | truncated):
+        for i in np.flatnonzero(terminated | truncated).tolist():
             self._endings[i].append((int(envs.steps[i]), bool(terminated[i])))
             next_obs[i] = envs.reset(i)
         self._obs = next_obs

@@ -24,10 +24,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from aihf_control.cell import keep_freed_memory
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, rollout, spec_of
 from aihf_control.evaluate import greedy_returns
 from aihf_control.files import BadInput, write_bytes
+from aihf_control.machine import one_thread
 from aihf_control.sac import SACConfig
 from aihf_control.stats import estimate
 from aihf_control.truth import TruthConfig, learn
@@ -73,8 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(options: Options) -> None:
-    torch.set_num_threads(1)
-    keep_freed_memory()
+    one_thread()
     spec = spec_of(options.env)
     rows = list((ours if options.learner == "ours" else sb3)(spec, options))
     frame = pd.DataFrame(rows).assign(env=options.env, learner=options.learner)

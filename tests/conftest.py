@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from aihf_control import methods
-from aihf_control.data import Dataset
+from aihf_control.dataset import Dataset
 from aihf_control.environments import spec_of
 from aihf_control.experts import expert_of, write_zip
 from aihf_control.generate import DataConfig, make_dataset

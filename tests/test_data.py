@@ -14,7 +14,8 @@ import pytest
 from conftest import SMALL_DATA
 
 from aihf_control.commands import data_main
-from aihf_control.data import PAIR_COLUMNS, Clips, Dataset, Preferences, Steps, Trajectory, cut
+from aihf_control.data import Clips, Preferences, Steps, Trajectory, cut
+from aihf_control.dataset import PAIR_COLUMNS, Dataset
 from aihf_control.files import BadInput, sha256
 from aihf_control.generate import DataConfig, _clips, make_dataset
 from aihf_control.lanes import Dims

@@ -142,7 +142,7 @@ def test_methods_that_compare_say_that_they_need_comparisons(name, dataset):
         play(name, make_task(dataset, n_pairs=0), 7)
 
 
-# -------------------------------------------------------------------------------------------------------------- the data
+# ------------------------------------------------------------------------------------------------------------ the data
 
 
 def test_units_are_those_of_the_data(task):

@@ -1,0 +1,73 @@
+"""A cell over several processes of one thread each, its lanes shared out among them."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing as mp
+import queue
+import signal
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from aihf_control.cell import Cell, Event, Failed, Finished, work
+from aihf_control.dataset import Dataset
+from aihf_control.files import BadInput
+from aihf_control.machine import one_thread
+
+
+def deal(cell: Cell, dataset: Dataset, workers: int, stop: Any = None) -> Iterator[Event]:
+    """The same over several processes of one thread each, the lanes shared out among them."""
+    hands = [tuple(h.tolist()) for h in np.array_split(np.array(cell.seeds), min(workers, len(cell.seeds)))]
+    context = mp.get_context("spawn")
+    events, stopping = context.Queue(), context.Event()
+    processes = [
+        context.Process(
+            target=_process, args=(dataclasses.replace(cell, seeds=h), dataset, events, stopping), daemon=True
+        )
+        for h in hands
+    ]
+    for p in processes:
+        p.start()
+    running = len(processes)
+    try:
+        while running:
+            if stop and stop.is_set():
+                stopping.set()
+            try:
+                event = events.get(timeout=0.5)
+            except queue.Empty:
+                dead = [p for p in processes if p.exitcode not in (None, 0)]
+                if dead:
+                    yield Failed(f"a training process died (exit code {dead[0].exitcode})", bad_input=False)
+                    return
+                continue
+            yield event
+            if isinstance(event, Failed):
+                return
+            running -= isinstance(event, Finished)
+    finally:
+        for p in processes:
+            p.terminate() if running else p.join()
+
+
+def _process(cell: Cell, dataset: Dataset, events: Any, stop: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    one_thread()
+    try:
+        for event in work(cell, dataset, stop):
+            events.put(_portable(event))
+    except BadInput as e:
+        events.put(Failed(str(e), bad_input=True))
+    except Exception:
+        events.put(Failed(traceback.format_exc(), bad_input=False))
+
+
+def _portable(event: Event) -> Event:
+    """Tensors cross processes as arrays: torch would send handles to shared memory that die with the sender."""
+    if not isinstance(event, Finished):
+        return event
+    arrays = [None if d is None else {k: v.numpy() for k, v in d.items()} for d in (event.policy, event.reward)]
+    return Finished(event.seeds, event.step, *arrays)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,120 @@
+"""What a cell gives, and `train`, the Python door to it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from aihf_control import methods
+from aihf_control.cell import Cell, Evaluated, Event, Failed, Finished, Tick, work
+from aihf_control.dataset import Dataset
+from aihf_control.environments import EnvSpec, spec_of
+from aihf_control.evaluate import normalised
+from aihf_control.files import BadInput
+from aihf_control.lanes import Dims
+from aihf_control.machine import default_workers
+from aihf_control.policies import TrainedPolicy, policy_from
+from aihf_control.processes import deal
+
+Array = np.ndarray
+
+
+class Collector:
+    """Gathers the events of a cell, in whatever order its processes send them."""
+
+    def __init__(self, cell: Cell, dataset: Dataset):
+        self.cell, self.dataset = cell, dataset
+        self.rows: list[dict[str, Any]] = []
+        self.finished: list[Finished] = []
+        self.steps = dict.fromkeys(cell.seeds, 0)
+
+    def add(self, event: Event) -> None:
+        if isinstance(event, Failed):
+            raise BadInput(event.message) if event.bad_input else RuntimeError(event.message)
+        if isinstance(event, Evaluated):
+            self.rows += event.rows
+            self.steps |= {row["seed"]: event.step for row in event.rows}
+        elif isinstance(event, Tick):
+            self.steps |= dict.fromkeys(event.seeds, event.step)
+        else:
+            self.finished.append(event)
+
+    def result(self) -> Result:
+        hands = sorted(self.finished, key=lambda f: self.cell.seeds.index(f.seeds[0]))
+        spec = spec_of(self.dataset.meta["env"], **self.dataset.meta["options"])
+        dims = Dims(self.cell.seeds, spec.n_obs, spec.n_act)
+        policy = policy_from(_join([h.policy for h in hands]), dims)
+        reward = None if hands[0].reward is None else _join([h.reward for h in hands if h.reward is not None])
+        frame = pd.DataFrame(self.rows).sort_values(["seed", "step"], kind="stable", ignore_index=True)
+        return Result(self.cell, self.dataset, spec, frame, TrainedPolicy(spec, self.cell.seeds, policy), reward)
+
+
+def _join(states: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    return {name: torch.cat([torch.as_tensor(s[name]) for s in states]) for name in states[0]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a cell gave."""
+
+    cell: Cell
+    dataset: Dataset
+    spec: EnvSpec
+    frame: pd.DataFrame
+    """One row a lane and evaluation: seed, step, return, pair_accuracy, rank_correlation, ..."""
+    policy: TrainedPolicy
+    reward: dict[str, Tensor] | None
+
+    def at(self, step: int) -> pd.DataFrame:
+        """The rows of one step, a lane each, by seed."""
+        return self.frame.loc[self.frame["step"] == step].drop_duplicates("seed", keep="last").set_index("seed")
+
+    def start(self) -> Array:
+        """Mean return of each lane's first policy, (L,)."""
+        return self.at(0)["return"].to_numpy()
+
+    def final(self) -> Array:
+        """Mean return of each lane's last policy over its final episodes, (L,)."""
+        return self.last()["return"].to_numpy()
+
+    def last(self) -> pd.DataFrame:
+        return self.frame.groupby("seed").tail(1).set_index("seed")
+
+    def late(self, n: int = 5) -> Array:
+        """Mean of each lane's last `n` evaluations, (L,)."""
+        return self.frame.groupby("seed")["return"].apply(lambda r: r.tail(n).mean()).to_numpy()
+
+    def score(self, returns: Array) -> Array:
+        """Returns as (return - random) / (expert - random)."""
+        meta = self.dataset.meta
+        return normalised(np.asarray(returns), np.mean(meta["random_returns"]), np.mean(meta["expert_returns"]))
+
+
+def train(
+    method: str,
+    dataset: Dataset,
+    seeds: int | Sequence[int] = 5,
+    steps: int | None = None,
+    cfg: Any = None,
+    workers: int | None = None,
+    **cell: Any,
+) -> Result:
+    """Trains `method` on `dataset` for some seeds and returns what came out.
+
+    `cfg` is the method's `Config`; `cell` takes the fields of `Cell` (demos, pairs, evaluations, device, ...). With
+    workers=1 everything happens in this process. Raises BadInput.
+    """
+    seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    cfg = cfg or methods.load(method).Config()
+    whole = Cell(method, cfg, seeds, steps=cfg.steps if steps is None else steps, **cell)
+    workers = workers or default_workers(whole.device, len(seeds))
+    collector = Collector(whole, dataset)
+    for event in deal(whole, dataset, workers) if workers > 1 else work(whole, dataset):
+        collector.add(event)
+    return collector.result()
