@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from aihf_control.generate import DataConfig as DataConfig
     from aihf_control.generate import make_dataset as make_dataset
     from aihf_control.policies import TrainedPolicy as TrainedPolicy
+    from aihf_control.policies import TrainedReward as TrainedReward
     from aihf_control.policies import load_policy as load_policy
+    from aihf_control.policies import load_reward as load_reward
     from aihf_control.results import Result as Result
     from aihf_control.results import train as train
 
@@ -34,6 +36,8 @@ _HOMES = {
     "load_dataset": "dataset",
     "TrainedPolicy": "policies",
     "load_policy": "policies",
+    "TrainedReward": "policies",
+    "load_reward": "policies",
 }
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 

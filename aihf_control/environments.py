@@ -43,6 +43,19 @@ class EnvSpec:
         """Actions from the environment's units to (-1, 1)."""
         return (2 * (act - self.low) / (self.high - self.low) - 1).astype(np.float32)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self) | {"low": self.low.tolist(), "high": self.high.tolist()}
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> EnvSpec:
+        """What `as_dict` gave. Raises BadInput for something else."""
+        try:
+            bounds: dict[str, Any] = {name: np.array(fields[name], np.float64) for name in ("low", "high")}
+            return EnvSpec(**{**fields, **bounds})
+        except (TypeError, KeyError, ValueError) as e:
+            raise BadInput(f"this describes no environment: {e}") from e
+
 
 def spec_of(env_id: str, **options: Any) -> EnvSpec:
     """Makes the environment once, to see whether it will do. Raises BadInput where it will not."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -50,7 +51,16 @@ def check_writable(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_bytes(path, (json.dumps(value, indent=2, default=str) + "\n").encode())
+    write_bytes(path, (json.dumps(plain(value), indent=2, default=str, allow_nan=False) + "\n").encode())
+
+
+def plain(value: Any) -> Any:
+    """The same with None for numbers that are not finite, for which JSON has no word."""
+    if isinstance(value, dict):
+        return {name: plain(x) for name, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(x) for x in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -1,4 +1,4 @@
-"""A trained policy outside of training: `predict` as in Stable-Baselines3, saved, loaded, exported."""
+"""Trained policies and rewards outside of training: asked, saved, loaded, exported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aihf_control.environments import EnvSpec
 from aihf_control.experts import expert_of, write_zip
 from aihf_control.files import BadInput, read_tensors, write_tensors
 from aihf_control.lanes import Dims
-from aihf_control.nets import Policy
+from aihf_control.nets import Policy, RewardNet
 
 Array = np.ndarray
 
@@ -52,8 +52,8 @@ class TrainedPolicy:
 
     def save(self, path: str | Path) -> None:
         """All lanes, as safetensors."""
-        spec = dataclasses.asdict(self.spec) | {"low": self.spec.low.tolist(), "high": self.spec.high.tolist()}
-        write_tensors(Path(path), dict(self.net.state_dict()), {"kind": "policy", "spec": spec, "seeds": self.seeds})
+        about = {"kind": "policy", "spec": self.spec.as_dict(), "seeds": self.seeds}
+        write_tensors(Path(path), dict(self.net.state_dict()), about)
 
     def export(self, path: str | Path, lane: int = 0) -> None:
         """One lane, as a zip that `stable_baselines3.SAC.load` opens."""
@@ -62,21 +62,68 @@ class TrainedPolicy:
 
 def load_policy(path: str | Path) -> TrainedPolicy:
     """A policy that `save` wrote. Raises BadInput."""
-    tensors, about = read_tensors(Path(path))
-    if about.get("kind") != "policy":
-        raise BadInput(f"{path} is no policy of aihf_control")
-    fields = about["spec"]
-    spec = EnvSpec(**(fields | {"low": np.array(fields["low"]), "high": np.array(fields["high"])}))
+    tensors, spec, about = _read(Path(path), "policy")
     seeds = tuple(about["seeds"])
     return TrainedPolicy(spec, seeds, policy_from(tensors, Dims(seeds, spec.n_obs, spec.n_act)))
 
 
 def policy_from(tensors: dict[str, Tensor], dims: Dims) -> Policy:
     """A frozen policy from its state."""
-    n_hidden = sum(name.startswith("body.layers.") and name.endswith(".weight") for name in tensors)
-    policy = Policy(dims, tuple(tensors[f"body.layers.{i}.weight"].shape[-1] for i in range(n_hidden)))
+    policy = Policy(dims, _hidden(tensors))
+    _fill(policy, tensors)
+    return policy
+
+
+@dataclasses.dataclass
+class TrainedReward:
+    """The rewards of all lanes of a run. Called, it gives one lane's reward."""
+
+    spec: EnvSpec
+    seeds: tuple[int, ...]
+    net: RewardNet
+
+    def __call__(self, observation: Array, action: Array, lane: int = 0) -> Array:
+        """Rewards (n,) of observations (n, O) and actions (n, A) in the environment's units."""
+        obs = torch.as_tensor(np.asarray(observation, np.float32)).expand(len(self.seeds), -1, -1)
+        act = torch.as_tensor(self.spec.from_env(np.asarray(action))).expand(len(self.seeds), -1, -1)
+        with torch.no_grad():
+            return self.net(obs, act)[lane].numpy()
+
+    def save(self, path: str | Path) -> None:
+        """All lanes, as safetensors."""
+        about = {"kind": "reward", "spec": self.spec.as_dict(), "seeds": self.seeds, "bound": self.net.bound}
+        write_tensors(Path(path), dict(self.net.state_dict()), about)
+
+
+def load_reward(path: str | Path) -> TrainedReward:
+    """A reward that `save` wrote. Raises BadInput."""
+    tensors, spec, about = _read(Path(path), "reward")
+    seeds = tuple(about["seeds"])
+    return TrainedReward(spec, seeds, reward_from(tensors, Dims(seeds, spec.n_obs, spec.n_act), about["bound"]))
+
+
+def reward_from(tensors: dict[str, Tensor], dims: Dims, bound: float) -> RewardNet:
+    """A frozen reward from its state."""
+    net = RewardNet(dims, _hidden(tensors), alive=0.0, bound=bound)
+    _fill(net, tensors)
+    return net
+
+
+def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], EnvSpec, dict[str, Any]]:
+    tensors, about = read_tensors(path)
+    if about.get("kind") != kind or not {"spec", "seeds"} <= about.keys():
+        raise BadInput(f"{path} is no {kind} of aihf_control")
+    return tensors, EnvSpec.from_dict(about["spec"]), about
+
+
+def _hidden(tensors: dict[str, Tensor]) -> tuple[int, ...]:
+    n = sum(name.startswith("body.layers.") and name.endswith(".weight") for name in tensors)
+    return tuple(tensors[f"body.layers.{i}.weight"].shape[-1] for i in range(n))
+
+
+def _fill(net: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
     try:
-        policy.load_state_dict(tensors)
+        net.load_state_dict(tensors)
     except RuntimeError as e:
-        raise BadInput(f"these are not the weights of a policy: {' '.join(str(e).split())[:200]}") from e
-    return policy.requires_grad_(False)
+        raise BadInput(f"these weights do not fit together: {' '.join(str(e).split())[:200]}") from e
+    net.requires_grad_(False)

@@ -50,15 +50,20 @@ def deal(cell: Cell, dataset: Dataset, workers: int, stop: Any = None) -> Iterat
             running -= isinstance(event, Finished)
     finally:
         for p in processes:
-            p.terminate() if running else p.join()
+            p.kill() if running else p.join()
 
 
 def _process(cell: Cell, dataset: Dataset, events: Any, stop: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    for which in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C reaches the whole group; the parent decides
+        signal.signal(which, signal.SIG_IGN)
     one_thread()
+    parent = mp.parent_process()
+    assert parent is not None
     try:
         for event in work(cell, dataset, stop):
             events.put(_portable(event))
+            if not parent.is_alive():  # killed without a word: nobody waits for this any more
+                return
     except BadInput as e:
         events.put(Failed(str(e), bad_input=True))
     except Exception:

@@ -19,7 +19,7 @@ from aihf_control.evaluate import normalised
 from aihf_control.files import BadInput
 from aihf_control.lanes import Dims
 from aihf_control.machine import default_workers
-from aihf_control.policies import TrainedPolicy, policy_from
+from aihf_control.policies import TrainedPolicy, TrainedReward, policy_from, reward_from
 from aihf_control.processes import deal
 
 Array = np.ndarray
@@ -48,11 +48,13 @@ class Collector:
     def result(self) -> Result:
         hands = sorted(self.finished, key=lambda f: self.cell.seeds.index(f.seeds[0]))
         spec = spec_of(self.dataset.meta["env"], **self.dataset.meta["options"])
-        dims = Dims(self.cell.seeds, spec.n_obs, spec.n_act)
-        policy = policy_from(_join([h.policy for h in hands]), dims)
-        reward = None if hands[0].reward is None else _join([h.reward for h in hands if h.reward is not None])
+        seeds, dims = self.cell.seeds, Dims(self.cell.seeds, spec.n_obs, spec.n_act)
+        policy = TrainedPolicy(spec, seeds, policy_from(_join([h.policy for h in hands]), dims))
+        states, reward = [h.reward for h in hands if h.reward is not None], None
+        if states:
+            reward = TrainedReward(spec, seeds, reward_from(_join(states), dims, self.cell.cfg.reward.alive_bound))
         frame = pd.DataFrame(self.rows).sort_values(["seed", "step"], kind="stable", ignore_index=True)
-        return Result(self.cell, self.dataset, spec, frame, TrainedPolicy(spec, self.cell.seeds, policy), reward)
+        return Result(self.cell, self.dataset, spec, frame, policy, reward)
 
 
 def _join(states: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
@@ -69,7 +71,7 @@ class Result:
     frame: pd.DataFrame
     """One row a lane and evaluation: seed, step, return, pair_accuracy, rank_correlation, ..."""
     policy: TrainedPolicy
-    reward: dict[str, Tensor] | None
+    reward: TrainedReward | None
 
     def at(self, step: int) -> pd.DataFrame:
         """The rows of one step, a lane each, by seed."""

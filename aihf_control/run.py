@@ -25,7 +25,7 @@ import tyro
 from aihf_control import methods
 from aihf_control.cell import Cell, Evaluated
 from aihf_control.dataset import Dataset
-from aihf_control.files import BadInput, check_writable, write_json, write_tensors
+from aihf_control.files import BadInput, check_writable, plain, write_json
 from aihf_control.generate import DataConfig, default_folder, make_dataset, versions
 from aihf_control.machine import default_workers, device_of, products
 from aihf_control.processes import deal
@@ -73,8 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code: 0, or 2 for bad input."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        options, cfg = parse(argv)
-        run(options, cfg)
+        run(*parse(argv))
     except BadInput as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
@@ -175,7 +174,6 @@ def dataset_of(options: Options) -> tuple[Dataset, Path]:
 
 def _begin(folder: Path, options: Options, cell: Cell, dataset: Dataset, where: Path) -> None:
     config = {
-        "command": " ".join(sys.argv),
         "options": dataclasses.asdict(options),
         "cell": dataclasses.asdict(cell),
         "dataset": {"folder": where, "digest": dataset.digest(), "sha256": dataset.meta["sha256"]},
@@ -196,7 +194,7 @@ def _commit() -> str:
 
 def _append(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("a") as f:
-        f.writelines(json.dumps(row) + "\n" for row in rows)
+        f.writelines(json.dumps(plain(row), allow_nan=False) + "\n" for row in rows)
 
 
 def _save(folder: Path, result: Result, interrupted: bool) -> None:
@@ -205,14 +203,13 @@ def _save(folder: Path, result: Result, interrupted: bool) -> None:
     for lane, seed in enumerate(result.cell.seeds):
         result.policy.export(folder / f"policy_seed{seed}.zip", lane)
     if result.reward is not None:
-        about = {"kind": "reward", "env": result.spec.id, "seeds": result.cell.seeds}
-        write_tensors(folder / "reward.safetensors", result.reward, about)
+        result.reward.save(folder / "reward.safetensors")
     curves(result, folder / "curves.png")
 
 
 @contextlib.contextmanager
 def _interrupts(stop: threading.Event) -> Iterator[None]:
-    """While it lasts, Ctrl-C asks for an early end instead of breaking off; a second one breaks off."""
+    """While it lasts, Ctrl-C and SIGTERM ask for an early end instead of breaking off; a second one breaks off."""
 
     def handler(*_: Any) -> None:
         if stop.is_set():
@@ -220,11 +217,12 @@ def _interrupts(stop: threading.Event) -> Iterator[None]:
         stop.set()
         print("\nending with what there is; Ctrl-C again to break off", file=sys.stderr)
 
-    before = signal.signal(signal.SIGINT, handler)
+    before = {which: signal.signal(which, handler) for which in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for which, old in before.items():
+            signal.signal(which, old)
 
 
 if __name__ == "__main__":

@@ -131,6 +131,9 @@ def test_a_learned_reward_is_saved_for_every_lane(finished):
     assert about["kind"] == "reward" and about["seeds"] == [0, 1]
     assert all(len(t) == 2 and torch.isfinite(t).all() for t in tensors.values())
     assert {"pair_accuracy", "rank_correlation"} <= set(log_of(folder).columns)
+    reward, obs, act = aihf.load_reward(folder / "reward.safetensors"), np.ones((4, 11)), np.zeros((4, 3))
+    paid = reward.net(torch.ones(2, 4, 11), torch.zeros(2, 4, 3)).numpy()
+    np.testing.assert_allclose([reward(obs, act, lane) for lane in (0, 1)], paid, rtol=1e-5)
 
 
 def test_two_runs_do_not_share_a_folder(dataset_folder, tmp_path, monkeypatch):
