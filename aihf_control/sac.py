@@ -35,7 +35,7 @@ class SACConfig:
     it to an entropy of -A, as in SAC's paper; under a reward that is itself being learned a fixed one is steadier."""
     layer_norm: bool = True
     """Layer normalisation in the critics."""
-    average: float = 1e-3
+    average: float = 2e-4
     """Rate of the exponential average of the actor that is evaluated and exported."""
 
 

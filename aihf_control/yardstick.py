@@ -20,9 +20,6 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, rollout, spec_of
 from aihf_control.evaluate import greedy_returns
@@ -122,23 +119,44 @@ def _rows(seed: int, step: int, returns: np.ndarray, seconds: float) -> Iterator
         yield {"seed": seed, "step": step, "episode": episode, "return": value, "seconds": seconds}
 
 
+COLUMNS = ("seed", "step", "episode", "return", "seconds", "env", "learner")
+
+
 def compare(folder: Path) -> None:
-    """A table of the final returns, a mean a seed, of all files in the folder."""
+    """Prints the final returns of all files in the folder, a mean a seed, and writes them to table.md beside them."""
     files = sorted(folder.glob("*_*.csv"))
     if not files:
         raise BadInput(f"{folder} has no measurements; make some with --env and --learner")
-    frame = pd.concat([pd.read_csv(f) for f in files])
-    table = Table("environment", "learner", "steps", "n", "IQM of returns [95 %]", "each seed", box=box.SIMPLE_HEAD)
+    frame = pd.concat([_read(path) for path in files])
+    head = ("environment", "learner", "steps", "n", "IQM of returns [95 %]", "of each seed", "minutes in all")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for names, rows in frame.groupby(["env", "learner"]):
-        env, learner = names  # pyright: ignore[reportGeneralTypeIssues]
-        step = rows["step"].max()
-        last = rows.loc[rows["step"] == step].groupby("seed")["return"].mean()
-        seeds = np.asarray(last, np.float64)
-        each = " ".join(f"{x:.0f}" for x in seeds)
-        table.add_row(env, learner, f"{step:,}", str(len(seeds)), str(estimate(seeds)), each)
-    console = Console(highlight=False)
-    console.width = max(console.width, 110)
-    console.print(table)
+        lines.append(f"| {' | '.join([*names, *_cells(rows)])} |")  # pyright: ignore[reportGeneralTypeIssues]
+    text = "\n".join(lines) + "\n"
+    write_bytes(folder / "table.md", text.encode())
+    print(text)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path)
+        frame["return"] = frame["return"].astype(float)
+    except (ValueError, KeyError) as e:
+        raise BadInput(f"cannot read {path}: {e}") from e
+    if not set(COLUMNS) <= set(frame.columns):
+        raise BadInput(f"{path} lacks the columns {', '.join(sorted(set(COLUMNS) - set(frame.columns)))}")
+    return frame
+
+
+def _cells(rows: pd.DataFrame) -> list[str]:
+    step = rows["step"].max()
+    last = rows.loc[rows["step"] == step].groupby("seed")
+    seeds = np.asarray(last["return"].mean(), np.float64)
+    times = np.asarray(last["seconds"].max(), np.float64)
+    lockstep = (rows["learner"] == "ours").all()  # lanes share their time; SB3's seeds ran one after another
+    minutes = (times.max() if lockstep else times.sum()) / 60
+    each = " ".join(f"{x:.0f}" for x in seeds)
+    return [f"{step:,}", str(len(seeds)), str(estimate(seeds)), each, f"{minutes:.0f}"]
 
 
 if __name__ == "__main__":

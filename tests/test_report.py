@@ -1,0 +1,71 @@
+"""The table and the figure of finished runs, from summaries made by hand."""
+
+import json
+
+import pytest
+
+from aihf_control import report
+from aihf_control.files import BadInput
+from aihf_control.show import duration
+from aihf_control.stats import Estimate, estimate, iqm, mean
+
+
+def estimated(value: float) -> dict:
+    return {"value": value, "low": value - 1, "high": value + 1, "n": 3}
+
+
+def write_run(folder, method: str, score: float) -> None:
+    row = {"return": estimated(1000 * score), "score": estimated(score), "n": 3}
+    rows = [{"name": "expert", **row}, {"name": method, **row, "env_steps": 10, "labels": 0}, {"name": "late", **row}]
+    summary = {"env": "E-v0", "method": method, "demos": 1, "pairs": 20, "dataset": "abc", "diverged": [], "rows": rows}
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps(summary))
+    log = [{"seed": s, "step": k, "return": 100.0 * s + k} for s in range(3) for k in (0, 10)]
+    (folder / "log.jsonl").write_text("\n".join(json.dumps(line) for line in log))
+
+
+def test_the_table_has_a_row_a_run_best_first(tmp_path):
+    for method, score in (("worse", 0.2), ("better", 0.8)):
+        write_run(tmp_path / method, method, score)
+    assert report.main([str(tmp_path)]) == 0
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    names = [line.split("|")[1].strip() for line in lines if line.startswith("| ")]
+    assert names[1:] == ["expert", "better", "worse"]
+    assert "0.80 [-0.20, 1.80]" in (tmp_path / "table.md").read_text()
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_runs_give_the_same_bytes(tmp_path):
+    write_run(tmp_path / "a", "a", 0.5)
+    written = []
+    for _ in range(2):
+        report.report(tmp_path)
+        written.append([(tmp_path / name).read_bytes() for name in ("table.md", "curves.png")])
+    assert written[0] == written[1]
+
+
+def test_a_folder_without_runs_is_told(tmp_path, capsys):
+    assert report.main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("error: no finished run")
+    with pytest.raises(BadInput):
+        report.report(tmp_path)
+
+
+def test_iqm_by_hand():
+    """Of eight values the middle four; of five the middle three, for a quarter of five is one."""
+    assert iqm([0, 1, 2, 3, 4, 5, 6, 100]) == 3.5
+    assert iqm([0, 1, 2, 3, 100]) == 2
+
+
+def test_an_interval_holds_the_value_and_shrinks_with_n():
+    few, many = estimate([1.0, 2.0, 3.0, 4.0, 5.0]), estimate([1.0, 2.0, 3.0, 4.0, 5.0] * 20)
+    assert few.low <= few.value <= few.high and few.n == 5
+    assert many.high - many.low < few.high - few.low
+    assert estimate([1.0, 9.0], mean).value == 5
+    assert estimate([2.0] * 5) == Estimate(2.0, 2.0, 2.0, 5)
+
+
+def test_estimates_and_durations_read_well():
+    assert str(Estimate(0.912, 0.5, 1.0, 5)) == "0.91 [0.50, 1.00]"
+    assert str(Estimate(3012.4, 2000.2, 3500.9, 5)) == "3012 [2000, 3501]"
+    assert [duration(x) for x in (12, 600, 7200)] == ["12 s", "10 min", "2.0 h"]

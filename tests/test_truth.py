@@ -1,0 +1,101 @@
+"""SAC on the true reward, and what is kept of it."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from aihf_control import commands, yardstick
+from aihf_control.environments import spec_of
+from aihf_control.experts import read_zip
+from aihf_control.files import BadInput
+from aihf_control.sac import SACConfig
+from aihf_control.truth import Gallery, Snapshot, TruthConfig, _Sampler, learn
+
+TINY = TruthConfig(updates=30, envs=2, warmup=10, batch=16, sac=SACConfig(hidden=(8, 8)))
+FLAGS = [
+    "--updates",
+    "30",
+    "--envs",
+    "2",
+    "--warmup",
+    "10",
+    "--batch",
+    "16",
+    "--sac.hidden",
+    "8",
+    "8",
+    "--every",
+    "10",
+    "--episodes",
+    "1",
+    "--seeds",
+    "2",
+]
+
+
+def test_the_tape_holds_the_reward_of_each_transition():
+    """Pendulum pays -(angle^2 + 0.1 speed^2 + 0.001 torque^2), which its observation tells."""
+    spec = spec_of("Pendulum-v1")
+    for _, sac in learn(spec, (0, 1), dataclasses.replace(TINY, updates=1)):
+        sampler = _Sampler(spec, sac_dims(spec), TINY)
+        for _ in range(12):
+            sampler.step(sac.policy, random=False)
+    batch = sampler.buffer.sample(64)
+    angle, speed = torch.atan2(batch.obs[..., 1], batch.obs[..., 0]), batch.obs[..., 2]
+    expected = -(angle.square() + 0.1 * speed.square() + 0.001 * (2 * batch.act[..., 0]).square())
+    torch.testing.assert_close(sampler.tape.gather(1, batch.index), expected, atol=1e-3, rtol=1e-3)
+
+
+def sac_dims(spec):
+    from aihf_control.lanes import Dims
+
+    return Dims((0, 1), spec.n_obs, spec.n_act)
+
+
+def test_the_same_seeds_learn_the_same():
+    weights = [list(learn(spec_of("Pendulum-v1"), (3,), TINY))[-1][1].policy.mean.weight for _ in range(2)]
+    assert torch.equal(*weights)
+
+
+def test_the_levels_are_the_best_and_those_nearest_to_their_shares():
+    gallery = Gallery(spec_of("Pendulum-v1"), (0,))
+    values = [100.0, 310.0, 590.0, 800.0, 1000.0, 990.0]
+    gallery.snapshots = [Snapshot(0, i, i, v) for i, v in enumerate(values)]  # type: ignore[arg-type]
+    levels = gallery.graded({"medium": 0.6, "weak": 0.3}, judge=lambda policy: 1000.0 if policy == 5 else 10.0)
+    assert [levels[name].step for name in ("expert", "medium", "weak")] == [5, 2, 1]
+
+
+@pytest.mark.slow
+def test_training_leaves_graded_policies_a_card_and_its_evaluations(tmp_path):
+    assert commands.experts_main(["train", "--env", "Pendulum-v1", "--out", str(tmp_path), *FLAGS]) == 0
+    names = {f.name for f in tmp_path.iterdir()}
+    assert names == {"expert.zip", "medium.zip", "weak.zip", "card.toml", "training.csv"}
+    assert read_zip(tmp_path / "expert.zip", spec_of("Pendulum-v1")).n_obs == 3
+    frame = pd.read_csv(tmp_path / "training.csv")
+    assert set(frame["step"]) == {10, 20, 30} and set(frame["actor"]) == {"raw", "average"}
+
+
+def test_a_training_without_an_evaluation_keeps_nothing(tmp_path, capsys):
+    words = ["train", "--env", "Pendulum-v1", "--out", str(tmp_path / "new"), *FLAGS, "--every", "1000"]
+    assert commands.experts_main(words) == 2
+    assert "nothing to keep" in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learner", ["ours", "sb3"])
+def test_the_yardstick_measures_both_learners_alike(tmp_path, learner, monkeypatch):
+    monkeypatch.setattr(yardstick, "FINAL", 2)
+    words = ["--env", "Pendulum-v1", "--learner", learner, "--seeds", "2", "--steps", "1100", "--width", "8"]
+    assert yardstick.main([*words, "--out", str(tmp_path)]) == 0
+    frame = pd.read_csv(tmp_path / f"Pendulum-v1_{learner}.csv")
+    assert sorted(frame["step"].unique()) == [220, 440, 660, 880, 1100] and set(frame["seed"]) == {0, 1}
+    assert np.isfinite(frame["return"]).all() and (frame["return"] < 0).all()
+    assert yardstick.main(["--table", "--out", str(tmp_path)]) == 0
+
+
+def test_a_table_of_no_measurements_is_told(tmp_path):
+    with pytest.raises(BadInput, match="no measurements"):
+        yardstick.compare(tmp_path)
