@@ -33,8 +33,8 @@ class Cell:
     seeds: tuple[int, ...]
     demos: int = 1
     pairs: int = 200
-    steps: int = 50_000
-    evaluations: int = 10
+    steps: int = 40_000
+    evaluations: int = 8
     """How often the policy is evaluated on the way, evenly spaced."""
     eval_episodes: int = 5
     final_episodes: int = 20

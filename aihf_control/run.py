@@ -53,7 +53,7 @@ class Options:
     """Comparisons that each seed gets."""
     dataset: Path | None = None
     """A folder made by `aihf_control.data make`. Without it the default dataset of the environment is made, once."""
-    evaluations: int = 10
+    evaluations: int = 8
     """How often the policy is evaluated on the way."""
     eval_episodes: int = 5
     """Episodes of each such evaluation."""

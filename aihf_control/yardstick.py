@@ -128,7 +128,7 @@ def compare(folder: Path) -> None:
     if not files:
         raise BadInput(f"{folder} has no measurements; make some with --env and --learner")
     frame = pd.concat([_read(path) for path in files])
-    head = ("environment", "learner", "steps", "n", "IQM of returns [95 %]", "of each seed", "minutes in all")
+    head = ("environment", "learner", "steps", "n", "IQM of returns [95 %]", "of each seed")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for names, rows in frame.groupby(["env", "learner"]):
         lines.append(f"| {' | '.join([*names, *_cells(rows)])} |")  # pyright: ignore[reportGeneralTypeIssues]
@@ -152,11 +152,8 @@ def _cells(rows: pd.DataFrame) -> list[str]:
     step = rows["step"].max()
     last = rows.loc[rows["step"] == step].groupby("seed")
     seeds = np.asarray(last["return"].mean(), np.float64)
-    times = np.asarray(last["seconds"].max(), np.float64)
-    lockstep = (rows["learner"] == "ours").all()  # lanes share their time; SB3's seeds ran one after another
-    minutes = (times.max() if lockstep else times.sum()) / 60
     each = " ".join(f"{x:.0f}" for x in seeds)
-    return [f"{step:,}", str(len(seeds)), str(estimate(seeds)), each, f"{minutes:.0f}"]
+    return [f"{step:,}", str(len(seeds)), str(estimate(seeds)), each]
 
 
 if __name__ == "__main__":

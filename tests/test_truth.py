@@ -15,25 +15,8 @@ from aihf_control.sac import SACConfig
 from aihf_control.truth import Gallery, Snapshot, TruthConfig, _Sampler, learn
 
 TINY = TruthConfig(updates=30, envs=2, warmup=10, batch=16, sac=SACConfig(hidden=(8, 8)))
-FLAGS = [
-    "--updates",
-    "30",
-    "--envs",
-    "2",
-    "--warmup",
-    "10",
-    "--batch",
-    "16",
-    "--sac.hidden",
-    "8",
-    "8",
-    "--every",
-    "10",
-    "--episodes",
-    "1",
-    "--seeds",
-    "2",
-]
+FLAGS = ["--updates", "30", "--envs", "2", "--warmup", "10", "--batch", "16", "--sac.hidden", "8", "8"]
+FLAGS += ["--every", "10", "--episodes", "1", "--seeds", "2"]
 
 
 def test_the_tape_holds_the_reward_of_each_transition():
