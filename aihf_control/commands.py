@@ -155,6 +155,7 @@ def train(
     every: int = 10_000,
     enough: float = float("inf"),
     precision: str = "auto",
+    start: Path | None = None,
     cfg: Annotated[TruthConfig, tyro.conf.arg(name="")] = TRUTH,
 ) -> None:
     """Trains SAC on the true reward, a lane a seed, and keeps the best policy and weaker ones at 60 and 30 % of it.
@@ -170,6 +171,7 @@ def train(
         every: Updates from one evaluation to the next.
         enough: Stops when a lane's evaluation reaches this return.
         precision: float32, bfloat16, or auto: bfloat16 where the hardware multiplies it.
+        start: An SB3 zip of SAC's kind to go on from, instead of a fresh policy.
         cfg: Settings of the learner.
     """
     one_thread()
@@ -178,7 +180,7 @@ def train(
     print(f"SAC on the true reward of {env}: seeds {lanes}, {cfg.updates:,} updates; writes to {folder}", flush=True)
     inner = getattr(torch, products(precision, "cpu"))
     try:
-        for k, sac in learn(spec, lanes, cfg, products=inner):
+        for k, sac in learn(spec, lanes, cfg, read_zip(start, spec) if start else None, products=inner):
             if k % every == 0:
                 returns = gallery.look(k, sac)
                 print(f"update {k:,}  returns {' '.join(f'{r:.0f}' for r in returns)}", flush=True)

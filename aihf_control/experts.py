@@ -22,6 +22,7 @@ from torch import Tensor
 
 from aihf_control.environments import EnvSpec, spaces_of
 from aihf_control.files import BadInput, read_bytes, write_bytes
+from aihf_control.lanes import Dims
 from aihf_control.nets import LOG_STD_MAX, LOG_STD_MIN, Policy
 
 Array = np.ndarray
@@ -185,6 +186,19 @@ def expert_of(policy: Policy, lane: int) -> Expert:
     mean, std = policy.units.mean[lane].cpu(), policy.units.std[lane].cpu()
     layers[0] = (weight / std, bias - (weight / std @ mean.T).squeeze(-1))
     return Expert(layers, pair(policy.log_std), squashed=True, activation="ReLU")
+
+
+def policy_of(expert: Expert, dims: Dims) -> Policy:
+    """A policy that acts in every lane as the expert does. Raises BadInput for one that is not SAC's kind."""
+    if not expert.squashed or expert.activation != "ReLU" or expert.log_std is None or len(expert.layers) < 2:
+        raise BadInput("only a squashed Gaussian policy with ReLU layers can be trained on (SAC, TQC)")
+    policy = Policy(dims, tuple(len(bias) for _, bias in expert.layers[:-1]))
+    layers = [*policy.body.layers, policy.mean, policy.log_std]
+    with torch.no_grad():
+        for layer, (weight, bias) in zip(layers, [*expert.layers, expert.log_std], strict=True):
+            layer.weight.copy_(weight.T.expand_as(layer.weight))  # type: ignore[operator]
+            layer.bias.copy_(bias.expand_as(layer.bias))  # type: ignore[operator]
+    return policy
 
 
 def write_zip(path: str | Path, expert: Expert, spec: EnvSpec) -> None:

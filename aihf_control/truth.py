@@ -15,7 +15,7 @@ import torch
 
 from aihf_control.environments import Envs, EnvSpec
 from aihf_control.evaluate import greedy_returns
-from aihf_control.experts import Expert, expert_of
+from aihf_control.experts import Expert, expert_of, policy_of
 from aihf_control.lanes import Dims, Random
 from aihf_control.nets import Policy
 from aihf_control.sac import SAC, Buffer, SACConfig
@@ -30,7 +30,10 @@ class TruthConfig:
     envs: int = 8
     """Environments a lane. A step costs a small part of an update, and fresh steps teach more than old ones."""
     warmup: int = 1000
-    """Steps of uniformly random actions before the first update."""
+    """Steps of uniformly random actions (of the starting policy, where there is one) before the first update."""
+    hold: int = 10_000
+    """Updates for which a starting policy is held while the critics learn what it is worth; without this, fresh critics
+    undo it within 5000 updates. A fresh policy is not held."""
     batch: int = 256
     """Transitions in one update."""
     capacity: int = 1_000_000
@@ -40,12 +43,16 @@ class TruthConfig:
     0.99 the five lanes of a trial were still at returns of 281 to 420 after 70,000 updates."""
 
 
-def learn(spec: EnvSpec, seeds: Sequence[int], cfg: TruthConfig, **dims: Any) -> Iterator[tuple[int, SAC]]:
-    """Trains a lane for each seed and yields the learner after every update."""
+def learn(
+    spec: EnvSpec, seeds: Sequence[int], cfg: TruthConfig, start: Expert | None = None, **dims: Any
+) -> Iterator[tuple[int, SAC]]:
+    """Trains a lane for each seed, from a fresh policy or from `start`, and yields the learner after every update."""
     size = Dims(tuple(seeds), spec.n_obs, spec.n_act, **dims)
-    sac, sampler = SAC(size, cfg.sac), _Sampler(spec, size, cfg)
+    sac = SAC(size, cfg.sac, policy_of(start, size) if start else None)
+    sampler = _Sampler(spec, size, cfg)
     for k in range(1, cfg.updates + 1):
-        sampler.step(sac.policy, random=k <= cfg.warmup)
+        sampler.step(sac.policy, random=k <= cfg.warmup and start is None)
+        sac.opt_pi.param_groups[0]["lr"] = 0.0 if start and k <= cfg.warmup + cfg.hold else cfg.sac.lr
         if k > cfg.warmup:
             batch = sampler.buffer.sample(cfg.batch)
             sac.update(batch, lambda obs, act, at=batch.index: sampler.tape.gather(1, at))
