@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aihf_control import methods
 from aihf_control.dataset import Dataset
+from aihf_control.environments import EVALUATION_SEED
 from aihf_control.evaluate import RewardJudge, greedy_returns
 from aihf_control.files import BadInput
 from aihf_control.task import Progress, Task
@@ -47,8 +48,8 @@ class Cell:
         for name, n in {"seeds": len(self.seeds), **counts}.items():
             if n < 1:
                 raise BadInput(f"--{name.replace('_', '-')} {n}: give at least 1")
-        if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise BadInput(f"seeds {self.seeds}: give different ones, from 0 up")
+        if not 0 <= min(self.seeds) <= max(self.seeds) < EVALUATION_SEED or len(set(self.seeds)) < len(self.seeds):
+            raise BadInput(f"seeds {self.seeds}: give different ones, from 0 up and below {EVALUATION_SEED}")
 
     def evaluated_at(self) -> set[int]:
         return {round(self.steps * i / self.evaluations) for i in range(1, self.evaluations + 1)}
@@ -107,7 +108,8 @@ def work(cell: Cell, dataset: Dataset, stop: Any = None) -> Iterator[Event]:
             yield Tick(cell.seeds, step)
         if step in at and step < cell.steps:
             yield _evaluate(task, judge, progress, step, cell.eval_episodes)
-    yield _evaluate(task, judge, progress, step, cell.final_episodes)
+    if step:
+        yield _evaluate(task, judge, progress, step, cell.final_episodes)
     net = getattr(progress.reward, "net", None)
     yield Finished(cell.seeds, step, _state(progress.policy), None if net is None else _state(net))
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from aihf_control import run, yardstick
+from aihf_control import report, run, yardstick
 from aihf_control.data import Trajectory
 from aihf_control.dataset import Dataset, references
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, card_of, rollout, spec_of
 from aihf_control.experts import Expert, read_zip, write_zip
-from aihf_control.files import BadInput, write_bytes
+from aihf_control.files import BadInput, at_least_one, write_bytes
 from aihf_control.generate import DataConfig, make_dataset, sampler
 from aihf_control.machine import one_thread, products
 from aihf_control.truth import Gallery, TruthConfig, learn
@@ -42,9 +42,15 @@ def guarded(main: Callable[[list[str]], Any], argv: Sequence[str] | None) -> int
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`aihf run|data|experts|yardstick ...`."""
+    """`aihf run|data|experts|report|yardstick ...`."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    doors = {"run": run.main, "data": data_main, "experts": experts_main, "yardstick": yardstick.main}
+    doors = {
+        "run": run.main,
+        "data": data_main,
+        "experts": experts_main,
+        "report": report.main,
+        "yardstick": yardstick.main,
+    }
     if not argv or argv[0] not in doors:
         print(f"usage: aihf {{{','.join(doors)}}} ... (each has --help)", file=sys.stderr)
         return 0 if argv[:1] in (["-h"], ["--help"]) else 2
@@ -154,7 +160,7 @@ def train(
     episodes: int = 5,
     every: int = 10_000,
     enough: float = float("inf"),
-    precision: str = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
     start: Path | None = None,
     cfg: Annotated[TruthConfig, tyro.conf.arg(name="")] = TRUTH,
 ) -> None:
@@ -175,6 +181,7 @@ def train(
         cfg: Settings of the learner.
     """
     one_thread()
+    at_least_one({"--seeds": seeds, "--episodes": episodes, "--every": every, "--updates": cfg.updates})
     spec, lanes = spec_of(env), tuple(range(first_seed, first_seed + seeds))
     folder, gallery = out or Path("results/experts") / env.replace("/", "__"), Gallery(spec, lanes, every, episodes)
     print(f"SAC on the true reward of {env}: seeds {lanes}, {cfg.updates:,} updates; writes to {folder}", flush=True)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from aihf_control.data import Clips
+from aihf_control.files import at_least_one
 from aihf_control.nets import Policy
 from aihf_control.sac import adam, descend
 from aihf_control.task import Progress, Task
@@ -31,6 +32,9 @@ class CloneConfig:
     """Steps of the demonstrations in one gradient step."""
     log_std: float = -1.0
     """Log deviation, before the squashing, with which the clone explores."""
+
+    def __post_init__(self):
+        at_least_one({"--clone.updates": self.updates, "--clone.batch": self.batch})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from aihf_control.sac import RewardFn
 Array = np.ndarray
 
 
-def greedy_returns(policy: Policy, spec: EnvSpec, n: int) -> Array:
+def greedy_returns(policy: Policy, spec: EnvSpec, n: int, first: int = EVALUATION_SEED) -> Array:
     """True returns of `n` greedy episodes of every lane, (L, n), from the same starts in every lane."""
     n_lanes = policy.mean.bias.shape[0]
     device = policy.mean.bias.device
@@ -24,7 +24,7 @@ def greedy_returns(policy: Policy, spec: EnvSpec, n: int) -> Array:
         x = torch.as_tensor(obs, device=device).view(n_lanes, n, -1)
         return policy.act(x).flatten(0, 1).cpu().numpy()
 
-    episodes = rollout(spec, act, [EVALUATION_SEED + i for _ in range(n_lanes) for i in range(n)])
+    episodes = rollout(spec, act, [first + i for _ in range(n_lanes) for i in range(n)])
     return np.array([t.reward.sum() for t in episodes]).reshape(n_lanes, n)
 
 

@@ -21,6 +21,13 @@ class BadInput(Exception):
     """What a user gave cannot be used. The message is one line: what is wrong, where, and what to do."""
 
 
+def at_least_one(flags: dict[str, int]) -> None:
+    """Raises BadInput for a flag that counts something and says less than 1."""
+    for flag, n in flags.items():
+        if n < 1:
+            raise BadInput(f"{flag} {n}: give at least 1")
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file whole or not at all: to a temporary beside it, then renamed over it."""
     try:

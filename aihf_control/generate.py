@@ -93,7 +93,7 @@ def make_dataset(
         "policies": {level: str(path.name) for level, path in (policies or _bundled(env)).items()},
         "demonstrations": list(range(len(demos))),
         "held_out": held_out,
-        "expert_returns": _returns(spec, experts[cfg.levels[0]]),
+        "expert_returns": _returns(spec, experts.get("expert", experts[cfg.demo_level.partition("+")[0]])),
         "random_returns": _returns(spec, None),
         "versions": versions(),
     }
@@ -136,11 +136,13 @@ def versions() -> dict[str, str]:
 
 
 def _check(cfg: DataConfig) -> None:
-    for name, low in (("demos", 0), ("pairs", 0), ("test_pairs", 0), ("episodes", 4), ("clip", 0)):
+    for name, low in (("demos", 0), ("pairs", 0), ("test_pairs", 0), ("episodes", 4), ("clip", 0), ("seed", 0)):
         if getattr(cfg, name) < low:
             raise BadInput(f"--{name.replace('_', '-')} {getattr(cfg, name)}: give at least {low}")
     if not cfg.levels or not cfg.noise:
         raise BadInput("--levels and --noise: give at least one of each")
+    if not all(0 <= share <= 1 for share in cfg.noise):
+        raise BadInput(f"--noise {' '.join(map(str, cfg.noise))}: give shares of random actions, from 0 to 1")
     if not 0 <= cfg.error < 0.5 or cfg.temperature < 0:
         raise BadInput("--error must be in [0, 0.5) and --temperature at least 0")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from aihf_control.files import BadInput, at_least_one
 from aihf_control.sac import Batch, Buffer, mix
 from aihf_control.task import Task
 
@@ -19,7 +20,13 @@ class ReplayConfig:
     demos: float = 0.25
     """Share of each batch that comes from the demonstrations (hybrid RL; all are scored by the current reward)."""
     clips: float = 0.25
-    """Share of each batch that comes from the compared clips."""
+    """Share of each batch that comes from the compared clips, whatever was said of them. It is open to methods that
+    learn from no comparison, too, and counts as no label."""
+
+    def __post_init__(self):
+        at_least_one({"--replay.batch": self.batch, "--replay.capacity": self.capacity})
+        if min(self.demos, self.clips) < 0 or self.demos + self.clips > 1:
+            raise BadInput(f"--replay.demos {self.demos} and --replay.clips {self.clips}: give shares of a batch")
 
 
 def sample(task: Task, buffer: Buffer, cfg: ReplayConfig) -> Batch:

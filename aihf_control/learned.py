@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from aihf_control.files import BadInput, at_least_one
 from aihf_control.lanes import Random
 from aihf_control.nets import RewardNet
 from aihf_control.rewards import bradley_terry, clip_return, demo_gap, gradient_penalty
@@ -43,6 +44,13 @@ class RewardConfig:
     """Weight of the gradient penalty."""
     tau: float = 0.02
     """Bradley-Terry's temperature: the difference in reward per step that counts as one logit."""
+
+    def __post_init__(self):
+        if not -self.alive_bound < self.alive < self.alive_bound:
+            raise BadInput(f"--reward.alive {self.alive}: give less than --reward.alive-bound {self.alive_bound}")
+        at_least_one({"--reward.batch": self.batch, "--reward.pair-steps": self.pair_steps, "--reward.last": self.last})
+        if self.tau <= 0 or self.decay <= 0:
+            raise BadInput("--reward.tau and --reward.decay must be above 0")
 
 
 class LearnedReward:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import multiprocessing as mp
 import queue
 import signal
+import threading
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -29,33 +31,47 @@ def deal(cell: Cell, dataset: Dataset, workers: int, stop: Any = None) -> Iterat
         )
         for h in hands
     ]
-    for p in processes:
-        p.start()
-    running = len(processes)
+    with _signals_ignored():  # from the start: the children inherit it
+        for p in processes:
+            p.start()
+    waiting = dict(zip(hands, processes, strict=True))
     try:
-        while running:
+        while waiting:
             if stop and stop.is_set():
                 stopping.set()
             try:
                 event = events.get(timeout=0.5)
             except queue.Empty:
-                dead = [p for p in processes if p.exitcode not in (None, 0)]
+                dead = [p.exitcode for p in waiting.values() if p.exitcode is not None]
                 if dead:
-                    yield Failed(f"a training process died (exit code {dead[0].exitcode})", bad_input=False)
+                    yield Failed(f"a training process died (exit code {dead[0]})", bad_input=False)
                     return
                 continue
             yield event
             if isinstance(event, Failed):
                 return
-            running -= isinstance(event, Finished)
+            if isinstance(event, Finished):
+                del waiting[event.seeds]
     finally:
         for p in processes:
-            p.kill() if running else p.join()
+            p.kill() if waiting else p.join()
+
+
+@contextlib.contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """Ctrl-C reaches the whole group of processes, and the parent alone decides what it means."""
+    if threading.current_thread() is not threading.main_thread():  # where signals cannot be set, none arrive
+        yield
+        return
+    before = {which: signal.signal(which, signal.SIG_IGN) for which in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
 
 
 def _process(cell: Cell, dataset: Dataset, events: Any, stop: Any) -> None:
-    for which in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C reaches the whole group; the parent decides
-        signal.signal(which, signal.SIG_IGN)
     one_thread()
     parent = mp.parent_process()
     assert parent is not None

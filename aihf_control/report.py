@@ -23,6 +23,7 @@ from aihf_control.files import BadInput, read_bytes, read_json, write_bytes
 from aihf_control.stats import Estimate, iqm
 
 HEAD = ("return", "score", "n", "env_steps", "labels", "pair_accuracy", "rank_correlation")
+KEYS = {"env", "method", "demos", "pairs", "dataset", "steps", "interrupted", "diverged", "rows"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,13 +40,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(folder: Path) -> None:
     """Writes the table and the figure of all runs below `folder`. Raises BadInput where there are none."""
-    summaries = {path.parent: read_json(path) for path in sorted(folder.rglob("summary.json"))}
+    summaries = {path.parent: _read(path) for path in sorted(folder.rglob("summary.json"))}
     if not summaries:
         raise BadInput(f"no finished run below {folder}; make some with `python -m aihf_control.run --out {folder}`")
     text = table(summaries)
     write_bytes(folder / "table.md", text.encode())
     write_bytes(folder / "curves.png", figure(summaries))
     print(text)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    summary = read_json(path)
+    missing = KEYS - set(summary if isinstance(summary, dict) else ())
+    if missing:
+        raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
+    return summary
 
 
 def table(summaries: dict[Path, dict[str, Any]]) -> str:
@@ -57,11 +66,17 @@ def table(summaries: dict[Path, dict[str, Any]]) -> str:
         lines += [f"| | {' | '.join(name.replace('_', ' ') for name in HEAD)} | diverged |"]
         lines += ["|---" * (len(HEAD) + 2) + "|"]
         lines += [_line(row, "") for row in next(iter(group.values()))["rows"][:-2]]
-        finals = [(s["rows"][-2], s["diverged"]) for s in group.values()]
-        for row, diverged in sorted(finals, key=lambda f: -f[0].get("score", {}).get("value", -np.inf)):
-            lines.append(_line(row, str(len(diverged))))
+        for s in sorted(group.values(), key=_score, reverse=True):
+            cut = ", cut short" if s["interrupted"] else ""
+            row = {**s["rows"][-2], "name": f"{s['method']} ({s['steps']:,} iterations{cut})"}
+            lines.append(_line(row, str(len(s["diverged"]))))
         lines.append("")
     return "\n".join(lines)
+
+
+def _score(summary: dict[str, Any]) -> float:
+    value = (summary["rows"][-2].get("score") or {}).get("value")
+    return -np.inf if value is None else value
 
 
 def _by_data(summaries: dict[Path, dict[str, Any]]) -> dict[tuple, dict[Path, dict[str, Any]]]:
@@ -72,8 +87,13 @@ def _by_data(summaries: dict[Path, dict[str, Any]]) -> dict[tuple, dict[Path, di
 
 
 def _line(row: dict[str, Any], diverged: str) -> str:
-    cells = [str(Estimate(**x)) if isinstance(x := row.get(name), dict) else _number(x) for name in HEAD]
+    cells = [_estimate(x) if isinstance(x := row.get(name), dict) else _number(x) for name in HEAD]
     return f"| {row['name']} | {' | '.join(cells)} | {diverged} |"
+
+
+def _estimate(fields: dict[str, Any]) -> str:
+    known: dict[str, Any] = {name: np.nan if x is None else x for name, x in fields.items()}
+    return str(Estimate(**known))
 
 
 def _number(x: Any) -> str:
@@ -81,7 +101,7 @@ def _number(x: Any) -> str:
 
 
 def figure(summaries: dict[Path, dict[str, Any]]) -> bytes:
-    """PNG: a panel for each dataset, each run's score over its iterations, IQM and range over seeds."""
+    """PNG: a panel for each dataset, each run's return over its iterations, IQM and range over its lanes."""
     groups = _by_data(summaries)
     fig = Figure(figsize=(6 * len(groups), 4))
     axes = fig.subplots(1, len(groups), squeeze=False)
@@ -101,10 +121,12 @@ def figure(summaries: dict[Path, dict[str, Any]]) -> bytes:
 
 
 def _curve(run: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Steps (K,) and returns (K, seeds) of a run's log."""
+    """Steps (K,) and returns (K, lanes) of a run's log: the lanes that stayed finite, the steps that all reached."""
     rows = [json.loads(line) for line in read_bytes(run / "log.jsonl").splitlines()]
     wide = pd.DataFrame(rows).drop_duplicates(["seed", "step"], keep="last")
-    wide = wide.pivot(index="step", columns="seed", values="return").dropna()
+    wide = wide.pivot(index="step", columns="seed", values="return")
+    diverged = pd.DataFrame(rows).groupby("seed")["return"].apply(lambda r: r.isna().any())
+    wide = wide.loc[:, ~diverged].dropna()
     return wide.index.to_numpy(), wide.to_numpy()
 
 

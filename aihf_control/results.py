@@ -18,7 +18,6 @@ from aihf_control.environments import EnvSpec, spec_of
 from aihf_control.evaluate import normalised
 from aihf_control.files import BadInput
 from aihf_control.lanes import Dims
-from aihf_control.machine import default_workers
 from aihf_control.policies import TrainedPolicy, TrainedReward, policy_from, reward_from
 from aihf_control.processes import deal
 
@@ -104,19 +103,24 @@ def train(
     seeds: int | Sequence[int] = 5,
     steps: int | None = None,
     cfg: Any = None,
-    workers: int | None = None,
+    workers: int = 1,
     **cell: Any,
 ) -> Result:
     """Trains `method` on `dataset` for some seeds and returns what came out.
 
-    `cfg` is the method's `Config`; `cell` takes the fields of `Cell` (demos, pairs, evaluations, device, ...). With
-    workers=1 everything happens in this process. Raises BadInput.
+    With `workers` above 1 the seeds are dealt to that many processes; a script that asks for it needs the usual
+    `if __name__ == "__main__":`. With 1 all happens here, on one thread. `cfg` is the method's `Config`; `cell` takes
+    the fields of `Cell` (demos, pairs, evaluations, device, ...). Raises BadInput.
     """
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     cfg = cfg or methods.load(method).Config()
     whole = Cell(method, cfg, seeds, steps=cfg.steps if steps is None else steps, **cell)
-    workers = workers or default_workers(whole.device, len(seeds))
     collector = Collector(whole, dataset)
-    for event in deal(whole, dataset, workers) if workers > 1 else work(whole, dataset):
-        collector.add(event)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for event in deal(whole, dataset, workers) if workers > 1 else work(whole, dataset):
+            collector.add(event)
+    finally:
+        torch.set_num_threads(threads)
     return collector.result()

@@ -77,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadInput as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("broken off", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -31,7 +31,7 @@ class SACConfig:
     """Rate at which the target critics follow. Values approach theirs over 1 / (tau (1 - gamma)) updates: 20,000 at the
     usual 0.005, which is a third of a short run."""
     alpha: tuple[float, ...] = (0.1,)
-    """Entropy weight (with a prior: weight of the KL to it); several are dealt to the lanes in turn. None at all adapts
+    """Entropy weight (with a prior: weight of the KL to it); several are dealt to the lanes by seed. None at all adapts
     it to an entropy of -A, as in SAC's paper; under a reward that is itself being learned a fixed one is steadier."""
     layer_norm: bool = True
     """Layer normalisation in the critics."""
@@ -124,7 +124,7 @@ class SAC:
         self.q.units.load_state_dict(self.policy.units.state_dict())
         self.q_target = TwinQ(dims, cfg.hidden, cfg.layer_norm).requires_grad_(False)
         self.q_target.load_state_dict(self.q.state_dict())
-        fixed = [cfg.alpha[i % len(cfg.alpha)] if cfg.alpha else 1.0 for i in range(dims.n_lanes)]
+        fixed = [cfg.alpha[seed % len(cfg.alpha)] if cfg.alpha else 1.0 for seed in dims.seeds]
         self.log_alpha = nn.Parameter(torch.tensor(fixed, device=dims.device)[:, None].log())
         self.opt_pi = adam(self.policy.parameters(), cfg.lr)
         self.opt_q = adam(self.q.parameters(), cfg.lr)

@@ -111,15 +111,15 @@ def _details(row: dict[str, Any]) -> tuple[str, ...]:
 def summary(result: Result) -> dict[str, Any]:
     """The table of a run as data."""
     meta, cell = result.dataset.meta, result.cell
-    demos = [t for seed in cell.seeds for t in result.dataset.draw(seed, cell.demos, 0).demos]
+    drawn = {t.seed: t for seed in cell.seeds for t in result.dataset.draw(seed, cell.demos, 0).demos}
     last = result.last()
     alive = np.isfinite(result.final())
     rows = [_row("expert", np.array(meta["expert_returns"]), result, mean)]
-    if demos:
-        rows.append(_row("demonstrations", np.array([t.reward.sum() for t in demos]), result, mean))
+    if drawn:  # each once, however many lanes drew it
+        rows.append(_row("demonstrations", np.array([t.reward.sum() for t in drawn.values()]), result, mean))
     if cell.method != "bc":
         rows.append(_row("clone (bc)", result.start(), result, env_steps=0, labels=0))
-    counts = {name: int(last[name].iloc[0]) for name in ("env_steps", "labels")}
+    counts = {name: int(np.max(last[name].to_numpy())) for name in ("env_steps", "labels")}
     quality = {
         name: estimate(last[name].to_numpy()[alive])._asdict()
         for name in ("pair_accuracy", "rank_correlation")
@@ -131,6 +131,7 @@ def summary(result: Result) -> dict[str, Any]:
         "env": meta["env"],
         "method": cell.method,
         "seeds": list(cell.seeds),
+        "steps": int(np.min(last["step"].to_numpy())),
         "demos": cell.demos,
         "pairs": cell.pairs,
         "dataset": result.dataset.digest(),

@@ -20,6 +20,8 @@ from aihf_control.lanes import Dims, Random
 from aihf_control.nets import Policy
 from aihf_control.sac import SAC, Buffer, SACConfig
 
+START_SEED, CHOICE_SEED = 50_000_000, 40_000  # training, and choosing among snapshots, see no evaluation's start
+
 
 @dataclasses.dataclass(frozen=True)
 class TruthConfig:
@@ -68,7 +70,7 @@ class _Sampler:
         self.buffer, self.envs = Buffer(dims, capacity), Envs(spec, dims.n_lanes * cfg.envs)
         self.tape = torch.zeros(dims.n_lanes, capacity, device=dims.device)
         self.rng = Random(dims, "acting")
-        seeds = [1000 * seed + e for seed in dims.seeds for e in range(cfg.envs)]
+        seeds = [START_SEED + 1000 * seed + e for seed in dims.seeds for e in range(cfg.envs)]
         self.obs = np.stack([self.envs.reset(i, seed) for i, seed in enumerate(seeds)])
 
     def step(self, policy: Policy, random: bool) -> None:
@@ -113,7 +115,7 @@ class Gallery:
     def look(self, step: int, sac: SAC) -> np.ndarray:
         """Mean greedy return of each lane's averaged policy, (L,)."""
         both = {"raw": sac.policy, "average": sac.average}
-        returns = {name: greedy_returns(policy, self.spec, self.episodes) for name, policy in both.items()}
+        returns = {name: greedy_returns(policy, self.spec, self.episodes, CHOICE_SEED) for name, policy in both.items()}
         for name, r in returns.items():
             self.rows += [
                 {"seed": seed, "step": step, "actor": name, "episode": e, "return": float(r[i, e])}

@@ -23,7 +23,7 @@ import tyro
 
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, rollout, spec_of
 from aihf_control.evaluate import greedy_returns
-from aihf_control.files import BadInput, write_bytes
+from aihf_control.files import BadInput, at_least_one, write_bytes
 from aihf_control.machine import one_thread
 from aihf_control.sac import SACConfig
 from aihf_control.stats import estimate
@@ -70,11 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(options: Options) -> None:
+    if options.steps % 5 or options.steps < 5:
+        raise BadInput(f"--steps {options.steps}: give a multiple of 5, for it is evaluated five times")
+    at_least_one({"--seeds": options.seeds, "--width": options.width})
     one_thread()
     spec = spec_of(options.env)
     rows = list((ours if options.learner == "ours" else sb3)(spec, options))
     frame = pd.DataFrame(rows).assign(env=options.env, learner=options.learner)
-    path = options.out / f"{options.env}_{options.learner}.csv"
+    path = options.out / f"{options.env.replace('/', '__')}_{options.learner}.csv"
     write_bytes(path, frame.round(1).to_csv(index=False, lineterminator="\n").encode())
     print(f"written: {path}")
 

@@ -18,6 +18,7 @@ def write_run(folder, method: str, score: float) -> None:
     row = {"return": estimated(1000 * score), "score": estimated(score), "n": 3}
     rows = [{"name": "expert", **row}, {"name": method, **row, "env_steps": 10, "labels": 0}, {"name": "late", **row}]
     summary = {"env": "E-v0", "method": method, "demos": 1, "pairs": 20, "dataset": "abc", "diverged": [], "rows": rows}
+    summary |= {"steps": 10, "interrupted": False}
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text(json.dumps(summary))
     log = [{"seed": s, "step": k, "return": 100.0 * s + k} for s in range(3) for k in (0, 10)]
@@ -30,7 +31,7 @@ def test_the_table_has_a_row_a_run_best_first(tmp_path):
     assert report.main([str(tmp_path)]) == 0
     lines = (tmp_path / "table.md").read_text().splitlines()
     names = [line.split("|")[1].strip() for line in lines if line.startswith("| ")]
-    assert names[1:] == ["expert", "better", "worse"]
+    assert names[1:] == ["expert", "better (10 iterations)", "worse (10 iterations)"]
     assert "0.80 [-0.20, 1.80]" in (tmp_path / "table.md").read_text()
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -49,6 +50,19 @@ def test_a_folder_without_runs_is_told(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: no finished run")
     with pytest.raises(BadInput):
         report.report(tmp_path)
+
+
+def test_estimates_that_are_not_finite_and_lanes_that_diverged_are_shown(tmp_path):
+    write_run(tmp_path / "a", "a", 0.5)
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    summary["rows"][1]["pair_accuracy"] = dict.fromkeys(("value", "low", "high")) | {"n": 0}
+    (tmp_path / "a" / "summary.json").write_text(json.dumps(summary | {"diverged": [2]}))
+    log = (tmp_path / "a" / "log.jsonl").read_text().replace("210.0", "null")
+    (tmp_path / "a" / "log.jsonl").write_text(log)
+    report.report(tmp_path)
+    assert (tmp_path / "table.md").read_text().splitlines()[-1].endswith("| 1 |")
+    steps, returns = report._curve(tmp_path / "a")
+    assert steps.tolist() == [0, 10] and returns.shape == (2, 2)
 
 
 def test_iqm_by_hand():

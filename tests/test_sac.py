@@ -208,8 +208,8 @@ def test_the_automatic_entropy_weight_falls_while_there_is_too_much_entropy():
 
 
 def test_entropy_weights_are_dealt_to_the_lanes():
-    sac = SAC(dims(0, 1, 2), dataclasses.replace(TINY, alpha=(0.5, 0.25)))
-    torch.testing.assert_close(sac.alpha(), torch.tensor([[0.5], [0.25], [0.5]]))
+    sac = SAC(dims(3, 4, 5), dataclasses.replace(TINY, alpha=(0.5, 0.25)))
+    torch.testing.assert_close(sac.alpha(), torch.tensor([[0.25], [0.5], [0.25]]))
 
 
 def test_the_average_follows_slowly():

@@ -17,6 +17,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from aihf_control.direct import CloneConfig, clone
+from aihf_control.files import at_least_one
 from aihf_control.hybrid import ReplayConfig, sample
 from aihf_control.learned import LearnedReward, RewardConfig
 from aihf_control.sac import SAC, Buffer, SACConfig
@@ -43,6 +44,9 @@ class Config:
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
     clone: CloneConfig = CloneConfig()
+
+    def __post_init__(self):
+        at_least_one({"--reward-every": self.reward_every})
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:

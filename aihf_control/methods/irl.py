@@ -1,6 +1,7 @@
 """IRL: maximum-likelihood inverse reinforcement learning (ML-IRL, Zeng et al., arXiv 2210.01808).
 
-This is AIHF without its preference term. Demonstrations D, policy pi, reward r_theta:
+This is AIHF without its preference term. (What comparisons a task has still lend it their clips, unlabelled, for the
+replay and for the units of observations; `--pairs 0` does without.) Demonstrations D, policy pi, reward r_theta:
 
     pi <- clone of D
     for k = 1, 2, ...:
@@ -16,6 +17,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from aihf_control.direct import CloneConfig, clone
+from aihf_control.files import at_least_one
 from aihf_control.hybrid import ReplayConfig, sample
 from aihf_control.learned import LearnedReward, RewardConfig
 from aihf_control.sac import SAC, Buffer, SACConfig
@@ -38,6 +40,9 @@ class Config:
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
     clone: CloneConfig = CloneConfig()
+
+    def __post_init__(self):
+        at_least_one({"--reward-every": self.reward_every})
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
