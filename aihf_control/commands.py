@@ -22,7 +22,7 @@ from aihf_control.dataset import Dataset, references
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, card_of, rollout, spec_of
 from aihf_control.experts import Expert, read_zip, write_zip
 from aihf_control.files import BadInput, at_least_one, write_bytes
-from aihf_control.generate import DataConfig, make_dataset, sampler
+from aihf_control.generate import DataConfig, make_dataset
 from aihf_control.machine import one_thread, products
 from aihf_control.truth import Gallery, TruthConfig, learn
 
@@ -255,15 +255,15 @@ def judge(env: str, path: Positional[Path | None] = None, episodes: int = 20) ->
 
 
 def _value(
-    policy: Expert, spec: EnvSpec, n: int, first: int | None = None, sampled: bool = False
+    policy: Expert, spec: EnvSpec, n: int, first: int = EVALUATION_SEED, sampled: bool = False
 ) -> tuple[float, float]:
     """Mean and standard deviation of the true return over n episodes."""
+    rng = torch.Generator().manual_seed(0)
 
-    def greedy(obs: np.ndarray) -> np.ndarray:
-        return policy.act(torch.as_tensor(obs)).numpy()
+    def act(obs: np.ndarray) -> np.ndarray:
+        noise = torch.randn(len(obs), spec.n_act, generator=rng) if sampled else None
+        return policy.act(torch.as_tensor(obs), noise).numpy()
 
-    act = sampler(policy, spec, 0.0, np.random.default_rng(0)) if sampled else greedy
-    first = EVALUATION_SEED if first is None else first
     returns = [t.reward.sum() for t in rollout(spec, act, range(first, first + n))]
     return float(np.mean(returns)), float(np.std(returns))
 

@@ -172,16 +172,15 @@ def _episodes(spec: EnvSpec, experts: dict[str, Expert], name: str, n: int, seed
         raise BadInput(f"level {name!r}: write it as LEVEL or LEVEL+SHARE, for instance expert+0.3") from None
     if not n:
         return []
-    act = sampler(experts[level], spec, share, rng)
+    act = noisy(experts[level], spec, share, rng)
     return rollout(spec, act, [next(seeds) for _ in range(n)], name, state=True)
 
 
-def sampler(expert: Expert, spec: EnvSpec, share: float, rng: np.random.Generator) -> Callable[[Array], Array]:
-    """Acts as the expert's own distribution does, but with probability `share` uniformly at random."""
+def noisy(expert: Expert, spec: EnvSpec, share: float, rng: np.random.Generator) -> Callable[[Array], Array]:
+    """Acts greedily as the expert does, but with probability `share` uniformly at random."""
 
     def act(obs: Array) -> Array:
-        noise = torch.as_tensor(rng.standard_normal((len(obs), spec.n_act)), dtype=torch.float32)
-        a = expert.act(torch.as_tensor(obs), noise).numpy()
+        a = expert.act(torch.as_tensor(obs)).numpy()
         random = rng.random((len(obs), 1)) < share
         return np.where(random, rng.uniform(-1, 1, a.shape), a).astype(np.float32)
 
