@@ -70,7 +70,11 @@ class LearnedReward:
         return self.net(obs, act)
 
     def demo_term(self, buffer: Buffer) -> tuple[Tensor, Tensor]:
-        """L1's loss a step, (L,), and the gradient penalty between the agent and the demonstrations, (L,)."""
+        """L1's loss a step, (L,), and the gradient penalty between the agent and the demonstrations, (L,).
+
+        The agent's expectation has two windows: its steps before termination are drawn from the last `last` ones, the
+        share of absorbing steps is that of its last finished episodes.
+        """
         agent, demo = buffer.recent(self.cfg.batch, self.cfg.last), self.task.demos.sample(self.cfg.batch)
         x_agent, x_demo = self._inputs(agent), self._inputs(demo)
         g_demo = self.net.features(x_demo)

@@ -144,8 +144,11 @@ class RewardNet(nn.Module):
     """The learned reward, (L, B, O), (L, B, A) to (L, B):  r(s, a) = g(s, a) - c0 + B tanh(p).
 
     `g` is a small tanh network on observations in the dataset's units, `c0` a running mean of g on the demonstrations,
-    and B tanh(p) the bounded, learned bonus of being alive. A reward learned from differences is free up to a constant;
-    the gauge here is that the absorbing state after a fall pays 0, so the constant is the bonus, and it is learned.
+    and B tanh(p) the learned bonus of being alive. A reward learned from differences is free up to a constant; the
+    gauge here is that the absorbing state after a fall pays 0, so the constant is the bonus, and it is learned.
+
+    The losses take c0 as a constant, so while they move the level of g, c0 lags behind by what g moves in about 100
+    steps: the bonus is bounded, but until g settles the level of the reward is not bounded by it.
     """
 
     centre: Tensor

@@ -35,7 +35,7 @@ class Display:
         self.cell, self.dataset, self.workers = cell, dataset, workers
         self.console = Console(highlight=False)
         if not self.console.is_terminal:
-            self.console.width = 120
+            self.console.width = 132
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[line]}"))
         self.progress = Progress(*columns, console=self.console, transient=True)
         self.bar = self.progress.add_task(cell.method, total=cell.steps * len(cell.seeds), line="starting")
@@ -88,11 +88,12 @@ class Display:
         title = f"{s['env']}: {s['demos']} demonstrations, {s['pairs']} comparisons a seed"
         table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for name in ("", "return", "score", "n", "env steps", "labels", "pair accuracy", "rank corr."):
-            table.add_column(name, justify="left" if not name else "right", no_wrap=bool(name))
+            table.add_column(name, justify="left" if not name else "right", no_wrap=True)
         for row in s["rows"]:
             table.add_row(*(_cell(row.get(k)) for k in ("name", "return", "score")), *_details(row))
         self.console.print(table)
         self.console.print("IQM over n seeds (of the first two: mean over n episodes), 95 % intervals.")
+        self.console.print("Last 5 means: of each seed the mean of its last five evaluations, not one of them.")
         self.console.print("Score: 0 random, 1 expert. Accuracy and correlation of the reward: on held-out data.")
         if s["diverged"]:
             self.console.print(f"[red]diverged, and left out above: seeds {s['diverged']}[/]")
@@ -126,7 +127,7 @@ def summary(result: Result) -> dict[str, Any]:
         if name in last and alive.any()
     }
     rows.append(_row(cell.method, result.final()[alive], result, **counts, **quality))
-    rows.append(_row(f"{cell.method}, last 5 evaluations", result.late()[alive], result, **counts))
+    rows.append(_row(f"{cell.method}, last 5 means", result.late()[alive], result, **counts))
     return {
         "env": meta["env"],
         "method": cell.method,
@@ -157,7 +158,7 @@ def curves(result: Result, path: Path) -> None:
     ax.axhline(float(np.mean(result.dataset.meta["expert_returns"])), color="black", ls="--", lw=1, label="expert")
     ax.set(xlabel="iterations", ylabel="greedy return", title=f"{result.cell.method} on {result.spec.id}")
     ax.grid(alpha=0.3)
-    ax.legend(fontsize=8, loc="upper left")
+    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     out = io.BytesIO()
     fig.savefig(out, dpi=130, bbox_inches="tight")
     write_bytes(path, out.getvalue())
