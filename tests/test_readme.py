@@ -8,7 +8,7 @@ import pytest
 from test_methods import small
 
 import aihf_control as aihf
-from aihf_control import commands, methods, run, yardstick
+from aihf_control import commands, methods, report, run, yardstick
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -21,7 +21,7 @@ def blocks(language: str) -> list[str]:
 def test_the_python_door_opens(dataset, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(aihf, "make_dataset", lambda env: dataset, raising=False)
-    quick = functools.partial(aihf.train, steps=8, cfg=small("aihf"), workers=1, evaluations=2, eval_episodes=1)
+    quick = functools.partial(aihf.train, steps=8, cfg=small("aihf"), pairs=20, evaluations=2, eval_episodes=1)
     monkeypatch.setattr(aihf, "train", functools.partial(quick, final_episodes=1), raising=False)
     (code,) = blocks("python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
@@ -32,7 +32,8 @@ def test_the_python_door_opens(dataset, monkeypatch, tmp_path):
 
 def test_every_command_of_the_readme_has_a_door(capsys):
     words = re.findall(r"python -m aihf_control\.(\w+)(?: (make|show|train|import))?", README)
-    doors = {"run": run.main, "data": commands.data_main, "experts": commands.experts_main, "yardstick": yardstick.main}
+    doors = {"run": run.main, "data": commands.data_main, "experts": commands.experts_main}
+    doors |= {"report": report.main, "yardstick": yardstick.main}
     assert {module for module, _ in words} <= doors.keys()
     for module, verb in sorted(set(words)):
         with pytest.raises(SystemExit) as end:
