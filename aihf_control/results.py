@@ -50,7 +50,7 @@ class Collector:
         seeds, dims = self.cell.seeds, Dims(self.cell.seeds, spec.n_obs, spec.n_act)
         policy = TrainedPolicy(spec, seeds, policy_from(_join([h.policy for h in hands]), dims))
         states, reward = [h.reward for h in hands if h.reward is not None], None
-        if states:
+        if len(states) == len(hands):  # a process that was stopped at its start has learned none
             reward = TrainedReward(spec, seeds, reward_from(_join(states), dims, self.cell.cfg.reward.alive_bound))
         frame = pd.DataFrame(self.rows).sort_values(["seed", "step"], kind="stable", ignore_index=True)
         return Result(self.cell, self.dataset, spec, frame, policy, reward)
