@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from aihf_control.data import Trajectory
 from aihf_control.dataset import Dataset, references
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, card_of, rollout, spec_of
 from aihf_control.experts import Expert, read_zip, write_zip
-from aihf_control.files import BadInput, at_least_one, write_bytes
+from aihf_control.files import BadInput, at_least_one, exit_code, write_bytes
 from aihf_control.generate import DataConfig, make_dataset
 from aihf_control.machine import one_thread, products
 from aihf_control.truth import Gallery, TruthConfig, learn
@@ -29,16 +29,6 @@ from aihf_control.truth import Gallery, TruthConfig, learn
 Positional = tyro.conf.Positional
 DATA, TRUTH = DataConfig(), TruthConfig()
 SHARES = {"medium": 0.6, "weak": 0.3}
-
-
-def guarded(main: Callable[[list[str]], Any], argv: Sequence[str] | None) -> int:
-    """Runs a command; bad input becomes one line and exit code 2."""
-    try:
-        main(list(sys.argv[1:] if argv is None else argv))
-    except BadInput as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def data_main(argv: Sequence[str] | None = None) -> int:
     """`python -m aihf_control.data make|show ...`."""
-    return guarded(lambda words: _subcommands({"make": make, "show": show}, words, "aihf_control.data"), argv)
+    return exit_code(_subcommands, {"make": make, "show": show}, argv, "aihf_control.data")
 
 
 def make(
@@ -149,7 +139,7 @@ def _margins(pool: Sequence[Trajectory], rows: pd.DataFrame) -> np.ndarray:
 def experts_main(argv: Sequence[str] | None = None) -> int:
     """`python -m aihf_control.experts train|import|show ...`."""
     doors = {"train": train, "import": bring, "show": judge}
-    return guarded(lambda words: _subcommands(doors, words, "aihf_control.experts"), argv)
+    return exit_code(_subcommands, doors, argv, "aihf_control.experts")
 
 
 def train(
@@ -278,7 +268,7 @@ def _random_value(spec: EnvSpec, n: int = 50) -> float:
     return float(np.mean([t.reward.sum() for t in rollout(spec, act, seeds)]))
 
 
-def _subcommands(doors: dict[str, Callable], argv: list[str], module: str) -> None:
+def _subcommands(doors: dict[str, Callable], argv: Sequence[str] | None, module: str) -> None:
     tyro.extras.subcommand_cli_from_dict(doors, args=argv, prog=f"python -m {module}")
 
 

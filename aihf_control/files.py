@@ -7,7 +7,9 @@ import io
 import json
 import math
 import os
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,16 @@ import torch
 
 class BadInput(Exception):
     """What a user gave cannot be used. The message is one line: what is wrong, where, and what to do."""
+
+
+def exit_code(command: Callable[..., Any], *args: Any) -> int:
+    """Runs a command to its exit code: 0, or 2 for bad input, which becomes one line."""
+    try:
+        command(*args)
+    except BadInput as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def at_least_one(flags: dict[str, int]) -> None:

@@ -19,7 +19,7 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
-from aihf_control.files import BadInput, read_bytes, read_json, write_bytes
+from aihf_control.files import BadInput, exit_code, read_bytes, read_json, write_bytes
 from aihf_control.stats import Estimate, iqm
 
 HEAD = ("return", "score", "n", "env_steps", "labels", "pair_accuracy", "rank_correlation")
@@ -30,12 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code: 0, or 2 for bad input."""
     about = (__doc__ or "").splitlines()[0]
     folder = tyro.cli(tyro.conf.Positional[Path], args=argv, prog="python -m aihf_control.report", description=about)
-    try:
-        report(folder)
-    except BadInput as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(report, folder)
 
 
 def report(folder: Path) -> None:

@@ -34,8 +34,9 @@ class TruthConfig:
     warmup: int = 1000
     """Steps of uniformly random actions (of the starting policy, where there is one) before the first update."""
     hold: int = 10_000
-    """Updates for which a starting policy is held while the critics learn what it is worth; without this, fresh critics
-    undo it within 5000 updates. A fresh policy is not held."""
+    """Updates for which a starting policy is held while the critics learn what it is worth. Without, a return of 2562
+    fell to about 300 within 5000 updates; with it, to 450 to 790 within 9000 of its release. A fresh policy is not
+    held."""
     batch: int = 256
     """Transitions in one update."""
     capacity: int = 1_000_000

@@ -23,7 +23,7 @@ import tyro
 
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, rollout, spec_of
 from aihf_control.evaluate import greedy_returns
-from aihf_control.files import BadInput, at_least_one, write_bytes
+from aihf_control.files import BadInput, at_least_one, exit_code, write_bytes
 from aihf_control.machine import one_thread
 from aihf_control.sac import SACConfig
 from aihf_control.stats import estimate
@@ -58,15 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = tyro.cli(
         Options, args=argv, prog="python -m aihf_control.yardstick", description=(__doc__ or "").splitlines()[0]
     )
-    try:
-        if options.table:
-            compare(options.out)
-        else:
-            measure(options)
-    except BadInput as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(compare, options.out) if options.table else exit_code(measure, options)
 
 
 def measure(options: Options) -> None:
