@@ -37,6 +37,9 @@ class TruthConfig:
     """Updates for which a starting policy is held while the critics learn what it is worth. Without, a return of 2562
     fell to about 300 within 5000 updates; with it, to 450 to 790 within 9000 of its release. A fresh policy is not
     held."""
+    near: bool = False
+    """Whether a policy that goes on from a start pays for its KL to that start (with weight `alpha`) instead of being
+    paid for its entropy."""
     batch: int = 256
     """Transitions in one update."""
     capacity: int = 1_000_000
@@ -51,7 +54,8 @@ def learn(
 ) -> Iterator[tuple[int, SAC]]:
     """Trains a lane for each seed, from a fresh policy or from `start`, and yields the learner after every update."""
     size = Dims(tuple(seeds), spec.n_obs, spec.n_act, **dims)
-    sac = SAC(size, cfg.sac, policy_of(start, size) if start else None)
+    policy = policy_of(start, size) if start else None
+    sac = SAC(size, cfg.sac, policy, prior=policy.clone_of() if policy and cfg.near else None)
     sampler = _Sampler(spec, size, cfg)
     for k in range(1, cfg.updates + 1):
         sampler.step(sac.policy, random=k <= cfg.warmup and start is None)
