@@ -136,12 +136,17 @@ class Gallery:
         return pd.DataFrame(self.rows)
 
     def graded(self, shares: dict[str, float], judge: Any) -> dict[str, Snapshot]:
-        """The best snapshot, by `judge(policy)` among the five that looked best, and for each level the one whose
-        return is nearest to its share of the best's."""
-        finalists = sorted(self.snapshots, key=lambda s: s.value)[-5:]
-        judged = [dataclasses.replace(s, value=judge(s.policy)) for s in finalists]
-        best = max(judged, key=lambda s: s.value)
+        """The best snapshot, and for each level the one whose return is nearest to its share of the best's: each by
+        `judge(policy)`, among the five that looked so at the time."""
+        best = max(self._judged(lambda s: -s.value, judge), key=lambda s: s.value)
         levels = {"expert": best}
         for level, share in shares.items():
-            levels[level] = min(self.snapshots, key=lambda s: abs(s.value - share * best.value))
+
+            def far(s: Snapshot, wanted: float = share * best.value) -> float:
+                return abs(s.value - wanted)
+
+            levels[level] = min(self._judged(far, judge), key=far)
         return levels
+
+    def _judged(self, order: Any, judge: Any) -> list[Snapshot]:
+        return [dataclasses.replace(s, value=judge(s.policy)) for s in sorted(self.snapshots, key=order)[:5]]
