@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from aihf_control.data import Clips
 from aihf_control.files import at_least_one
+from aihf_control.fused import Adam
 from aihf_control.nets import Policy
-from aihf_control.sac import adam, descend
 from aihf_control.task import Progress, Task
 
 
@@ -62,11 +62,11 @@ def cloning(task: Task, cfg: CloneConfig, hidden: tuple[int, ...]) -> Iterator[t
     """Behaviour cloning, a gradient step at a time, for ever: the policy and its info."""
     policy = fresh_policy(task, hidden, cfg.log_std)
     params = mean_parameters(policy)
-    opt = adam(params, cfg.lr)
+    opt = Adam(params, cfg.lr)
     while True:
         batch = task.demos.sample(cfg.batch)
         loss = -step_logp(policy, batch.obs, batch.act).mean(-1)
-        descend(opt, params, loss)
+        opt.descend(loss)
         yield policy, {"clone_loss": loss.detach()}
 
 
@@ -117,7 +117,7 @@ def train_direct(
     policy = clone(task, clone_cfg, hidden)
     reference = policy.clone_of()
     params = mean_parameters(policy)
-    opt = adam(params, cfg.lr)
+    opt = Adam(params, cfg.lr)
 
     def implicit_reward(obs: Tensor, act: Tensor) -> Tensor:
         with torch.no_grad():
@@ -128,6 +128,6 @@ def train_direct(
         win, lose, weight = task.pairs(cfg.pair_steps)
         h_win, h_lose = (cfg.beta * log_ratios(policy, reference, side) for side in (win, lose))
         loss = pair_loss(h_win, h_lose, weight)  # type: ignore[arg-type]
-        descend(opt, params, loss)
+        opt.descend(loss)
         info = {"loss": loss, "h_win": h_win.mean(-1), "h_lose": h_lose.mean(-1)}
         yield Progress(policy, {name: x.detach() for name, x in info.items()}, implicit_reward)

@@ -23,7 +23,8 @@ class Dims:
     n_act: int
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     products: torch.dtype = torch.float32
-    """Type of the inner matrix products (float32 or bfloat16). Weights, outputs and targets stay float32."""
+    """What the factors of the inner matrix products are rounded to: float32 (not at all) or bfloat16. Everything is
+    stored in float32."""
 
     @property
     def n_lanes(self) -> int:
@@ -33,14 +34,15 @@ class Dims:
 class Random:
     """A stream of random numbers for each lane, named by its seed and by what it is for.
 
-    `Random(dims, "critic")` of lane seed 3 gives the same numbers in every run and beside any other lanes.
+    `Random(dims, "critic")` of lane seed 3 gives the same numbers in every run and beside any other lanes. With several
+    purposes a lane has a stream for each, side by side.
     """
 
     def __init__(self, dims: Dims, *purposes: str):
         self.generators = [
             torch.Generator(dims.device).manual_seed(_seed_of(seed, purpose))
-            for purpose in purposes
             for seed in dims.seeds
+            for purpose in purposes
         ]
         self.device = dims.device
 

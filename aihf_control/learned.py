@@ -11,7 +11,7 @@ from aihf_control.files import BadInput, at_least_one
 from aihf_control.lanes import Random
 from aihf_control.nets import RewardNet
 from aihf_control.rewards import bradley_terry, clip_return, demo_gap, gradient_penalty
-from aihf_control.sac import Batch, Buffer, descend
+from aihf_control.sac import Batch, Buffer
 from aihf_control.task import Task
 
 
@@ -109,7 +109,9 @@ class LearnedReward:
         self.net.recentre(self.net.features(self._inputs(self.task.demos.sample(self.cfg.batch))))
 
     def descend(self, loss: Tensor) -> None:
-        descend(self.opt, self.net.parameters(), loss)
+        self.opt.zero_grad()
+        loss.sum().backward()
+        self.opt.step()
         self.pace.step()
 
     def _inputs(self, batch: Batch) -> Tensor:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aihf_control.fused import log_slope, perceptron, squashed_sample
 from aihf_control.lanes import Dims, Random
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # Stable-Baselines3's bounds, so that an exported policy samples alike
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class Linear(nn.Module):
@@ -28,25 +30,23 @@ class Linear(nn.Module):
         self.weight = nn.Parameter((rng.uniform(n_in, n_out) * 2 - 1) * bound)
         self.bias = nn.Parameter((rng.uniform(1, n_out) * 2 - 1) * bound)
 
-    def forward(self, x: Tensor, products: torch.dtype = torch.float32) -> Tensor:
-        return torch.baddbmm(self.bias.to(products), x.to(products), self.weight.to(products))
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+    def pair(self) -> tuple[Tensor, Tensor]:
+        return self.weight, self.bias
 
 
 class Body(nn.Module):
-    """Hidden layers. The first product is in float32 (inputs need their digits), the others in `products`."""
+    """Hidden layers."""
 
-    def __init__(self, rng: Random, n_in: int, hidden: tuple[int, ...], layer_norm: bool = False, activation=F.relu):
+    def __init__(self, rng: Random, n_in: int, hidden: tuple[int, ...]):
         super().__init__()
         self.layers = nn.ModuleList(Linear(rng, a, b) for a, b in zip((n_in, *hidden), hidden, strict=False))
-        self.layer_norm, self.activation = layer_norm, activation
 
-    def forward(self, x: Tensor, products: torch.dtype = torch.float32) -> Tensor:
-        for i, layer in enumerate(self.layers):
-            x = layer(x, products if i else torch.float32).to(products)
-            if self.layer_norm:  # without learned scale and shift: the next layer's weights can do that
-                x = F.layer_norm(x, x.shape[-1:])
-            x = self.activation(x)
-        return x
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight and bias of every layer."""
+        return [layer.pair() for layer in self.layers]  # type: ignore[operator]
 
 
 class Units(nn.Module):
@@ -89,18 +89,21 @@ class Policy(nn.Module):
 
     def forward(self, obs: Tensor, products: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation before the squashing, each (L, B, A)."""
-        h = self.body(self.units(obs), products or self.products).float()
-        return self.mean(h), self.log_std(h).clamp(LOG_STD_MIN, LOG_STD_MAX)
+        head = [torch.cat(both, -1) for both in zip(self.mean.pair(), self.log_std.pair(), strict=True)]
+        out = perceptron(self.units(obs), [*self.body.pairs(), (head[0], head[1])], products or self.products)
+        mean, log_std = out.chunk(2, -1)
+        return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
     def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reparametrised action (L, B, A), its log density (L, B), and the action before the squashing."""
         mean, log_std = self(obs)
-        raw = mean + log_std.exp() * noise
-        return raw.tanh(), squashed_log_prob(raw, mean, log_std), raw
+        return squashed_sample(mean, log_std, noise)
 
     def log_prob(self, obs: Tensor, raw: Tensor) -> Tensor:
         """Log density (L, B) of the action tanh(raw)."""
-        return squashed_log_prob(raw, *self(obs))
+        mean, log_std = self(obs)
+        gauss = -0.5 * ((raw - mean) / log_std.exp()).square() - log_std - 0.5 * math.log(2 * math.pi)
+        return (gauss - log_slope(raw)).sum(-1)
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -113,31 +116,21 @@ class Policy(nn.Module):
         return copy.deepcopy(self).requires_grad_(False)
 
 
-def squashed_log_prob(raw: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Log density of tanh(raw), raw ~ N(mean, exp(log_std)), summed over the action's coordinates.
-
-    log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), which stays finite where 1 - tanh(u)^2 underflows.
-    """
-    gauss = -0.5 * ((raw - mean) / log_std.exp()).square() - log_std - 0.5 * math.log(2 * math.pi)
-    squash = 2 * (math.log(2) - raw - F.softplus(-2 * raw))
-    return (gauss - squash).sum(-1)
-
-
 class TwinQ(nn.Module):
-    """Two critics a lane, all in one product: (L, B, O), (L, B, A) to (2, L, B)."""
+    """Two critics a lane, side by side, all in one product: (L, B, O), (L, B, A) to (L, 2, B)."""
 
     def __init__(self, dims: Dims, hidden: tuple[int, ...], layer_norm: bool):
         super().__init__()
         rng = Random(dims, "critic 0", "critic 1")
         self.units = Units(dims)
-        self.body = Body(rng, dims.n_obs + dims.n_act, hidden, layer_norm)
+        self.body = Body(rng, dims.n_obs + dims.n_act, hidden)
         self.out = Linear(rng, hidden[-1], 1)
-        self.products = dims.products
+        self.products, self.layer_norm = dims.products, layer_norm
 
     def forward(self, obs: Tensor, act: Tensor) -> Tensor:
-        x = torch.cat([self.units(obs), act], -1)
-        h = self.body(torch.cat([x, x]), self.products).float()
-        return self.out(h).view(2, *obs.shape[:-1])
+        x = torch.cat([self.units(obs), act], -1).repeat_interleave(2, 0)
+        out = perceptron(x, [*self.body.pairs(), self.out.pair()], self.products, self.layer_norm)
+        return out.view(obs.shape[0], 2, obs.shape[1])
 
 
 class RewardNet(nn.Module):
@@ -157,7 +150,7 @@ class RewardNet(nn.Module):
         super().__init__()
         rng = Random(dims, "reward")
         self.units = Units(dims)
-        self.body = Body(rng, dims.n_obs + dims.n_act, hidden, activation=torch.tanh)
+        self.body = Body(rng, dims.n_obs + dims.n_act, hidden)
         self.out = Linear(rng, hidden[-1], 1)
         at_first = math.atanh(alive / bound)
         self.alive = nn.Parameter(torch.full((dims.n_lanes, 1), at_first, device=dims.device))
@@ -177,9 +170,27 @@ class RewardNet(nn.Module):
 
     def features(self, inputs: Tensor) -> Tensor:
         """g itself, (L, B)."""
-        return self.out(self.body(inputs)).squeeze(-1)
+        h = inputs
+        for layer in self.body.layers:
+            h = layer(h).tanh()
+        return self.out(h).squeeze(-1)
 
     @torch.no_grad()
     def recentre(self, g_demo: Tensor, rate: float = 0.01) -> None:
         """Moves c0 towards the mean of g over demonstrations, g_demo (L, B)."""
         self.centre.lerp_(g_demo.mean(-1, keepdim=True), rate)
+
+
+def lanes_of(net: Net, n_lanes: int, part: slice) -> Net:
+    """The same network for some of its lanes: its parameters and buffers are views of the whole's."""
+    of = copy.deepcopy(net)
+    for whole, some in zip(net.modules(), of.modules(), strict=True):
+        for name, p in whole.named_parameters(recurse=False):
+            setattr(some, name, nn.Parameter(_rows(p.detach(), n_lanes, part), p.requires_grad))
+        for name, b in whole.named_buffers(recurse=False):
+            setattr(some, name, _rows(b, n_lanes, part))
+    return of
+
+
+def _rows(x: Tensor, n_lanes: int, part: slice) -> Tensor:
+    return x.view(n_lanes, -1, *x.shape[1:])[part].flatten(0, 1)

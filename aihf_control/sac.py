@@ -7,14 +7,17 @@ the reward is never stale and nothing is ever relabelled.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from aihf_control.fused import Adam
 from aihf_control.lanes import Dims, Random
-from aihf_control.nets import Policy, TwinQ
+from aihf_control.nets import Policy, TwinQ, lanes_of
+
+BLOCK_WIDTH = 1280  # lanes x width of the widest layer that a CPU updates together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +120,7 @@ class SAC:
     """
 
     def __init__(self, dims: Dims, cfg: SACConfig, policy: Policy | None = None, prior: Policy | None = None):
-        self.cfg, self.prior = cfg, prior
+        self.dims, self.cfg, self.prior = dims, cfg, prior
         self.policy = policy or Policy(dims, cfg.hidden)
         self.average = self.policy.clone_of()
         self.q = TwinQ(dims, cfg.hidden, cfg.layer_norm)
@@ -125,83 +128,116 @@ class SAC:
         self.q_target = TwinQ(dims, cfg.hidden, cfg.layer_norm).requires_grad_(False)
         self.q_target.load_state_dict(self.q.state_dict())
         fixed = [cfg.alpha[seed % len(cfg.alpha)] if cfg.alpha else 1.0 for seed in dims.seeds]
-        self.log_alpha = nn.Parameter(torch.tensor(fixed, device=dims.device)[:, None].log())
-        self.opt_pi = adam(self.policy.parameters(), cfg.lr)
-        self.opt_q = adam(self.q.parameters(), cfg.lr)
-        self.opt_alpha = adam([self.log_alpha], cfg.lr)
+        self.log_alpha = torch.tensor(fixed, device=dims.device)[:, None].log()
         self.rng = Random(dims, "updates")
-        self.target_entropy = -float(dims.n_act)
+        self.blocks = [_Block(self, lanes) for lanes in blocks(dims, cfg.hidden)]
 
-    def update(self, batch: Batch, reward_fn: RewardFn, absorbing: float | Tensor = 0.0) -> dict[str, Tensor]:
-        """One step of critics, actor, entropy weight, targets and average. Returns scalars of shape (L,).
+    def update(
+        self, batch: Batch, reward_fn: RewardFn, absorbing: float | Tensor = 0.0, actor: bool = True
+    ) -> dict[str, Tensor]:
+        """One step of critics, actor (unless it is to be held), targets and average. Returns scalars of shape (L,).
 
         `absorbing` is the reward a step of the state after termination, a number or (L, 1); a terminated episode goes
         on in it for ever, which is worth absorbing / (1 - gamma).
         """
-        alpha = self.alpha()
-        target, reward = self._target(batch, reward_fn, alpha, absorbing)
-        q = self.q(batch.obs, batch.act)
-        q_loss = 0.5 * (q - target).square().mean(-1).sum(0)
-        descend(self.opt_q, self.q.parameters(), q_loss)
+        with torch.no_grad():
+            reward = reward_fn(batch.obs, batch.act)
+        ended = torch.as_tensor(absorbing, device=self.dims.device).expand(len(reward), 1) / (1 - self.cfg.gamma)
+        noise = self.rng.normal(2, batch.act.shape[1], self.dims.n_act)
+        infos = [block.update(batch, reward, ended, noise, actor) for block in self.blocks]
+        return {name: torch.cat([info[name] for info in infos]) for name in infos[0]}
 
-        act, cost = self._act(batch.obs)
-        pi_loss = (alpha * cost - self.q(batch.obs, act).amin(0)).mean(-1)
-        descend(self.opt_pi, self.policy.parameters(), pi_loss)
+    def alpha(self) -> Tensor:
+        """Entropy weight, (L, 1)."""
+        return self.log_alpha.exp()
+
+    def state_dict(self) -> dict:
+        parts = ("policy", "average", "q", "q_target", "rng")
+        state = {name: getattr(self, name).state_dict() for name in parts}
+        return state | {"log_alpha": self.log_alpha, "blocks": [block.state_dict() for block in self.blocks]}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.log_alpha.copy_(state["log_alpha"])
+        for block, saved in zip(self.blocks, state["blocks"], strict=True):
+            block.load_state_dict(saved)
+        for name in ("policy", "average", "q", "q_target", "rng"):
+            getattr(self, name).load_state_dict(state[name])
+
+
+def blocks(dims: Dims, hidden: tuple[int, ...]) -> list[slice]:
+    """Which lanes are updated together. An accelerator takes them all. On a CPU many share what a call costs, and too
+    many crowd each other out of the caches: five nets of width 256 are best (`results/speed`)."""
+    n = dims.n_lanes if dims.device.type != "cpu" else max(1, BLOCK_WIDTH // max(hidden))
+    return [slice(i, min(i + n, dims.n_lanes)) for i in range(0, dims.n_lanes, n)]
+
+
+class _Block:
+    """SAC for some lanes: soft actor-critic (Haarnoja et al., arXiv 1812.05905) on one page."""
+
+    def __init__(self, whole: SAC, lanes: slice):
+        self.lanes, self.cfg, self.prior = lanes, whole.cfg, None
+        n = whole.dims.n_lanes
+        self.policy, self.average = (lanes_of(net, n, lanes) for net in (whole.policy, whole.average))
+        self.q, self.q_target = (lanes_of(net, n, lanes) for net in (whole.q, whole.q_target))
+        self.fixed_q = lanes_of(whole.q, n, lanes).requires_grad_(False)
+        if whole.prior is not None:
+            self.prior = lanes_of(whole.prior, n, lanes)
+        self.log_alpha = whole.log_alpha[lanes].requires_grad_()
+        self.opt_pi, self.opt_q, self.opt_alpha = (
+            Adam(params, whole.cfg.lr) for params in (self.policy.parameters(), self.q.parameters(), [self.log_alpha])
+        )
+        self.target_entropy = -float(whole.dims.n_act)
+
+    def update(self, batch: Batch, reward: Tensor, ended: Tensor, noise: Tensor, actor: bool) -> dict[str, Tensor]:
+        batch = Batch(*(x[self.lanes] for x in batch))
+        reward, ended, noise = (x[self.lanes] for x in (reward, ended, noise))
+        alpha = self.log_alpha.detach().exp()
+        target = self._target(batch, reward, ended, alpha, noise[:, 0])
+        q = self.q(batch.obs, batch.act)
+        q_loss = 0.5 * (q - target[:, None]).square().mean(-1).sum(-1)
+        self.opt_q.descend(q_loss)
+
+        if actor:
+            act, cost = self.act(batch.obs, noise[:, 1])
+            pi_loss = (alpha * cost - self.fixed_q(batch.obs, act).amin(1)).mean(-1)
+            self.opt_pi.descend(pi_loss)
+        else:
+            with torch.no_grad():
+                _, cost = self.act(batch.obs, noise[:, 1])
         if not self.cfg.alpha:
             gap = (cost.detach() + self.target_entropy).mean(-1, keepdim=True)
-            descend(self.opt_alpha, [self.log_alpha], -(self.log_alpha * gap).squeeze(-1))
+            self.opt_alpha.descend(-(self.log_alpha * gap).squeeze(-1))
         follow(self.q_target, self.q, self.cfg.tau)
         follow(self.average, self.policy, self.cfg.average)
         return {
-            "q": q.detach().mean((0, -1)),
+            "q": q.detach().mean((1, 2)),
             "q_loss": q_loss.detach(),
             "entropy_cost": cost.detach().mean(-1),
             "reward": reward.mean(-1),
             "alpha": alpha.squeeze(-1),
         }
 
-    def alpha(self) -> Tensor:
-        """Entropy weight, (L, 1)."""
-        return self.log_alpha.detach().exp()
-
-    def _act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+    def act(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """A sampled action and what it costs: log pi, or log(pi / prior)."""
-        act, cost, raw = self.policy.sample(obs, self.rng.normal(obs.shape[1], self.policy.mean.bias.shape[-1]))
+        act, cost, raw = self.policy.sample(obs, noise)
         return act, cost if self.prior is None else cost - self.prior.log_prob(obs, raw)
 
     @torch.no_grad()
-    def _target(self, batch: Batch, reward_fn: RewardFn, alpha: Tensor, absorbing) -> tuple[Tensor, Tensor]:
-        act, cost = self._act(batch.next_obs)
-        going_on = self.q_target(batch.next_obs, act).amin(0) - alpha * cost
-        ended = absorbing / (1 - self.cfg.gamma)
-        reward = reward_fn(batch.obs, batch.act)
-        return reward + self.cfg.gamma * torch.where(batch.done > 0, ended, going_on), reward
+    def _target(self, batch: Batch, reward: Tensor, ended: Tensor, alpha: Tensor, noise: Tensor) -> Tensor:
+        act, cost = self.act(batch.next_obs, noise)
+        going_on = self.q_target(batch.next_obs, act).amin(1) - alpha * cost
+        return reward + self.cfg.gamma * torch.where(batch.done > 0, ended, going_on)
 
     def state_dict(self) -> dict:
-        parts = ("policy", "average", "q", "q_target", "opt_pi", "opt_q", "opt_alpha", "rng")
-        return {"log_alpha": self.log_alpha.data, **{name: getattr(self, name).state_dict() for name in parts}}
+        return {name: getattr(self, name).state_dict() for name in ("opt_pi", "opt_q", "opt_alpha")}
 
     def load_state_dict(self, state: dict) -> None:
-        self.log_alpha.data.copy_(state["log_alpha"])
-        for name in state.keys() - {"log_alpha"}:
-            getattr(self, name).load_state_dict(state[name])
-
-
-def adam(params: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam:
-    """Adam. It works elementwise, so a lane that diverges stays alone."""
-    return torch.optim.Adam(params, lr, fused=True)
-
-
-def descend(opt: torch.optim.Optimizer, params: Iterable[nn.Parameter], loss: Tensor) -> None:
-    """One optimiser step on a loss of shape (L,), for these parameters and no others."""
-    params = list(params)
-    for p, grad in zip(params, torch.autograd.grad(loss.sum(), params), strict=True):
-        p.grad = grad
-    opt.step()
+        for name, value in state.items():
+            getattr(self, name).load_state_dict(value)
 
 
 @torch.no_grad()
 def follow(slow: nn.Module, fast: nn.Module, rate: float) -> None:
     """slow += rate * (fast - slow), for all parameters."""
-    for a, b in zip(slow.parameters(), fast.parameters(), strict=True):
-        a.lerp_(b, rate)
+    after, ahead = tuple(slow.parameters()), tuple(fast.parameters())
+    torch._foreach_lerp_(after, ahead, rate)  # pyright: ignore[reportPrivateImportUsage]

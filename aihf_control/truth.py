@@ -59,10 +59,10 @@ def learn(
     sampler = _Sampler(spec, size, cfg)
     for k in range(1, cfg.updates + 1):
         sampler.step(sac.policy, random=k <= cfg.warmup and start is None)
-        sac.opt_pi.param_groups[0]["lr"] = 0.0 if start and k <= cfg.warmup + cfg.hold else cfg.sac.lr
         if k > cfg.warmup:
             batch = sampler.buffer.sample(cfg.batch)
-            sac.update(batch, lambda obs, act, at=batch.index: sampler.tape.gather(1, at))
+            free = start is None or k > cfg.warmup + cfg.hold
+            sac.update(batch, lambda obs, act, at=batch.index: sampler.tape.gather(1, at), actor=free)
         yield k, sac
 
 

@@ -166,23 +166,91 @@ def test_targets_by_hand():
     """r + gamma (min Q' - alpha log pi) where the episode goes on; r + gamma r_abs / (1 - gamma) where it ended."""
     d = dims()
     sac = SAC(d, dataclasses.replace(TINY, alpha=(0.3,), gamma=0.9))
-    b = batch(d)
-    noise_state = sac.rng.state_dict()
-    target, reward = sac._target(b, paid, sac.alpha(), absorbing=-2.0)
-    sac.rng.load_state_dict(noise_state)
-    act, logp, _ = sac.policy.sample(b.next_obs, sac.rng.normal(32, 2))
-    going_on = reward + 0.9 * (sac.q_target(b.next_obs, act).amin(0) - 0.3 * logp)
+    b, noise = batch(d), torch.randn(2, 32, 2)
+    reward = paid(b.obs, b.act)
+    (block,) = sac.blocks
+    target = block._target(b, reward, torch.full((2, 1), -20.0), sac.alpha(), noise)
+    act, logp, _ = sac.policy.sample(b.next_obs, noise)
+    going_on = reward + 0.9 * (sac.q_target(b.next_obs, act).amin(1) - 0.3 * logp)
     by_hand = torch.where(b.done > 0, reward + 0.9 * (-2.0 / 0.1), going_on)
-    torch.testing.assert_close(reward, paid(b.obs, b.act))
     torch.testing.assert_close(target, by_hand.detach())
+
+
+def test_an_update_is_the_gradient_step_of_the_papers_losses():
+    """Critics and actor after one update, against torch's own Adam on the losses written out in plain operations."""
+    d = dims(3, 4)
+    cfg = dataclasses.replace(TINY, alpha=(0.3,), gamma=0.9, layer_norm=False)
+    sac = SAC(d, cfg)
+    b, state = batch(d), sac.rng.state_dict()
+    policy, q = copy.deepcopy(sac.policy), copy.deepcopy(sac.q)
+    noise = sac.rng.normal(2, 32, 2)
+    sac.rng.load_state_dict(state)
+    info = sac.update(b, paid, absorbing=-2.0)
+
+    def critic(obs, act):
+        x = torch.cat([obs, act], -1).repeat_interleave(2, 0)
+        for layer in q.body.layers:
+            x = layer(x).relu()
+        return q.out(x).view(2, 2, 32)
+
+    def actor(obs, noise):
+        for layer in policy.body.layers:
+            obs = layer(obs).relu()
+        normal = torch.distributions.Normal(policy.mean(obs), policy.log_std(obs).exp())
+        raw = normal.mean + normal.stddev * noise
+        return raw.tanh(), (normal.log_prob(raw) - torch.log(1 - raw.tanh().square())).sum(-1)
+
+    with torch.no_grad():
+        act, logp = actor(b.next_obs, noise[:, 0])
+        going_on = critic(b.next_obs, act).amin(1) - 0.3 * logp  # the targets still equal the critics
+        target = paid(b.obs, b.act) + 0.9 * torch.where(b.done > 0, -20.0, going_on)
+    q_loss = 0.5 * (critic(b.obs, b.act) - target[:, None]).square().mean(-1).sum(1)
+    step(q.parameters(), q_loss)
+    act, logp = actor(b.obs, noise[:, 1])
+    step(policy.parameters(), (0.3 * logp - critic(b.obs, act).amin(1)).mean(-1))
+    torch.testing.assert_close(info["q_loss"], q_loss.detach())
+    for mine, plain in zip(
+        [*sac.q.parameters(), *sac.policy.parameters()], [*q.parameters(), *policy.parameters()], strict=True
+    ):
+        torch.testing.assert_close(mine, plain, atol=2e-5, rtol=1e-4)
+
+
+def step(params, loss):
+    params = list(params)
+    opt = torch.optim.Adam(params, TINY.lr)
+    for p, g in zip(params, torch.autograd.grad(loss.sum(), params), strict=True):
+        p.grad = g
+    opt.step()
+
+
+def test_a_held_actor_stays_and_its_critics_do_not():
+    d = dims()
+    sac = SAC(d, TINY)
+    policy, q = copy.deepcopy(sac.policy), copy.deepcopy(sac.q)
+    sac.update(batch(d), paid, actor=False)
+    assert torch.equal(sac.policy.mean.weight, policy.mean.weight)
+    assert not torch.equal(sac.q.out.weight, q.out.weight)
+
+
+@pytest.mark.parametrize("width, n_blocks", [(1280, 3), (640, 2), (64, 1)])
+def test_blocks_of_lanes_learn_as_all_at_once(width, n_blocks, monkeypatch):
+    d, cfg = dims(3, 4, 5), dataclasses.replace(TINY, hidden=(width, 16))
+    in_blocks = SAC(d, cfg)
+    monkeypatch.setattr("aihf_control.sac.BLOCK_WIDTH", 10_000)
+    at_once = SAC(d, cfg)
+    assert (len(in_blocks.blocks), len(at_once.blocks)) == (n_blocks, 1)
+    infos = [[sac.update(batch(d, seed=i), paid) for i in range(5)][-1] for sac in (in_blocks, at_once)]
+    torch.testing.assert_close(*infos)
+    torch.testing.assert_close(in_blocks.policy.state_dict(), at_once.policy.state_dict(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(in_blocks.average.state_dict(), at_once.average.state_dict(), atol=1e-5, rtol=1e-4)
 
 
 def test_a_prior_equal_to_the_policy_costs_nothing():
     d = dims()
     policy = Policy(d, TINY.hidden)
     sac = SAC(d, TINY, policy, prior=policy.clone_of())
-    _, cost = sac._act(batch(d).obs)
-    torch.testing.assert_close(cost, torch.zeros_like(cost))
+    _, cost = sac.blocks[0].act(batch(d).obs, torch.randn(2, 32, 2))
+    torch.testing.assert_close(cost, torch.zeros_like(cost), atol=1e-5, rtol=0)
 
 
 def test_a_heavy_prior_holds_the_policy_and_a_light_one_lets_it_go():

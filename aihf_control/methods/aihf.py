@@ -2,10 +2,10 @@
 
 Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of clips:
 
-    pi <- clone of D
+    pi, pi_0 <- clone of D
     for k = 1, 2, ...:
         tau^A ~ pi, into the replay                                  policy alignment (lower level, L3):
-        pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] + alpha H(pi)
+        pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] - alpha KL(pi || pi_0)
         every few steps:                                             reward (upper level, w1 L1 + w2 L2):
             theta <- descend  w1 (E_pi r_theta - E_D r_theta)          the demonstrations' likelihood
                             - w2 E_P log sigmoid(R_theta(win) - R_theta(lose))
@@ -38,7 +38,7 @@ class Config:
     """w1, weight of the demonstrations' likelihood."""
     w_pref: float = 1.0
     """w2, weight of the preferences' likelihood."""
-    kl_to_clone: bool = False
+    kl_to_clone: bool = True
     """Whether the policy pays for its KL to the clone instead of being paid for its entropy."""
     sac: SACConfig = SACConfig()
     reward: RewardConfig = RewardConfig()

@@ -3,10 +3,10 @@
 This is AIHF without its preference term. (What comparisons a task has still lend it their clips, unlabelled, for the
 replay and for the units of observations; `--pairs 0` does without.) Demonstrations D, policy pi, reward r_theta:
 
-    pi <- clone of D
+    pi, pi_0 <- clone of D
     for k = 1, 2, ...:
         tau^A ~ pi, into the replay                                  policy alignment (lower level):
-        pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] + alpha H(pi)
+        pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] - alpha KL(pi || pi_0)
         every few steps:                                             reward (upper level):
             theta <- descend  E_pi r_theta - E_D r_theta               the demonstrations' likelihood
 """
@@ -34,7 +34,7 @@ class Config:
     """Environment steps of the clone before the first update."""
     reward_every: int = 10
     """Environment steps from one reward step to the next."""
-    kl_to_clone: bool = False
+    kl_to_clone: bool = True
     """Whether the policy pays for its KL to the clone instead of being paid for its entropy."""
     sac: SACConfig = SACConfig()
     reward: RewardConfig = RewardConfig()
