@@ -16,7 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from aihf_control import report, run, yardstick
+from aihf_control import report, run, speed, yardstick
 from aihf_control.data import Trajectory
 from aihf_control.dataset import Dataset, references
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, card_of, rollout, spec_of
@@ -32,7 +32,7 @@ SHARES = {"medium": 0.6, "weak": 0.3}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`aihf run|data|experts|report|yardstick ...`."""
+    """`aihf run|data|experts|report|yardstick|speed ...`."""
     argv = list(sys.argv[1:] if argv is None else argv)
     doors = {
         "run": run.main,
@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "experts": experts_main,
         "report": report.main,
         "yardstick": yardstick.main,
+        "speed": speed.main,
     }
     if not argv or argv[0] not in doors:
         print(f"usage: aihf {{{','.join(doors)}}} ... (each has --help)", file=sys.stderr)

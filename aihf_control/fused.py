@@ -85,7 +85,7 @@ class _Perceptron(torch.autograd.Function):
         weights, biases = params[0::2], params[1::2]
         inputs, scales, h = [x], [], x
         for i, (w, b) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
-            h = _product(h, w, rounded and i > 0).add_(b)
+            h = product(h, w, rounded and i > 0).add_(b)
             if layer_norm:
                 scales.append(_normalise_(h))
                 inputs.append(h)
@@ -94,7 +94,7 @@ class _Perceptron(torch.autograd.Function):
                 inputs.append(h.relu_())
         ctx.save_for_backward(*inputs, *scales, *weights)
         ctx.layer_norm, ctx.rounded = layer_norm, rounded
-        return _product(h, weights[-1], False).add_(biases[-1])
+        return product(h, weights[-1], False).add_(biases[-1])
 
     @staticmethod
     @once_differentiable
@@ -109,7 +109,7 @@ class _Perceptron(torch.autograd.Function):
                 grads[2 * i] = _weight_grad(h, grad, rounded)
                 grads[2 * i + 1] = grad.sum(1, keepdim=True)
             if i or ctx.needs_input_grad[0]:
-                grad = _product(grad, weights[i].transpose(1, 2), rounded)
+                grad = product(grad, weights[i].transpose(1, 2), rounded)
             if i:
                 torch.ops.aten.threshold_backward.grad_input(grad, inputs[i], 0, grad_input=grad)
                 if ctx.layer_norm:
@@ -137,7 +137,7 @@ class _SquashedSample(torch.autograd.Function):
         return d_mean, d_mean * offset - d_log_prob, None
 
 
-def _product(a: Tensor, b: Tensor, rounded: bool) -> Tensor:
+def product(a: Tensor, b: Tensor, rounded: bool) -> Tensor:
     """a b, its factors rounded to bfloat16 on the way in where that is asked for."""
     if not rounded:
         return torch.bmm(a, b)
@@ -152,8 +152,8 @@ def _product(a: Tensor, b: Tensor, rounded: bool) -> Tensor:
 def _weight_grad(h: Tensor, grad: Tensor, rounded: bool) -> Tensor:
     """h^T grad. A narrow one is made as the transpose of grad^T h, which is some three times as fast."""
     if grad.shape[-1] < 16:
-        return _product(grad.transpose(1, 2), h, rounded).transpose(1, 2)
-    return _product(h.transpose(1, 2), grad, rounded)
+        return product(grad.transpose(1, 2), h, rounded).transpose(1, 2)
+    return product(h.transpose(1, 2), grad, rounded)
 
 
 def _normalise_(h: Tensor) -> Tensor:

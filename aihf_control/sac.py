@@ -92,8 +92,8 @@ class Buffer:
         return self._read((self.count[:, None] - 1 - self.rng.integers(reach, n)) % self.capacity)
 
     def _read(self, index: Tensor) -> Batch:
-        rows = self.data.view(-1, self.data.shape[-1])[self._offset + index]
-        obs, act, next_obs, done = rows.split(self.widths, -1)
+        rows = self.data.view(-1, self.data.shape[-1]).index_select(0, (self._offset + index).flatten())
+        obs, act, next_obs, done = rows.view(*index.shape, -1).split(self.widths, -1)
         return Batch(obs, act, next_obs, done.squeeze(-1), index)
 
     def state_dict(self) -> dict:

@@ -53,17 +53,31 @@ def learn(
     spec: EnvSpec, seeds: Sequence[int], cfg: TruthConfig, start: Expert | None = None, **dims: Any
 ) -> Iterator[tuple[int, SAC]]:
     """Trains a lane for each seed, from a fresh policy or from `start`, and yields the learner after every update."""
-    size = Dims(tuple(seeds), spec.n_obs, spec.n_act, **dims)
-    policy = policy_of(start, size) if start else None
-    sac = SAC(size, cfg.sac, policy, prior=policy.clone_of() if policy and cfg.near else None)
-    sampler = _Sampler(spec, size, cfg)
+    pupil = Pupil(spec, seeds, cfg, start, **dims)
     for k in range(1, cfg.updates + 1):
-        sampler.step(sac.policy, random=k <= cfg.warmup and start is None)
+        pupil.step(random=k <= cfg.warmup and start is None)
         if k > cfg.warmup:
-            batch = sampler.buffer.sample(cfg.batch)
-            free = start is None or k > cfg.warmup + cfg.hold
-            sac.update(batch, lambda obs, act, at=batch.index: sampler.tape.gather(1, at), actor=free)
-        yield k, sac
+            pupil.update(actor=start is None or k > cfg.warmup + cfg.hold)
+        yield k, pupil.sac
+
+
+class Pupil:
+    """A learner, its environments and its replay: the two halves of the loop above."""
+
+    def __init__(self, spec: EnvSpec, seeds: Sequence[int], cfg: TruthConfig, start: Expert | None = None, **dims: Any):
+        size = Dims(tuple(seeds), spec.n_obs, spec.n_act, **dims)
+        policy = policy_of(start, size) if start else None
+        self.sac = SAC(size, cfg.sac, policy, prior=policy.clone_of() if policy and cfg.near else None)
+        self.batch, self.sampler = cfg.batch, _Sampler(spec, size, cfg)
+
+    def step(self, random: bool = False) -> None:
+        """A step of every environment."""
+        self.sampler.step(self.sac.policy, random)
+
+    def update(self, actor: bool = True) -> None:
+        """One update of every lane."""
+        batch, tape = self.sampler.buffer.sample(self.batch), self.sampler.tape
+        self.sac.update(batch, lambda obs, act: tape.gather(1, batch.index), actor=actor)
 
 
 class _Sampler:

@@ -1,0 +1,163 @@
+"""Other learners beside which ours is timed: Stable-Baselines3's SAC, SBX's, and a plain one of a single file.
+
+A script of its own that imports nothing of this package, so that SBX can be measured in its own environment:
+
+    python aihf_control/rivals.py sb3 Hopper-v4 256 3.0
+
+prints what it measured as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+BATCH, STEPS = 256, 2000  # transitions an update; steps in the replay before anything is timed
+
+
+def timed(work: Callable[[int], Any], seconds: float, n: int = 20) -> float:
+    """How many times a second: `work(n)` does it n times. The first call is not counted."""
+    work(n)
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        work(n)
+        done += n
+    return done / (time.perf_counter() - began)
+
+
+def peak_memory() -> float:
+    """MiB that this process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def sb3(env_id: str, width: int, sbx: bool = False) -> tuple[Callable[[int], Any], Callable[[int], Any]]:
+    """Updates, and the whole loop, of Stable-Baselines3's SAC, or of SBX's, which has the same face."""
+    if sbx:
+        from sbx import SAC  # pyright: ignore[reportMissingImports]
+    else:
+        from stable_baselines3 import SAC
+
+    kwargs = {"net_arch": [width, width]}
+    model: Any = SAC("MlpPolicy", gym.make(env_id), learning_starts=STEPS, batch_size=BATCH, policy_kwargs=kwargs)
+    model.learn(STEPS + 1)
+    return (lambda n: model.train(n, BATCH)), (lambda n: model.learn(n, reset_num_timesteps=False))
+
+
+class Plain:
+    """SAC as it stands in the single-file collections: every network its own module, torch.optim's Adam, numpy replay.
+
+    Automatic entropy weight; no normalisation. Written for this comparison.
+    """
+
+    def __init__(self, env_id: str, width: int):
+        import torch
+        from torch import nn
+
+        self.torch, self.env = torch, gym.make(env_id)
+        n_obs, n_act = self.env.observation_space.shape[0], self.env.action_space.shape[0]  # type: ignore[index]
+
+        def mlp(n_in: int, n_out: int) -> nn.Module:
+            return nn.Sequential(
+                nn.Linear(n_in, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, n_out)
+            )
+
+        self.actor = mlp(n_obs, 2 * n_act)
+        self.q1, self.q2, self.t1, self.t2 = (mlp(n_obs + n_act, 1) for _ in range(4))
+        self.log_alpha = torch.zeros(1, requires_grad=True)
+        self.opt_q = torch.optim.Adam([*self.q1.parameters(), *self.q2.parameters()], 3e-4)
+        self.opt_pi = torch.optim.Adam(self.actor.parameters(), 3e-4)
+        self.opt_alpha = torch.optim.Adam([self.log_alpha], 3e-4)
+        widths = (n_obs, n_act, n_obs, 1, 1)
+        self.replay, self.size = [np.zeros((1_000_000, w), np.float32) for w in widths], 0
+        self.scale, self.n_act = float(self.env.action_space.high[0]), n_act  # type: ignore[attr-defined]
+        self.obs, _ = self.env.reset(seed=0)
+        for _ in range(STEPS):
+            self.step()
+
+    def act(self, obs: Any) -> tuple[Any, Any]:
+        torch = self.torch
+        mean, log_std = self.actor(obs).chunk(2, -1)
+        normal = torch.distributions.Normal(mean, log_std.clamp(-20, 2).exp())
+        raw = normal.rsample()
+        squashed = raw.tanh()
+        return squashed, (normal.log_prob(raw) - torch.log(1 - squashed.square() + 1e-6)).sum(-1, keepdim=True)
+
+    def step(self) -> None:
+        with self.torch.no_grad():
+            act = self.act(self.torch.as_tensor(self.obs[None], dtype=self.torch.float32))[0][0].numpy()
+        obs, reward, terminated, truncated, _ = self.env.step(act * self.scale)
+        for column, value in zip(self.replay, (self.obs, act, obs, reward, terminated), strict=True):
+            column[self.size] = value
+        self.size += 1
+        self.obs = self.env.reset()[0] if terminated or truncated else obs
+
+    def update(self) -> None:
+        torch = self.torch
+        rows = np.random.randint(self.size, size=BATCH)
+        obs, act, next_obs, reward, done = (torch.as_tensor(column[rows]) for column in self.replay)
+        alpha = self.log_alpha.exp().detach()
+        with torch.no_grad():
+            next_act, next_logp = self.act(next_obs)
+            x = torch.cat([next_obs, next_act], -1)
+            going_on = torch.min(self.t1(x), self.t2(x)) - alpha * next_logp
+            target = reward + 0.99 * (1 - done) * going_on
+        x = torch.cat([obs, act], -1)
+        loss = (self.q1(x) - target).square().mean() + (self.q2(x) - target).square().mean()
+        self.opt_q.zero_grad()
+        loss.backward()
+        self.opt_q.step()
+        new_act, logp = self.act(obs)
+        x = torch.cat([obs, new_act], -1)
+        self.opt_pi.zero_grad()
+        (alpha * logp - torch.min(self.q1(x), self.q2(x))).mean().backward()
+        self.opt_pi.step()
+        self.opt_alpha.zero_grad()
+        (-self.log_alpha.exp() * (logp.detach() - self.n_act).mean()).backward()
+        self.opt_alpha.step()
+        with torch.no_grad():
+            for net, follower in ((self.q1, self.t1), (self.q2, self.t2)):
+                for p, slow in zip(net.parameters(), follower.parameters(), strict=True):
+                    slow.lerp_(p, 0.005)
+
+    def updates(self, n: int) -> None:
+        for _ in range(n):
+            self.update()
+
+    def loop(self, n: int) -> None:
+        for _ in range(n):
+            self.step()
+            self.update()
+
+
+def main(name: str, env_id: str, width: str, seconds: str) -> None:
+    """Prints updates and whole-loop steps a second and the peak memory of one of the rivals."""
+    warnings.filterwarnings("ignore")
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    if name != "sbx":
+        import torch
+
+        torch.set_num_threads(1)
+    plain = Plain(env_id, int(width)) if name == "plain" else None
+    updates, loop = (plain.updates, plain.loop) if plain else sb3(env_id, int(width), sbx=name == "sbx")
+    print(
+        json.dumps(
+            {
+                "updates": timed(updates, float(seconds)),
+                "loop": timed(loop, float(seconds)),
+                "memory": peak_memory(),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,94 @@
+"""The speed command: what a turn measures, and the table from given measurements."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from aihf_control import rivals, speed
+
+TURN = {"part": "comparison", "env": "Pendulum-v1", "round": 0, "width": 8, "seconds": 0.05}
+
+
+def test_the_table_is_medians_ratios_within_a_round_and_shares_of_the_floor():
+    def rows(learner, precision, updates, loops):
+        what = {"part": "comparison", "env": "E", "learner": learner, "lanes": 1, "precision": precision, "memory": 9.0}
+        return [
+            {**what, "round": k, "updates": u, "loop": x} for k, (u, x) in enumerate(zip(updates, loops, strict=True))
+        ]
+
+    growth = [
+        {
+            "part": "growth",
+            "env": "E",
+            "learner": "ours",
+            "lanes": n,
+            "width": 8,
+            "updates": 10.0 * n,
+            "memory": 100 + 2 * n,
+        }
+        for n in (1, 5)
+    ]
+    rest = [
+        {"part": "rest", "env": "E", "learner": name, "round": 0, "steps": s}
+        for name, s in (("rollout", 60.0), ("evaluate_policy", 20.0))
+    ]
+    frame = pd.DataFrame(
+        rows("ours", "float32", [200, 100, 400], [100, 50, 300])
+        + rows("sb3", "float32", [100, 100, 100], [50, 50, 50])
+        + rows(speed.FLOOR, "float32", [400, 400, 400], [None] * 3)
+        + growth
+        + rest
+    )
+    text = speed.table(frame)
+    assert "| E | ours | 1 | float32 | 200 | 100 | 2.00 [1.00, 4.00] | 2.00 [1.00, 6.00] | 50% | 50% | 9 |" in text
+    assert "| E | products alone | 1 | float32 | 400 | - | 4.00 [4.00, 4.00] | - | - | - | 9 |" in text
+    assert "3.0 times as fast" in text and "2.0 MiB at width 8" in text
+    assert speed.figure(frame)[:4] == b"\x89PNG"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learner", ["ours", speed.FLOOR, "rollout", "evaluate_policy"])
+def test_a_turn_measures(learner):
+    lanes = 2 if learner == "ours" else 1
+    what = {**TURN, "learner": learner, "lanes": lanes, "precision": "float32"}
+    figures = speed._turn(what, speed.Options(seconds=0.05))
+    assert figures["memory"] > 0 and (figures.get("updates", 0) > 0 or figures["steps"] > 0)
+    assert ("loop" in figures) == (learner == "ours")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plain", "sb3"])
+def test_a_rival_is_measured(name, capsys, monkeypatch):
+    monkeypatch.setattr(rivals, "STEPS", 300)
+    monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)
+    rivals.main(name, "Pendulum-v1", "8", "0.05")
+    figures = json.loads(capsys.readouterr().out)
+    assert min(figures[key] for key in ("updates", "loop", "memory")) > 0
+
+
+def test_the_plain_rival_learns():
+    """Its critics come to predict what a constant reward is worth: the losses have the right signs."""
+    plain = rivals.Plain("Pendulum-v1", 16)
+    plain.replay[3][:] = 1.0
+    plain.replay[4][:] = 1.0
+    for _ in range(400):
+        plain.update()
+    obs, act = (plain.torch.as_tensor(column[:64]) for column in plain.replay[:2])
+    q = plain.q1(plain.torch.cat([obs, act], -1))
+    assert (q - 1).abs().mean() < 0.3
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--sbx", "/nowhere/python"], "--sbx /nowhere/python"),
+        (["--envs", "Nowhere-v0"], "Nowhere-v0"),
+        (["--rounds", "0"], "--rounds 0"),
+        (["--lanes", "0"], "--lanes 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(words, said, capsys, tmp_path):
+    assert speed.main([*words, "--out", str(tmp_path / "new")]) == 2
+    err = capsys.readouterr().err
+    assert said in err and "Traceback" not in err and not (tmp_path / "new").exists()
