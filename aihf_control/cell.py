@@ -6,8 +6,11 @@ What happens comes out as a stream of events; nothing here prints or writes.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ import torch
 from torch import Tensor
 
 from aihf_control import methods
+from aihf_control.checkpoint import Checkpoints, Saved, restore
 from aihf_control.dataset import Dataset
 from aihf_control.environments import EVALUATION_SEED
 from aihf_control.evaluate import RewardJudge, greedy_returns
@@ -89,29 +93,110 @@ class Failed:
     bad_input: bool
 
 
-Event = Tick | Evaluated | Finished | Failed
+@dataclasses.dataclass(frozen=True)
+class Paused:
+    """The lanes of `seeds` were asked to leave off; what they need to go on is on the disk."""
+
+    seeds: tuple[int, ...]
+    step: int
 
 
-def work(cell: Cell, dataset: Dataset, stop: Any = None) -> Iterator[Event]:
-    """Trains the cell's lanes in this process. `stop.is_set()` ends it early, with what there is."""
-    products = getattr(torch, cell.products)
-    task = Task(dataset, cell.seeds, cell.demos, cell.pairs, cell.device, products)
+@dataclasses.dataclass(frozen=True)
+class Notice:
+    """Something that a user should know, and that stops nothing."""
+
+    message: str
+
+
+Event = Tick | Evaluated | Finished | Failed | Paused | Notice
+
+
+@dataclasses.dataclass(frozen=True)
+class Home:
+    """Where a process keeps its states, and how often it writes one."""
+
+    folder: Path
+    minutes: float = 3.0
+
+
+def work(
+    cell: Cell, dataset: Dataset, stop: Any = None, pause: Any = None, home: Home | None = None
+) -> Iterator[Event]:
+    """Trains the cell's lanes in this process.
+
+    `stop.is_set()` ends it early, with what there is. With a `home` it goes on from the state that it finds there, to
+    the same bits as if it had never left off; `pause.is_set()` makes it write one and leave off.
+    """
+    keeper = _Keeper(home)
+    done = keeper.kept and keeper.kept.finished()
+    if done:
+        yield from _told(done.rows)
+        yield Finished(cell.seeds, done.step, **done.state)
+        return
+    notices: list[str] = []
+    saved = keeper.kept and keeper.kept.last(notices.append)
+    yield from map(Notice, notices)
+    for event in _train(cell, dataset, saved, stop, pause, keeper):
+        keeper.hear(event)
+        yield event
+
+
+class _Keeper:
+    """Remembers what was told, and writes a state when one is due. Without a home it does neither."""
+
+    def __init__(self, home: Home | None):
+        self.kept = Checkpoints(home.folder) if home else None
+        self.seconds = 60 * home.minutes if home else math.inf
+        self.rows: list[dict[str, Any]] = []
+        self.last = time.monotonic()
+
+    def hear(self, event: Event) -> None:
+        if isinstance(event, Evaluated):
+            self.rows += event.rows
+        if self.kept and isinstance(event, Finished):
+            self.kept.finish(event.step, self.rows, {"policy": event.policy, "reward": event.reward})
+
+    def write(self, task: Task, now: bool = False) -> None:
+        """Before a method's loop has begun there is nothing to write."""
+        if self.kept and task.step and (now or time.monotonic() - self.last >= self.seconds):
+            self.kept.save(task.step, self.rows, task)
+            self.last = time.monotonic()
+
+
+def _train(
+    cell: Cell, dataset: Dataset, saved: Saved | None, stop: Any, pause: Any, keeper: _Keeper
+) -> Iterator[Event]:
+    """From the start, or from a saved state, to the end, to a stop, or to a pause."""
+    task = Task(dataset, cell.seeds, cell.demos, cell.pairs, cell.device, getattr(torch, cell.products))
     judge = RewardJudge(dataset, len(cell.seeds), cell.device)
+    if saved:
+        restore(task, saved)
     steps, last_tick = methods.load(cell.method).train(task, cell.cfg), time.monotonic()
-    at = cell.evaluated_at()
-    step, progress = 0, next(steps)
-    yield _evaluate(task, judge, progress, step, cell.final_episodes)
+    step, progress, at = saved.step if saved else 0, next(steps), cell.evaluated_at()
+    yield from _told(saved.rows) if saved else [_evaluate(task, judge, progress, step, cell.final_episodes)]
     while step < cell.steps and not (stop and stop.is_set()):
+        if pause and pause.is_set():
+            keeper.write(task, now=True)
+            yield Paused(cell.seeds, step)
+            return
         step, progress = step + 1, next(steps)
         if time.monotonic() - last_tick > 0.5:
             last_tick = time.monotonic()
             yield Tick(cell.seeds, step)
-        if step in at and step < cell.steps:
-            yield _evaluate(task, judge, progress, step, cell.eval_episodes)
+        if step < cell.steps:
+            if step in at:
+                yield _evaluate(task, judge, progress, step, cell.eval_episodes)
+            keeper.write(task)
     if step:
         yield _evaluate(task, judge, progress, step, cell.final_episodes)
     net = getattr(progress.reward, "net", None)
     yield Finished(cell.seeds, step, _state(progress.policy), None if net is None else _state(net))
+
+
+def _told(rows: list[dict[str, Any]]) -> Iterator[Evaluated]:
+    """The evaluations that a state remembers, step by step."""
+    for step, together in itertools.groupby(rows, lambda row: row["step"]):
+        yield Evaluated(step, [{k: math.nan if v is None else v for k, v in row.items()} for row in together])
 
 
 def _evaluate(task: Task, judge: RewardJudge, progress: Progress, step: int, n: int) -> Evaluated:

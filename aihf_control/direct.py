@@ -58,24 +58,34 @@ def fresh_policy(task: Task, hidden: tuple[int, ...], log_std: float) -> Policy:
     return policy
 
 
-def cloning(task: Task, cfg: CloneConfig, hidden: tuple[int, ...]) -> Iterator[tuple[Policy, dict[str, Tensor]]]:
-    """Behaviour cloning, a gradient step at a time, for ever: the policy and its info."""
-    policy = fresh_policy(task, hidden, cfg.log_std)
-    params = mean_parameters(policy)
-    opt = Adam(params, cfg.lr)
-    while True:
-        batch = task.demos.sample(cfg.batch)
-        loss = -step_logp(policy, batch.obs, batch.act).mean(-1)
-        opt.descend(loss)
-        yield policy, {"clone_loss": loss.detach()}
+class Cloner:
+    """Behaviour cloning: the policy, and a gradient step at a time."""
+
+    def __init__(self, task: Task, cfg: CloneConfig, hidden: tuple[int, ...]):
+        self.task, self.cfg = task, cfg
+        self.policy = fresh_policy(task, hidden, cfg.log_std)
+        self.opt = Adam(mean_parameters(self.policy), cfg.lr)
+
+    def step(self) -> dict[str, Tensor]:
+        batch = self.task.demos.sample(self.cfg.batch)
+        loss = -step_logp(self.policy, batch.obs, batch.act).mean(-1)
+        self.opt.descend(loss)
+        return {"clone_loss": loss.detach()}
+
+    def state_dict(self) -> dict:
+        return {"policy": self.policy.state_dict(), "opt": self.opt.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.policy.load_state_dict(state["policy"])
+        self.opt.load_state_dict(state["opt"])
 
 
 def clone(task: Task, cfg: CloneConfig, hidden: tuple[int, ...]) -> Policy:
     """The policy after `cfg.updates` steps of cloning."""
-    steps = cloning(task, cfg, hidden)
-    for _ in range(cfg.updates - 1):
-        next(steps)
-    return next(steps)[0]
+    cloner = Cloner(task, cfg, hidden)
+    for _ in range(cfg.updates):
+        cloner.step()
+    return cloner.policy
 
 
 def mean_parameters(policy: Policy) -> list[nn.Parameter]:
@@ -124,7 +134,7 @@ def train_direct(
             return cfg.beta * (step_logp(policy, obs, act) - step_logp(reference, obs, act))
 
     yield Progress(reference, {})
-    for _ in task.iterations(policy=policy, opt=opt):
+    for _ in task.iterations(policy=policy, reference=reference, opt=opt):
         win, lose, weight = task.pairs(cfg.pair_steps)
         h_win, h_lose = (cfg.beta * log_ratios(policy, reference, side) for side in (win, lose))
         loss = pair_loss(h_win, h_lose, weight)  # type: ignore[arg-type]

@@ -92,10 +92,13 @@ class Envs:
         self.shape = self.envs[0].action_space.shape
         self.steps = np.zeros(n, int)
         self.last = np.zeros((n, spec.n_obs), np.float32)
+        self.begun: list[Any] = [None] * n  # with what each episode began: a seed, or the generator's state
+        self.played: list[list[Array]] = [[] for _ in range(n)]  # each episode's actions, in the environment's units
 
     def reset(self, i: int, seed: int | None = None) -> Array:
         """Starts an episode in environment i: its first observation, (O,). Without a seed its randomness goes on."""
-        self.steps[i] = 0
+        self.steps[i], self.played[i] = 0, []
+        self.begun[i] = self.envs[i].unwrapped.np_random.bit_generator.state if seed is None else seed
         return self._checked(i, self.envs[i].reset(seed=seed)[0])
 
     def step(self, act: Array, which: Sequence[int] | None = None) -> tuple[Array, Array, Array, Array]:
@@ -116,7 +119,25 @@ class Envs:
             return None
         return data.qpos.copy(), data.qvel.copy()
 
+    def state_dict(self) -> dict[str, Any]:
+        """How each environment came to where it is. A simulator's own state would not do: what Ant and Humanoid show
+        next depends on more than can be read out of it. Playing the episode again gives the same bits in all."""
+        played = [np.stack(acts) if acts else np.zeros((0, self.spec.n_act)) for acts in self.played]
+        return {"begun": list(self.begun), "played": played, "last": self.last}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises BadInput where an environment does not come to where it was."""
+        for i, (begun, played) in enumerate(zip(state["begun"], state["played"], strict=True)):
+            if isinstance(begun, dict):
+                self.envs[i].unwrapped.np_random.bit_generator.state = begun
+            self.reset(i, None if isinstance(begun, dict) else begun)
+            for act in played:
+                self._step(i, act)
+            if not np.array_equal(self.last[i], state["last"][i]):
+                raise BadInput(f"{self.spec.id} does not play an episode twice alike, so this run cannot be resumed")
+
     def _step(self, i: int, act: Array) -> tuple[Array, float, bool, bool]:
+        self.played[i].append(act)
         if not np.isfinite(act).all():
             return self.last[i], np.nan, False, True
         obs, reward, terminated, truncated, _ = self.envs[i].step(act.astype(np.float32).reshape(self.shape))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -52,11 +53,28 @@ def write_bytes(path: Path, data: bytes) -> None:
                 os.fsync(f.fileno())
             os.chmod(tmp, 0o644)
             os.replace(tmp, path)
+            _sync(path.parent)
         except BaseException:
             Path(tmp).unlink(missing_ok=True)
             raise
     except OSError as e:
-        raise BadInput(f"cannot write {path}: {e.strerror}; choose another folder with --out") from e
+        raise cannot_write(path, e) from e
+
+
+def cannot_write(path: Path, e: OSError) -> BadInput:
+    """What to say of a path that the disk does not take."""
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        return BadInput(f"cannot write {path}: {e.strerror}; make room, and nothing that was written before is lost")
+    return BadInput(f"cannot write {path}: {e.strerror}; choose another folder with --out")
+
+
+def _sync(folder: Path) -> None:
+    """Makes a renaming in a folder outlast a power cut."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def check_writable(folder: Path) -> None:

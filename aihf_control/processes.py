@@ -14,20 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from aihf_control.cell import Cell, Event, Failed, Finished, work
+from aihf_control.cell import Cell, Event, Failed, Finished, Home, Paused, work
 from aihf_control.dataset import Dataset
 from aihf_control.files import BadInput
 from aihf_control.machine import one_thread
 
 
-def deal(cell: Cell, dataset: Dataset, workers: int, stop: Any = None) -> Iterator[Event]:
-    """The same over several processes of one thread each, the lanes shared out among them."""
+def deal(
+    cell: Cell, dataset: Dataset, workers: int, stop: Any = None, pause: Any = None, home: Home | None = None
+) -> Iterator[Event]:
+    """`work` over several processes of one thread each, the lanes shared out, each with a home of its own."""
     hands = [tuple(h.tolist()) for h in np.array_split(np.array(cell.seeds), min(workers, len(cell.seeds)))]
     context = mp.get_context("spawn")
-    events, stopping = context.Queue(), context.Event()
+    events, stopping, pausing = context.Queue(), context.Event(), context.Event()
     processes = [
         context.Process(
-            target=_process, args=(dataclasses.replace(cell, seeds=h), dataset, events, stopping), daemon=True
+            target=_process,
+            args=(dataclasses.replace(cell, seeds=h), dataset, events, stopping, pausing, _room(home, h)),
+            daemon=True,
         )
         for h in hands
     ]
@@ -39,6 +43,8 @@ def deal(cell: Cell, dataset: Dataset, workers: int, stop: Any = None) -> Iterat
         while waiting:
             if stop and stop.is_set():
                 stopping.set()
+            if pause and pause.is_set():
+                pausing.set()
             try:
                 event = events.get(timeout=0.5)
             except queue.Empty:
@@ -50,11 +56,15 @@ def deal(cell: Cell, dataset: Dataset, workers: int, stop: Any = None) -> Iterat
             yield event
             if isinstance(event, Failed):
                 return
-            if isinstance(event, Finished):
+            if isinstance(event, Finished | Paused):
                 del waiting[event.seeds]
     finally:
         for p in processes:
             p.kill() if waiting else p.join()
+
+
+def _room(home: Home | None, seeds: tuple[int, ...]) -> Home | None:
+    return home and dataclasses.replace(home, folder=home.folder / str(seeds[0]))
 
 
 @contextlib.contextmanager
@@ -71,12 +81,12 @@ def _signals_ignored() -> Iterator[None]:
             signal.signal(which, handler)
 
 
-def _process(cell: Cell, dataset: Dataset, events: Any, stop: Any) -> None:
+def _process(cell: Cell, dataset: Dataset, events: Any, stop: Any, pause: Any, home: Home | None) -> None:
     one_thread()
     parent = mp.parent_process()
     assert parent is not None
     try:
-        for event in work(cell, dataset, stop):
+        for event in work(cell, dataset, stop, pause, home):
             events.put(_portable(event))
             if not parent.is_alive():  # killed without a word: nobody waits for this any more
                 return

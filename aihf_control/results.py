@@ -41,7 +41,7 @@ class Collector:
             self.steps |= {row["seed"]: event.step for row in event.rows}
         elif isinstance(event, Tick):
             self.steps |= dict.fromkeys(event.seeds, event.step)
-        else:
+        elif isinstance(event, Finished):
             self.finished.append(event)
 
     def result(self) -> Result:

@@ -3,6 +3,7 @@
 python -m aihf_control.run --env Hopper-v4
 python -m aihf_control.run --env Hopper-v4 --method rlhf --pairs 50 --seeds 10
 python -m aihf_control.run --method dpo --help
+python -m aihf_control.run --resume results/runs/Hopper-v4/aihf/20261121-072237-495
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,13 +25,14 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from aihf_control import methods
-from aihf_control.cell import Cell, Evaluated
+from aihf_control.cell import Cell, Evaluated, Home, Notice, Paused
 from aihf_control.dataset import Dataset
 from aihf_control.files import BadInput, check_writable, plain, write_json
 from aihf_control.generate import DataConfig, default_folder, make_dataset, versions
 from aihf_control.machine import default_workers, device_of, products
 from aihf_control.processes import deal
 from aihf_control.results import Collector, Result
+from aihf_control.resume import CHECKPOINT, begun_with, check_same, take_up
 from aihf_control.show import Display, curves, summary
 
 DATASETS, RUNS = Path("results/datasets"), Path("results/runs")
@@ -67,35 +70,47 @@ class Options:
     """Processes that the seeds are dealt to, one thread each; 0 is one a core."""
     out: Path = RUNS
     """Folder for runs; each gets <env>/<method>/<time> in it."""
+    checkpoint: float = 3.0
+    """Minutes from one checkpoint to the next; a run that is killed goes on from the last."""
+    resume: Path | None = None
+    """The folder of a run to go on with, to the same numbers as if it had never been killed. Needs no other flag."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code: 0, or 2 for bad input."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        run(*parse(argv))
+        return run(*parse(argv))
     except BadInput as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("broken off", file=sys.stderr)
         return 130
-    return 0
 
 
 def parse(argv: list[str]) -> tuple[Options, Any]:
-    """The options, and the config of the method that they name: its fields are flags too."""
-    method = methods.load(_flag(argv, "--method", Options.method))
+    """The options, and the config of the method that they name: its fields are flags too.
+
+    Those of a run that is resumed are the run's own; a flag that says otherwise raises BadInput.
+    """
+    resumed = _flag(argv, "--resume", "")
+    options, cfg = begun_with(Path(resumed), Options) if resumed else (Options(), None)
+    method = methods.load(_flag(argv, "--method", options.method))
 
     def both(options, cfg):
         return options, cfg
 
+    both.__defaults__ = (options, cfg or method.Config())
     both.__annotations__ = {
         "options": Annotated[Options, tyro.conf.arg(name="")],
         "cfg": Annotated[method.Config, tyro.conf.arg(name="")],
     }
     about = f"{(__doc__ or '').splitlines()[0]} {(method.__doc__ or '').splitlines()[0]}"
-    return tyro.cli(both, args=argv, prog="python -m aihf_control.run", description=about)
+    given = tyro.cli(both, args=argv, prog="python -m aihf_control.run", description=about)
+    if resumed:
+        check_same(Path(resumed), (options, cfg), given)
+    return given
 
 
 def _flag(argv: list[str], name: str, default: str) -> str:
@@ -109,31 +124,50 @@ def _flag(argv: list[str], name: str, default: str) -> str:
     return value
 
 
-def run(options: Options, cfg: Any) -> Path:
-    """One run from start to table. Returns its folder. Raises BadInput."""
+def run(options: Options, cfg: Any) -> int:
+    """One run from start to table, or from where it was killed. Returns its exit code. Raises BadInput."""
+    if options.resume and (options.resume / "summary.json").exists():
+        print(f"{options.resume} is finished: there is nothing to resume")
+        return 0
     cell = cell_of(options, cfg)
-    folder = options.out / options.env.replace("/", "__") / options.method / _now()
-    check_writable(options.out)
+    folder = options.resume or options.out / options.env.replace("/", "__") / options.method / _now()
+    check_writable(folder)
     dataset, where = dataset_of(options)
     for seed in cell.seeds:
         dataset.draw(seed, cell.demos, cell.pairs)  # says now what is lacking
     workers = options.workers or default_workers(cell.device, len(cell.seeds))
+    if options.resume:
+        cell, workers = take_up(folder, cell, dataset)
     display = Display(cell, dataset, workers)
     display.plan(where, folder)
 
-    collector, stop = Collector(cell, dataset), threading.Event()
-    with _interrupts(stop), display:
-        for event in deal(cell, dataset, workers, stop):
+    collector, stop, pause, paused = Collector(cell, dataset), threading.Event(), threading.Event(), False
+    home = Home(folder / CHECKPOINT, options.checkpoint)
+    with _interrupts(stop, pause, folder), display:
+        for event in deal(cell, dataset, workers, stop, pause, home):
             collector.add(event)
+            paused = paused or isinstance(event, Paused)
+            if isinstance(event, Notice):
+                print(f"note: {event.message}", file=sys.stderr)
             if isinstance(event, Evaluated):
-                if not folder.exists():
-                    _begin(folder, options, cell, dataset, where)
+                if not (folder / "config.json").exists():
+                    _begin(folder, options, cell, dataset, where, workers)
                 _append(folder / "log.jsonl", event.rows)
             display.show(event, collector)
+    if paused:
+        print(_how_to_go_on(folder))
+        return 143
     result = collector.result()
     _save(folder, result, interrupted=stop.is_set())
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     display.table(result, folder)
-    return folder
+    return 0
+
+
+def _how_to_go_on(folder: Path) -> str:
+    if not (folder / "config.json").exists():
+        return "left off before there was anything to keep"
+    return f"left off; go on with: python -m aihf_control.run --resume {folder}"
 
 
 def _now() -> str:
@@ -175,9 +209,10 @@ def dataset_of(options: Options) -> tuple[Dataset, Path]:
 # -------------------------------------------------------------------------------------------------- what is left behind
 
 
-def _begin(folder: Path, options: Options, cell: Cell, dataset: Dataset, where: Path) -> None:
+def _begin(folder: Path, options: Options, cell: Cell, dataset: Dataset, where: Path, workers: int) -> None:
     config = {
         "options": dataclasses.asdict(options),
+        "workers": workers,
         "cell": dataclasses.asdict(cell),
         "dataset": {"folder": where, "digest": dataset.digest(), "sha256": dataset.meta["sha256"]},
         "versions": versions(),
@@ -211,16 +246,20 @@ def _save(folder: Path, result: Result, interrupted: bool) -> None:
 
 
 @contextlib.contextmanager
-def _interrupts(stop: threading.Event) -> Iterator[None]:
-    """While it lasts, Ctrl-C and SIGTERM ask for an early end instead of breaking off; a second one breaks off."""
+def _interrupts(stop: threading.Event, pause: threading.Event, folder: Path) -> Iterator[None]:
+    """While it lasts, Ctrl-C asks for an early end and SIGTERM for a checkpoint; a second Ctrl-C breaks off."""
 
-    def handler(*_: Any) -> None:
+    def end(*_: Any) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
         print("\nending with what there is; Ctrl-C again to break off", file=sys.stderr)
 
-    before = {which: signal.signal(which, handler) for which in (signal.SIGINT, signal.SIGTERM)}
+    def leave_off(*_: Any) -> None:
+        pause.set()
+        print(f"\nleaving off; what {folder} needs to go on is being written", file=sys.stderr)
+
+    before = {which: signal.signal(which, do) for which, do in ((signal.SIGINT, end), (signal.SIGTERM, leave_off))}
     try:
         yield
     finally:

@@ -96,11 +96,24 @@ class Buffer:
         obs, act, next_obs, done = rows.view(*index.shape, -1).split(self.widths, -1)
         return Batch(obs, act, next_obs, done.squeeze(-1), index)
 
+    def since(self, first: int) -> Tensor:
+        """The rows of all lanes from the `first`-th ever written on, (n, L, width): those that are not forgotten."""
+        (n,) = set(self.count.tolist())
+        first = max(first, n - self.capacity)
+        return self.data[:, torch.arange(first, n, device=self.dims.device) % self.capacity].transpose(0, 1)
+
+    def put_back(self, rows: Tensor) -> None:
+        """Fills an empty ring with all rows that were ever written, or the last of them: (n, L, width)."""
+        n = int(self.count[0])
+        kept = rows[-self.capacity :].to(self.dims.device)
+        at = torch.arange(n - len(kept), n, device=self.dims.device) % self.capacity
+        self.data[:, at] = kept.transpose(0, 1)
+
     def state_dict(self) -> dict:
-        return {"data": self.data, "count": self.count, "rng": self.rng.state_dict()}
+        """All but the rows, which only ever grow: see `since`."""
+        return {"count": self.count, "rng": self.rng.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        self.data.copy_(state["data"])
         self.count.copy_(state["count"])
         self.rng.load_state_dict(state["rng"])
 
@@ -152,16 +165,18 @@ class SAC:
         return self.log_alpha.exp()
 
     def state_dict(self) -> dict:
-        parts = ("policy", "average", "q", "q_target", "rng")
-        state = {name: getattr(self, name).state_dict() for name in parts}
+        state = {name: getattr(self, name).state_dict() for name in self._parts()}
         return state | {"log_alpha": self.log_alpha, "blocks": [block.state_dict() for block in self.blocks]}
 
     def load_state_dict(self, state: dict) -> None:
         self.log_alpha.copy_(state["log_alpha"])
         for block, saved in zip(self.blocks, state["blocks"], strict=True):
             block.load_state_dict(saved)
-        for name in ("policy", "average", "q", "q_target", "rng"):
+        for name in self._parts():
             getattr(self, name).load_state_dict(state[name])
+
+    def _parts(self) -> list[str]:
+        return ["policy", "average", "q", "q_target", "rng", *(["prior"] if self.prior is not None else [])]
 
 
 def blocks(dims: Dims, hidden: tuple[int, ...]) -> list[slice]:

@@ -59,6 +59,8 @@ class Task:
         self.n_labels = 0
         self.n_steps = 0
         self.parts: dict[str, Any] = {}
+        self.step = 0
+        self._saved: tuple[dict[str, Any], dict[str, Tensor]] | None = None
         self._endings = [deque(maxlen=N_EPISODES) for _ in seeds]
         self._envs: Envs | None = None
         self._rng = Random(self.dims, "acting")
@@ -113,11 +115,53 @@ class Task:
 
     def iterations(self, **parts: Any) -> Iterator[int]:
         """Counts 1, 2, ... for as long as the runner wants. `parts` are all that changes while the method learns."""
-        self.parts = parts
-        k = 0
+        self.parts, k = parts, self._taken_up(parts)
         while True:
             k += 1
+            self.step = k
             yield k
+
+    def resume(self, state: dict[str, Any], replays: dict[str, Tensor]) -> None:
+        """Lets the method's loop, once it begins, go on at a state that `state_dict` gave."""
+        self._saved = state, replays
+
+    def _taken_up(self, parts: dict[str, Any]) -> int:
+        """Loads the saved state, if there is one, into everything that changes; returns the iterations done."""
+        if self._saved is None:
+            return 0
+        (state, replays), self._saved = self._saved, None
+        for name, part in parts.items():
+            part.load_state_dict(state["parts"][name])
+        for name, rows in replays.items():
+            parts[name].put_back(rows)
+        for name, stream in self._streams().items():
+            stream.load_state_dict(state["streams"][name])
+        self.n_steps, self.n_labels = state["n_steps"], state["n_labels"]
+        for endings, saved in zip(self._endings, state["endings"], strict=True):
+            endings.extend(saved)
+        if state["envs"] is not None:
+            envs, _ = self._started()
+            envs.load_state_dict(state["envs"])
+            self._obs = envs.last.copy()
+        return state["step"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes while a method learns, but the rows of its replays."""
+        return {
+            "step": self.step,
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "streams": {name: stream.state_dict() for name, stream in self._streams().items()},
+            "n_steps": self.n_steps,
+            "n_labels": self.n_labels,
+            "endings": [list(endings) for endings in self._endings],
+            "envs": self._envs and self._envs.state_dict(),
+        }
+
+    def _streams(self) -> dict[str, Random]:
+        """The task's own streams of random numbers."""
+        given = {"demos": self._demos, "clips": self._clips}
+        streams = {name: buffer.rng for name, buffer in given.items() if buffer}
+        return streams | {"pairs": self._pair_rng, "acting": self._rng}
 
     def collect(self, policy: Policy, into: Buffer) -> None:
         """One environment step a lane with a sampled action, stored without its reward."""

@@ -412,7 +412,7 @@ def test_what_learners_get_has_no_place_for_a_reward(kind):
 def test_the_replay_holds_no_column_but_the_transition():
     buffer = Buffer(Dims((0,), 11, 3), 4)
     assert buffer.data.shape[-1] == 11 + 3 + 11 + 1
-    assert set(buffer.state_dict()) == {"data", "count", "rng"}
+    assert set(buffer.state_dict()) == {"count", "rng"}
 
 
 def test_the_true_reward_is_in_nothing_that_a_lane_draws(dataset):

@@ -38,9 +38,9 @@ def words(method: str, dataset: Path, out: Path, *more: str, steps: int = STEPS)
     return [*where, *size, *few, *flags(small_config(method, steps)), *more]
 
 
-def in_this_process(whole, dataset, workers, stop=None):
+def in_this_process(whole, dataset, workers, stop=None, pause=None, home=None):
     """In place of `cell.deal`: without the seconds that a new process takes to import torch."""
-    return cell.work(whole, dataset, stop)
+    return cell.work(whole, dataset, stop, pause, home)
 
 
 # --------------------------------------------------------------------------------------------- what a run leaves behind

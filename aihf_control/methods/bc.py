@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from aihf_control.direct import CloneConfig, cloning, fresh_policy
+from aihf_control.direct import CloneConfig, Cloner
 from aihf_control.task import Progress, Task
 
 
@@ -26,8 +26,8 @@ class Config:
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    yield Progress(fresh_policy(task, cfg.hidden, cfg.clone.log_std), {})
-    steps = cloning(task, cfg.clone, cfg.hidden)
-    for _ in task.iterations():
-        policy, info = next(steps)
-        yield Progress(policy, info)
+    cloner = Cloner(task, cfg.clone, cfg.hidden)
+    yield Progress(cloner.policy, {})
+    for _ in task.iterations(cloner=cloner):
+        info = cloner.step()
+        yield Progress(cloner.policy, info)
