@@ -118,9 +118,10 @@ def _describe(dataset: Dataset, where: Path) -> None:
         table.add_row(*map(str, row))
     console.print(table)
     for split, rows in dataset.pairs.groupby("split", sort=False):
-        margin = _margins(dataset.pool, rows)
+        margin, length = _margins(dataset.pool, rows), rows["length"].iloc[0]
+        compared = "whole trajectories" if length == meta["horizon"] else f"clips of {length} steps"
         console.print(
-            f"{len(rows)} comparisons to {split} on, clips of {rows['length'].iloc[0]} steps: "
+            f"{len(rows)} comparisons to {split} on, {compared}: "
             f"{(margin > 0).mean():.1%} name the better clip, median margin {np.median(np.abs(margin)):.1f}"
         )
 

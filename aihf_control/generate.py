@@ -45,8 +45,8 @@ class DataConfig:
     """Comparisons to learn from; each lane of a run draws its own from them."""
     test_pairs: int = 500
     """Comparisons held out, between clips of episodes that no other comparison touches, labelled without error."""
-    clip: int = 50
-    """Steps of a compared clip; 0 compares whole trajectories."""
+    clip: int = 0
+    """Steps of a compared clip; 0 compares whole trajectories (what is better was measured: `results/README.md`)."""
     temperature: float = 0.2
     """Temperature of the annotator in units of the pool's spread of clip returns; 0 never doubts."""
     error: float = 0.0

@@ -23,7 +23,8 @@ from aihf_control.files import BadInput, exit_code, read_bytes, read_json, write
 from aihf_control.stats import Estimate, iqm
 
 HEAD = ("return", "score", "n", "env_steps", "labels", "pair_accuracy", "rank_correlation")
-KEYS = {"env", "method", "demos", "pairs", "dataset", "steps", "interrupted", "diverged", "rows"}
+KINDS = {"env": str, "method": str, "demos": int, "pairs": int, "dataset": str, "steps": int, "interrupted": bool}
+KINDS |= {"diverged": list, "rows": list}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,10 +47,26 @@ def report(folder: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     summary = read_json(path)
-    missing = KEYS - set(summary if isinstance(summary, dict) else ())
-    if missing:
-        raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
+    given = summary if isinstance(summary, dict) else {}
+    wrong = sorted(name for name, kind in KINDS.items() if type(given.get(name)) is not kind)
+    if wrong:
+        raise BadInput(f"{path} is not a run's summary: {', '.join(wrong)} missing or wrong")
+    if len(summary["rows"]) < 3 or not all(map(_fits, summary["rows"])) or not summary["rows"][0].get("return"):
+        raise BadInput(f"{path} is not a run's summary: its rows are wrong")
     return summary
+
+
+def _fits(row: Any) -> bool:
+    """Whether a row has a name, and in its cells nothing, a number, or an estimate."""
+
+    def number(x: Any) -> bool:
+        return x is None or (isinstance(x, int | float) and not isinstance(x, bool))
+
+    def cell(x: Any) -> bool:
+        return number(x) or (isinstance(x, dict) and set(x) == set(Estimate._fields) and all(map(number, x.values())))
+
+    named = isinstance(row, dict) and isinstance(row.get("name"), str)
+    return named and all(cell(row.get(name)) for name in HEAD) and isinstance(row.get("return"), dict | None)
 
 
 def table(summaries: dict[Path, dict[str, Any]]) -> str:
@@ -117,10 +134,14 @@ def figure(summaries: dict[Path, dict[str, Any]]) -> bytes:
 
 def _curve(run: Path) -> tuple[np.ndarray, np.ndarray]:
     """Steps (K,) and returns (K, lanes) of a run's log: the lanes that stayed finite, the steps that all reached."""
-    rows = [json.loads(line) for line in read_bytes(run / "log.jsonl").splitlines()]
-    wide = pd.DataFrame(rows).drop_duplicates(["seed", "step"], keep="last")
-    wide = wide.pivot(index="step", columns="seed", values="return")
-    diverged = pd.DataFrame(rows).groupby("seed")["return"].apply(lambda r: r.isna().any())
+    path = run / "log.jsonl"
+    try:
+        rows = pd.DataFrame([json.loads(line) for line in read_bytes(path).splitlines()])
+        rows[["seed", "step", "return"]] = rows[["seed", "step", "return"]].astype(float)
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise BadInput(f"{path} is not a run's log: {' '.join(str(e).split())[:100]}") from e
+    wide = rows.drop_duplicates(["seed", "step"], keep="last").pivot(index="step", columns="seed", values="return")
+    diverged = rows.groupby("seed")["return"].apply(lambda r: r.isna().any())
     wide = wide.loc[:, ~diverged].dropna()
     return wide.index.to_numpy(), wide.to_numpy()
 

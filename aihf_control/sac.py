@@ -150,6 +150,9 @@ class SAC:
     ) -> dict[str, Tensor]:
         """One step of critics, actor (unless it is to be held), targets and average. Returns scalars of shape (L,).
 
+        Among them `q_of_reach`: the critics' mean |Q| as a share of what a policy could earn at most if every step paid
+        the batch's largest |reward| and entropy. Above 1 the critics have diverged.
+
         `absorbing` is the reward a step of the state after termination, a number or (L, 1); a terminated episode goes
         on in it for ever, which is worth absorbing / (1 - gamma).
         """
@@ -224,8 +227,10 @@ class _Block:
             self.opt_alpha.descend(-(self.log_alpha * gap).squeeze(-1))
         follow(self.q_target, self.q, self.cfg.tau)
         follow(self.average, self.policy, self.cfg.average)
+        reach = reward.abs().amax(-1) + (alpha * cost.detach()).abs().amax(-1)
         return {
             "q": q.detach().mean((1, 2)),
+            "q_of_reach": q.detach().abs().mean((1, 2)) * (1 - self.cfg.gamma) / reach,
             "q_loss": q_loss.detach(),
             "entropy_cost": cost.detach().mean(-1),
             "reward": reward.mean(-1),

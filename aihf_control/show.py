@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from rich import box
@@ -97,6 +98,9 @@ class Display:
         self.console.print("Score: 0 random, 1 expert. Accuracy and correlation of the reward: on held-out data.")
         if s["diverged"]:
             self.console.print(f"[red]diverged, and left out above: seeds {s['diverged']}[/]")
+        if s["overvalued"]:
+            seeds = s["overvalued"]
+            self.console.print(f"[red]critics of seeds {seeds} claim more than any policy can earn: they diverge[/]")
         self.console.print(f"policy, reward, log and curves: {folder}")
 
 
@@ -107,6 +111,13 @@ def _cell(x: Any) -> str:
 def _details(row: dict[str, Any]) -> tuple[str, ...]:
     counts = (f"{row[k]:,}" if row.get(k) is not None else "-" for k in ("n", "env_steps", "labels"))
     return (*counts, *(_cell(row.get(k)) for k in ("pair_accuracy", "rank_correlation")))
+
+
+def overvalued(last: pd.DataFrame) -> list[int]:
+    """Seeds whose critics' last values are beyond every reachable return."""
+    if "q_of_reach" not in last:
+        return []
+    return [int(seed) for seed in last.index[last["q_of_reach"].to_numpy(np.float64) > 1]]
 
 
 def summary(result: Result) -> dict[str, Any]:
@@ -137,6 +148,7 @@ def summary(result: Result) -> dict[str, Any]:
         "pairs": cell.pairs,
         "dataset": result.dataset.digest(),
         "diverged": [s for s, ok in zip(cell.seeds, alive, strict=True) if not ok],
+        "overvalued": overvalued(last),
         "rows": rows,
     }
 

@@ -14,6 +14,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,17 @@ import tyro
 from matplotlib.figure import Figure
 
 from aihf_control import rivals
+from aihf_control.checkpoint import Checkpoints
+from aihf_control.direct import CloneConfig
 from aihf_control.environments import rollout, spec_of
 from aihf_control.files import BadInput, at_least_one, exit_code, write_bytes
 from aihf_control.fused import product
+from aihf_control.generate import DataConfig, make_dataset
 from aihf_control.machine import one_thread, products
+from aihf_control.methods import aihf
 from aihf_control.rivals import BATCH, STEPS, timed
 from aihf_control.sac import SACConfig
+from aihf_control.task import Task
 from aihf_control.truth import Pupil, TruthConfig
 
 FLOOR = "products alone"
@@ -107,9 +114,9 @@ def measurements(options: Options) -> Iterator[Row]:
         for n in options.growth_lanes:
             who = {"learner": "ours", "lanes": n, "precision": products("auto", "cpu")}
             yield _turn({"part": "growth", "env": env, "round": 0, "width": width, **who}, options)
-    for learner in ("rollout", "evaluate_policy"):
-        for k in range(options.rounds):
-            who = {"learner": learner, "lanes": 1, "precision": "float32"}
+    for k in range(options.rounds):
+        for learner in ("rollout", "evaluate_policy", "checkpoint"):
+            who = {"learner": learner, "lanes": 5 if learner == "checkpoint" else 1, "precision": "float32"}
             yield _turn({"part": "rest", "env": env, "round": k, "width": options.width, **who}, options)
 
 
@@ -133,7 +140,8 @@ def turn(what: Row) -> Row:
     """What a process of its own measures: rates a second, summed over lanes, and the peak memory in MiB."""
     one_thread()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    work = {"ours": _ours, FLOOR: _floor, "rollout": _rollout, "evaluate_policy": _evaluate_policy}[what["learner"]]
+    works = {"ours": _ours, FLOOR: _floor, "rollout": _rollout, "evaluate_policy": _evaluate_policy}
+    work = (works | {"checkpoint": _checkpoint})[what["learner"]]
     return work(what) | {"memory": rivals.peak_memory()}
 
 
@@ -216,6 +224,24 @@ def _evaluate_policy(what: Row) -> Row:
     return {"steps": _steps_a_second(episodes, what["seconds"])}
 
 
+def _checkpoint(what: Row) -> Row:
+    """What it takes to save AIHF's state: seconds, MiB of a state, bytes of the replay a lane and step."""
+    with tempfile.TemporaryDirectory() as there:
+        small = DataConfig(demos=1, episodes=4, noise=(0.0,), pairs=10, test_pairs=4)
+        task = Task(make_dataset(what["env"], small), range(what["lanes"]), 1, 10)
+        cfg = aihf.Config(warmup=10, clone=CloneConfig(updates=1))
+        for _, _ in zip(range(200), aihf.train(task, cfg), strict=False):
+            pass
+        kept, seconds = Checkpoints(Path(there)), []
+        for k in range(10):
+            began = time.perf_counter()
+            kept.save(200 + k, [], task)
+            seconds.append(time.perf_counter() - began)
+        state = max(path.stat().st_size for path in Path(there).glob("*.state"))
+        row = (Path(there) / "buffer.rows").stat().st_size / 199 / what["lanes"]
+    return {"save": float(np.median(seconds)), "state": state / 2**20, "row": row}
+
+
 def _model(what: Row) -> Any:
     import gymnasium as gym
     from stable_baselines3 import SAC
@@ -256,7 +282,7 @@ def table(frame: pd.DataFrame) -> str:
         cells += [f"{own['updates'].median() / floor['updates'].median():.0%}" if learner == "ours" else "-"]
         cells += [_rest(own), f"{own['memory'].max():.0f}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, "", _rollouts(frame), _memory(frame), ""])
+    return "\n".join([*lines, "", _rollouts(frame), _memory(frame), _saving(frame), ""])
 
 
 def _number(x: pd.Series) -> str:
@@ -282,6 +308,16 @@ def _rollouts(frame: pd.DataFrame) -> str:
     return (
         f"Rollouts of 32 episodes of {rest['env'].iloc[0]} at once: {ours.median():.0f} steps a second, "
         f"`evaluate_policy` {peer.median():.0f}: {(ours / peer).median():.1f} times as fast."
+    )
+
+
+def _saving(frame: pd.DataFrame) -> str:
+    saves = frame.loc[frame["learner"] == "checkpoint"]
+    save, state, row = (saves[name].median() for name in ("save", "state", "row"))
+    lanes = int(saves["lanes"].iloc[0])
+    return (
+        f"A checkpoint of AIHF with {lanes} lanes takes {1000 * save:.0f} ms, which is {save / 180:.2%} of the time "
+        f"at one every three minutes; {state / lanes:.2f} MiB a lane and {row:.0f} bytes a lane and environment step."
     )
 
 

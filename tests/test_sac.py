@@ -5,6 +5,7 @@ import dataclasses
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from aihf_control.lanes import Dims, Random
 from aihf_control.nets import Linear, Policy, RewardNet, TwinQ
 from aihf_control.sac import SAC, Batch, Buffer, SACConfig, mix
+from aihf_control.show import overvalued
 
 TINY = SACConfig(hidden=(16, 16), lr=3e-3)
 
@@ -344,3 +346,15 @@ def test_termination_is_worth_what_the_absorbing_state_pays():
     for _ in range(400):
         sac.update(b, lambda obs, act: act[..., 0] * 0 + 1, absorbing=0.5)
     np.testing.assert_allclose(sac.q(b.obs, b.act).detach().numpy(), 1 + 0.9 * 0.5 / 0.1, atol=0.1)
+
+
+def test_critics_beyond_every_reachable_return_are_named():
+    d = dims()
+    sac = SAC(d, dataclasses.replace(TINY, layer_norm=False))
+    fair = sac.update(batch(d), lambda obs, act: torch.ones(2, 32))["q_of_reach"]
+    with torch.no_grad():
+        sac.q.out.bias[2:] += 1e6  # the second lane's two critics
+    wild = sac.update(batch(d), lambda obs, act: torch.ones(2, 32))["q_of_reach"]
+    assert (fair < 1).all() and (wild > 1).tolist() == [False, True]
+    frame = pd.DataFrame({"q_of_reach": wild.tolist()}, index=pd.Index([3, 4], name="seed"))
+    assert overvalued(frame) == [4] and overvalued(frame[[]]) == []

@@ -33,27 +33,43 @@ def test_the_table_is_medians_ratios_within_a_round_and_shares_of_the_floor():
         {"part": "rest", "env": "E", "learner": name, "round": 0, "steps": s}
         for name, s in (("rollout", 60.0), ("evaluate_policy", 20.0))
     ]
+    save = [
+        {
+            "part": "rest",
+            "env": "E",
+            "learner": "checkpoint",
+            "round": 0,
+            "lanes": 5,
+            "save": 0.18,
+            "state": 5,
+            "row": 9,
+        }
+    ]
     frame = pd.DataFrame(
         rows("ours", "float32", [200, 100, 400], [100, 50, 300])
         + rows("sb3", "float32", [100, 100, 100], [50, 50, 50])
         + rows(speed.FLOOR, "float32", [400, 400, 400], [None] * 3)
         + growth
         + rest
+        + save
     )
     text = speed.table(frame)
     assert "| E | ours | 1 | float32 | 200 | 100 | 2.00 [1.00, 4.00] | 2.00 [1.00, 6.00] | 50% | 50% | 9 |" in text
     assert "| E | products alone | 1 | float32 | 400 | - | 4.00 [4.00, 4.00] | - | - | - | 9 |" in text
     assert "3.0 times as fast" in text and "2.0 MiB at width 8" in text
+    assert "takes 180 ms, which is 0.10% of the time" in text and "1.00 MiB a lane and 9 bytes" in text
     assert speed.figure(frame)[:4] == b"\x89PNG"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("learner", ["ours", speed.FLOOR, "rollout", "evaluate_policy"])
+@pytest.mark.parametrize("learner", ["ours", speed.FLOOR, "rollout", "evaluate_policy", "checkpoint"])
 def test_a_turn_measures(learner):
     lanes = 2 if learner == "ours" else 1
-    what = {**TURN, "learner": learner, "lanes": lanes, "precision": "float32"}
+    env = "Hopper-v4" if learner == "checkpoint" else "Pendulum-v1"
+    what = {**TURN, "env": env, "learner": learner, "lanes": lanes, "precision": "float32"}
     figures = speed._turn(what, speed.Options(seconds=0.05))
-    assert figures["memory"] > 0 and (figures.get("updates", 0) > 0 or figures["steps"] > 0)
+    keys = {"ours": ("updates", "loop"), speed.FLOOR: ("updates",), "checkpoint": ("save", "state", "row")}
+    assert all(figures[key] > 0 for key in ("memory", *keys.get(learner, ("steps",))))
     assert ("loop" in figures) == (learner == "ours")
 
 
