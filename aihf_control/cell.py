@@ -127,13 +127,12 @@ def work(
     `stop.is_set()` ends it early, with what there is. With a `home` it goes on from the state that it finds there, to
     the same bits as if it had never left off; `pause.is_set()` makes it write one and leave off.
     """
-    keeper = _Keeper(home)
-    done = keeper.kept and keeper.kept.finished()
+    keeper, notices = _Keeper(home, cell.steps), []
+    done = keeper.kept and keeper.kept.finished(notices.append)
     if done:
         yield from _told(done.rows)
         yield Finished(cell.seeds, done.step, **done.state)
         return
-    notices: list[str] = []
     saved = keeper.kept and keeper.kept.last(notices.append)
     yield from map(Notice, notices)
     for event in _train(cell, dataset, saved, stop, pause, keeper):
@@ -144,7 +143,8 @@ def work(
 class _Keeper:
     """Remembers what was told, and writes a state when one is due. Without a home it does neither."""
 
-    def __init__(self, home: Home | None):
+    def __init__(self, home: Home | None, steps: int):
+        self.steps = steps
         self.kept = Checkpoints(home.folder) if home else None
         self.seconds = 60 * home.minutes if home else math.inf
         self.rows: list[dict[str, Any]] = []
@@ -153,7 +153,7 @@ class _Keeper:
     def hear(self, event: Event) -> None:
         if isinstance(event, Evaluated):
             self.rows += event.rows
-        if self.kept and isinstance(event, Finished):
+        if self.kept and isinstance(event, Finished) and event.step == self.steps:
             self.kept.finish(event.step, self.rows, {"policy": event.policy, "reward": event.reward})
 
     def write(self, task: Task, now: bool = False) -> None:
@@ -174,7 +174,7 @@ def _train(
     steps, last_tick = methods.load(cell.method).train(task, cell.cfg), time.monotonic()
     step, progress, at = saved.step if saved else 0, next(steps), cell.evaluated_at()
     yield from _told(saved.rows) if saved else [_evaluate(task, judge, progress, step, cell.final_episodes)]
-    while step < cell.steps and not (stop and stop.is_set()):
+    while step < cell.steps and not (stop and stop.is_set() and task.step == step):  # a state is first taken up
         if pause and pause.is_set():
             keeper.write(task, now=True)
             yield Paused(cell.seeds, step)
@@ -187,6 +187,8 @@ def _train(
             if step in at:
                 yield _evaluate(task, judge, progress, step, cell.eval_episodes)
             keeper.write(task)
+    if step < cell.steps:
+        keeper.write(task, now=True)
     if step:
         yield _evaluate(task, judge, progress, step, cell.final_episodes)
     net = getattr(progress.reward, "net", None)
@@ -196,7 +198,7 @@ def _train(
 def _told(rows: list[dict[str, Any]]) -> Iterator[Evaluated]:
     """The evaluations that a state remembers, step by step."""
     for step, together in itertools.groupby(rows, lambda row: row["step"]):
-        yield Evaluated(step, [{k: math.nan if v is None else v for k, v in row.items()} for row in together])
+        yield Evaluated(step, list(together))
 
 
 def _evaluate(task: Task, judge: RewardJudge, progress: Progress, step: int, n: int) -> Evaluated:

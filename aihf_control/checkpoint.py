@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from aihf_control.files import BadInput, cannot_write, plain, write_bytes
+from aihf_control.files import BadInput, write_bytes, writing
 from aihf_control.sac import Buffer
 from aihf_control.task import Task
 
@@ -42,28 +42,33 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.chunks: dict[str, list[dict[str, Any]]] = {}  # of each replay what was appended: rows, digest
+        self.chunks: dict[str, list[dict[str, Any]]] = {}  # of each replay what was appended
 
     def save(self, step: int, rows: list[dict[str, Any]], task: Task) -> None:
         """Writes the state at `step`, and forgets the oldest. Raises BadInput where the disk does not take it."""
         for name, buffer in _replays(task).items():
             self._append(name, buffer)
         self._write(
-            f"{step:012d}.state", {"step": step, "rows": plain(rows), "chunks": self.chunks, "task": task.state_dict()}
+            f"{step:012d}.state", {"step": step, "rows": rows, "chunks": self.chunks, "task": task.state_dict()}
         )
         for path in self._states()[:-KEPT]:
-            path.unlink()
+            with writing(path):
+                path.unlink()
 
     def finish(self, step: int, rows: list[dict[str, Any]], learned: dict[str, Any]) -> None:
         """Writes what a process that is done has learned."""
-        self._write(DONE, {"step": step, "rows": plain(rows), "learned": learned})
+        self._write(DONE, {"step": step, "rows": rows, "learned": learned})
 
-    def finished(self) -> Saved | None:
-        """What `finish` wrote, if it came to that."""
+    def finished(self, tell: Callable[[str], None] = print) -> Saved | None:
+        """What `finish` wrote, if it came to that and is whole."""
         path = self.folder / DONE
         if not path.is_file():
             return None
-        tree = _read(path)
+        try:
+            tree = _read(path)
+        except BadInput as e:
+            tell(f"{e}; going on from a state before it")
+            return None
         return Saved(tree["step"], tree["rows"], tree["learned"])
 
     def last(self, tell: Callable[[str], None] = print) -> Saved | None:
@@ -74,6 +79,8 @@ class Checkpoints:
                 replays = {name: self._rows(name, chunks) for name, chunks in tree["chunks"].items()}
             except BadInput as e:
                 tell(f"{e}; going on from an earlier state")
+                with writing(path):
+                    path.rename(path.with_suffix(".damaged"))
                 continue
             self.chunks = tree["chunks"]
             self._cut()
@@ -91,18 +98,18 @@ class Checkpoints:
 
     def _append(self, name: str, buffer: Buffer) -> None:
         chunks = self.chunks.setdefault(name, [])
-        rows = buffer.since(sum(chunk["rows"] for chunk in chunks)).cpu().numpy()
-        try:
+        rows = buffer.since(chunks[-1]["until"] if chunks else 0).cpu().numpy()
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / f"{name}.rows").open("ab") as f:
                 f.truncate(sum(chunk["bytes"] for chunk in chunks))  # what a save that failed has left
                 f.write(rows.tobytes())
                 f.flush()
                 os.fsync(f.fileno())
-        except OSError as e:
-            raise cannot_write(self.folder, e) from e
         digest = hashlib.sha256(rows.tobytes()).hexdigest()
-        chunks.append({"rows": len(rows), "bytes": rows.nbytes, "shape": list(rows.shape), "sha256": digest})
+        chunks.append(
+            {"until": int(buffer.count[0]), "bytes": rows.nbytes, "shape": list(rows.shape), "sha256": digest}
+        )
 
     def _rows(self, name: str, chunks: list[dict[str, Any]]) -> Tensor:
         """All rows that were appended, (n, L, width). Raises BadInput where they are not what was written."""
@@ -121,7 +128,9 @@ class Checkpoints:
     def _cut(self) -> None:
         """Takes off what was appended after the state that is gone on from."""
         for name, chunks in self.chunks.items():
-            os.truncate(self.folder / f"{name}.rows", sum(chunk["bytes"] for chunk in chunks))
+            path = self.folder / f"{name}.rows"
+            with writing(path):
+                os.truncate(path, sum(chunk["bytes"] for chunk in chunks))
 
 
 def restore(task: Task, saved: Saved) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -10,7 +11,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,15 @@ def cannot_write(path: Path, e: OSError) -> BadInput:
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
         return BadInput(f"cannot write {path}: {e.strerror}; make room, and nothing that was written before is lost")
     return BadInput(f"cannot write {path}: {e.strerror}; choose another folder with --out")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Makes BadInput of what the disk has against it."""
+    try:
+        yield
+    except OSError as e:
+        raise cannot_write(path, e) from e
 
 
 def _sync(folder: Path) -> None:

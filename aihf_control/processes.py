@@ -7,7 +7,6 @@ import dataclasses
 import multiprocessing as mp
 import queue
 import signal
-import threading
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +34,7 @@ def deal(
         )
         for h in hands
     ]
-    with _signals_ignored():  # from the start: the children inherit it
+    with _signals_held():  # the children inherit that for good
         for p in processes:
             p.start()
     waiting = dict(zip(hands, processes, strict=True))
@@ -68,17 +67,14 @@ def _room(home: Home | None, seeds: tuple[int, ...]) -> Home | None:
 
 
 @contextlib.contextmanager
-def _signals_ignored() -> Iterator[None]:
-    """Ctrl-C reaches the whole group of processes, and the parent alone decides what it means."""
-    if threading.current_thread() is not threading.main_thread():  # where signals cannot be set, none arrive
-        yield
-        return
-    before = {which: signal.signal(which, signal.SIG_IGN) for which in (signal.SIGINT, signal.SIGTERM)}
+def _signals_held() -> Iterator[None]:
+    """Ctrl-C reaches the whole group of processes, and the parent alone decides what it means: those that start here
+    never hear of it, and the parent hears of it afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
-        for which, handler in before.items():
-            signal.signal(which, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _process(cell: Cell, dataset: Dataset, events: Any, stop: Any, pause: Any, home: Home | None) -> None:
@@ -87,9 +83,10 @@ def _process(cell: Cell, dataset: Dataset, events: Any, stop: Any, pause: Any, h
     assert parent is not None
     try:
         for event in work(cell, dataset, stop, pause, home):
-            events.put(_portable(event))
             if not parent.is_alive():  # killed without a word: nobody waits for this any more
+                events.cancel_join_thread()
                 return
+            events.put(_portable(event))
     except BadInput as e:
         events.put(Failed(str(e), bad_input=True))
     except Exception:

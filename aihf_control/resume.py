@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import math
 import types
 import typing
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from aihf_control import methods
 from aihf_control.cell import Cell
 from aihf_control.checkpoint import sweep
 from aihf_control.dataset import Dataset
-from aihf_control.files import BadInput, plain, read_json
+from aihf_control.files import BadInput, plain, read_json, writing
 from aihf_control.generate import versions
 from aihf_control.machine import device_of
 
@@ -45,10 +47,33 @@ def take_up(folder: Path, cell: Cell, dataset: Dataset) -> tuple[Cell, int]:
     ]
     if changed:
         print(f"note: other versions than the run was begun with, so not the same bits: {', '.join(changed)}")
-    sweep(folder)
-    (folder / "log.jsonl").unlink(missing_ok=True)  # it is told again, as far as the states remember
+    with writing(folder):
+        sweep(folder)
+        (folder / "log.jsonl").unlink(missing_ok=True)  # it is told again, as far as the states remember
     was = config["cell"]
     return dataclasses.replace(cell, device=device_of(was["device"]), products=was["products"]), config["workers"]
+
+
+def hold(folder: Path) -> IO[bytes]:
+    """Takes hold of a run's folder for as long as what is returned stays open. Raises BadInput where another has it."""
+    path = folder / CHECKPOINT / "lock"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        raise BadInput(f"{folder} is still running; wait for it or end it first") from e
+    return file
+
+
+def spelled(tree: Any) -> Any:
+    """The same with words for the numbers for which JSON has none."""
+    if isinstance(tree, dict):
+        return {name: spelled(x) for name, x in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [spelled(x) for x in tree]
+    return str(tree) if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -99,6 +124,8 @@ def rebuild(kind: Any, tree: Any, where: Path) -> Any:
         return tree
     if kind is Path and isinstance(tree, str):
         return Path(tree)
+    if kind is float and tree in ("inf", "-inf", "nan"):
+        return float(tree)
     if kind is float and isinstance(tree, int | float) and not isinstance(tree, bool):
         return float(tree)
     if kind in (bool, int, str) and type(tree) is kind:

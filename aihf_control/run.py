@@ -27,12 +27,12 @@ import tyro
 from aihf_control import methods
 from aihf_control.cell import Cell, Evaluated, Home, Notice, Paused
 from aihf_control.dataset import Dataset
-from aihf_control.files import BadInput, check_writable, plain, write_json
+from aihf_control.files import BadInput, check_writable, plain, write_json, writing
 from aihf_control.generate import DataConfig, default_folder, make_dataset, versions
 from aihf_control.machine import default_workers, device_of, products
 from aihf_control.processes import deal
 from aihf_control.results import Collector, Result
-from aihf_control.resume import CHECKPOINT, begun_with, check_same, take_up
+from aihf_control.resume import CHECKPOINT, begun_with, check_same, hold, spelled, take_up
 from aihf_control.show import Display, curves, summary
 
 DATASETS, RUNS = Path("results/datasets"), Path("results/runs")
@@ -136,6 +136,7 @@ def run(options: Options, cfg: Any) -> int:
     for seed in cell.seeds:
         dataset.draw(seed, cell.demos, cell.pairs)  # says now what is lacking
     workers = options.workers or default_workers(cell.device, len(cell.seeds))
+    lock = hold(folder) if options.resume else None
     if options.resume:
         cell, workers = take_up(folder, cell, dataset)
     display = Display(cell, dataset, workers)
@@ -151,6 +152,7 @@ def run(options: Options, cfg: Any) -> int:
                 print(f"note: {event.message}", file=sys.stderr)
             if isinstance(event, Evaluated):
                 if not (folder / "config.json").exists():
+                    lock = hold(folder)
                     _begin(folder, options, cell, dataset, where, workers)
                 _append(folder / "log.jsonl", event.rows)
             display.show(event, collector)
@@ -160,6 +162,8 @@ def run(options: Options, cfg: Any) -> int:
     result = collector.result()
     _save(folder, result, interrupted=stop.is_set())
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+    if lock:
+        lock.close()
     display.table(result, folder)
     return 0
 
@@ -176,6 +180,8 @@ def _now() -> str:
 
 
 def cell_of(options: Options, cfg: Any) -> Cell:
+    if not options.checkpoint > 0:
+        raise BadInput(f"--checkpoint {options.checkpoint}: give minutes above 0")
     if options.workers < 0:
         raise BadInput(f"--workers {options.workers}: give at least 0")
     device = device_of(options.device)
@@ -211,9 +217,9 @@ def dataset_of(options: Options) -> tuple[Dataset, Path]:
 
 def _begin(folder: Path, options: Options, cell: Cell, dataset: Dataset, where: Path, workers: int) -> None:
     config = {
-        "options": dataclasses.asdict(options),
+        "options": spelled(dataclasses.asdict(options)),
         "workers": workers,
-        "cell": dataclasses.asdict(cell),
+        "cell": spelled(dataclasses.asdict(cell)),
         "dataset": {"folder": where, "digest": dataset.digest(), "sha256": dataset.meta["sha256"]},
         "versions": versions(),
         "commit": _commit(),
@@ -231,18 +237,20 @@ def _commit() -> str:
 
 
 def _append(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("a") as f:
+    with writing(path), path.open("a") as f:
         f.writelines(json.dumps(plain(row), allow_nan=False) + "\n" for row in rows)
 
 
 def _save(folder: Path, result: Result, interrupted: bool) -> None:
-    write_json(folder / "summary.json", summary(result) | {"interrupted": interrupted})
     result.policy.save(folder / "policy.safetensors")
     for lane, seed in enumerate(result.cell.seeds):
         result.policy.export(folder / f"policy_seed{seed}.zip", lane)
     if result.reward is not None:
         result.reward.save(folder / "reward.safetensors")
     curves(result, folder / "curves.png")
+    write_json(
+        folder / "summary.json", summary(result) | {"interrupted": interrupted}
+    )  # last: it says that all is there
 
 
 @contextlib.contextmanager

@@ -68,6 +68,8 @@ def test_rounded_products_stay_near_and_leave_the_setting_as_it_was():
     pairs = layers(8, 64, 64, 3, n=2, dtype=torch.float32)
     exact, rounded = (perceptron(x, pairs, products) for products in (torch.float32, torch.bfloat16))
     torch.testing.assert_close(rounded, exact, atol=0.05, rtol=0.05)
+    if torch.cpu._is_amx_tile_supported():
+        assert not torch.equal(rounded, exact)
     assert torch.get_float32_matmul_precision() == "highest" and rounded.dtype == torch.float32
 
 

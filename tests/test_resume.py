@@ -1,8 +1,10 @@
 """Nothing lost: a run that is killed anywhere goes on to the same bits, and what is damaged is found."""
 
+import dataclasses
 import errno
 import itertools
 import json
+import math
 import os
 import random
 import signal
@@ -25,6 +27,9 @@ from aihf_control.checkpoint import Checkpoints, pack, sweep, unpack
 from aihf_control.environments import Envs, spec_of
 from aihf_control.files import BadInput, plain, write_bytes
 from aihf_control.lanes import Dims
+from aihf_control.learned import RewardConfig
+from aihf_control.policies import TrainedPolicy
+from aihf_control.resume import hold, rebuild, spelled
 from aihf_control.sac import Buffer
 
 STEPS = 24
@@ -91,6 +96,38 @@ def test_a_process_that_had_finished_tells_it_again(dataset, tmp_path):
     whole, home = cell_for("aihf"), Home(tmp_path)
     first = outcome(work(whole, dataset, home=home))
     same(outcome(work(whole, dataset, home=home)), first)
+
+
+def test_asked_to_end_at_once_a_resumed_run_ends_where_it_was_and_not_with_its_clone(dataset, tmp_path):
+    whole, home = cell_for("aihf"), Home(tmp_path)
+    *_, _ = work(whole, dataset, pause=After(15), home=home)
+    rows, policy, _ = outcome(work(whole, dataset, stop=After(0), home=home))
+    assert [row["step"] for row in rows][-2:] == [16, 16] and rows[-1]["env_steps"] == 16
+    unbroken = outcome(work(cell_for("aihf"), dataset, stop=After(16)))
+    assert torch.equal(policy["mean.weight"], unbroken[1]["mean.weight"])
+
+
+def test_a_process_that_ended_early_is_not_taken_for_one_that_is_done(dataset, tmp_path):
+    whole, home = cell_for("aihf"), Home(tmp_path)
+    outcome(work(whole, dataset, stop=After(5), home=home))
+    assert not (tmp_path / "done.state").exists()
+    rows, policy, _ = outcome(work(whole, dataset, home=home))
+    assert rows[-1]["step"] == STEPS
+    same((rows[-2:], policy), (lambda o: (o[0][-2:], o[1]))(outcome(work(whole, dataset))))
+
+
+@pytest.mark.parametrize("gaps", [(13, 4, 6), (3, 6, 1)])
+def test_a_ring_that_turned_between_two_states_comes_back(dataset, tmp_path, gaps):
+    """With automatic entropy weight, too, so that every optimiser is in it."""
+    cfg = small_config("aihf", STEPS)
+    cfg = dataclasses.replace(
+        cfg, replay=dataclasses.replace(cfg.replay, capacity=5), sac=dataclasses.replace(cfg.sac, alpha=())
+    )
+    whole = dataclasses.replace(cell_for("aihf"), cfg=cfg)
+    for gap in gaps:
+        *_, last = work(whole, dataset, pause=After(gap), home=Home(tmp_path))
+        assert isinstance(last, Paused)
+    same(outcome(work(whole, dataset, home=Home(tmp_path))), outcome(work(whole, dataset)))
 
 
 def test_only_two_states_are_kept_and_rows_are_written_once(dataset, tmp_path):
@@ -184,6 +221,22 @@ def test_with_all_states_damaged_it_begins_again_and_says_so(kept, dataset):
     events = list(work(whole, dataset, home=Home(kept)))
     assert [type(e) for e in events[:2]] == [Notice, Notice]
     same(outcome(events), outcome(work(whole, dataset)))
+
+
+def test_after_beginning_again_new_states_are_kept(kept, dataset):
+    for path in kept.glob("*.state"):
+        path.write_bytes(b"")
+    *_, _ = work(cell_for("aihf"), dataset, pause=After(3), home=Home(kept, 0.0))
+    assert sorted(p.stem for p in kept.glob("*.state")) == ["000000000002", "000000000003"]
+
+
+def test_a_damaged_end_is_told_and_gone_back_from(dataset, tmp_path):
+    whole, home = cell_for("aihf"), Home(tmp_path, 0.0)
+    unbroken = outcome(work(whole, dataset, home=home))
+    damage(tmp_path / "done.state", random.Random(0), flip=True)
+    events = list(work(whole, dataset, home=home))
+    assert isinstance(events[0], Notice) and "done.state" in events[0].message
+    same(outcome(events), unbroken)
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_last_state(kept, dataset, monkeypatch):
@@ -331,6 +384,35 @@ def test_other_settings_are_refused_with_the_difference(left_off, capsys):
     err = capsys.readouterr().err
     assert "--steps is 20 there and 99 here" in err and "--sac.gamma is 0.99 there and 0.5 here" in err
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_a_run_that_still_goes_on_is_not_resumed(left_off, capsys):
+    folder, _ = left_off
+    with hold(folder):
+        assert run.main(["--resume", str(folder)]) == 2
+    assert "is still running" in capsys.readouterr().err
+    assert run.main(["--resume", str(folder)]) == 0
+
+
+def test_a_run_whose_saving_failed_is_not_taken_for_finished(left_off, monkeypatch, tmp_path):
+    folder, _ = left_off
+
+    def full(self, path, lane=0):
+        raise BadInput(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr(TrainedPolicy, "export", full)
+    assert run.main(["--resume", str(folder)]) == 2
+    monkeypatch.undo()
+    monkeypatch.setattr(run, "deal", in_this_process)
+    assert run.main(["--resume", str(folder)]) == 0
+    assert (folder / "policy_seed0.zip").exists() and (folder / "summary.json").exists()
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 1.5, 2])
+def test_settings_survive_json(value, tmp_path):
+    cfg = RewardConfig(decay=abs(value), alive_bound=math.inf)
+    tree = json.loads(json.dumps(plain(spelled(dataclasses.asdict(cfg)))))
+    assert rebuild(RewardConfig, tree, tmp_path) == cfg
 
 
 def test_the_same_settings_may_be_repeated(left_off):

@@ -145,8 +145,8 @@ def test_two_runs_do_not_share_a_folder(dataset_folder, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_ends_a_run_with_what_there_is(dataset_folder, tmp_path, monkeypatch, capfd):
-    def interrupted(whole, dataset, workers, stop):
-        for event in cell.work(whole, dataset, stop):
+    def interrupted(whole, dataset, workers, stop, pause, home):
+        for event in cell.work(whole, dataset, stop, pause, home):
             yield event
             if isinstance(event, cell.Evaluated) and event.step == STEPS // 2 and not stop.is_set():
                 signal.raise_signal(signal.SIGINT)
