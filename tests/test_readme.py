@@ -8,7 +8,7 @@ import pytest
 from test_methods import small
 
 import aihf_control as aihf
-from aihf_control import commands, methods, report, run, yardstick
+from aihf_control import commands, methods, report, run, speed, yardstick
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -33,7 +33,7 @@ def test_the_python_door_opens(dataset, monkeypatch, tmp_path):
 def test_every_command_of_the_readme_has_a_door(capsys):
     words = re.findall(r"python -m aihf_control\.(\w+)(?: (make|show|train|import))?", README)
     doors = {"run": run.main, "data": commands.data_main, "experts": commands.experts_main}
-    doors |= {"report": report.main, "yardstick": yardstick.main}
+    doors |= {"report": report.main, "yardstick": yardstick.main, "speed": speed.main}
     assert {module for module, _ in words} <= doors.keys()
     for module, verb in sorted(set(words)):
         with pytest.raises(SystemExit) as end:
@@ -44,7 +44,7 @@ def test_every_command_of_the_readme_has_a_door(capsys):
 def test_every_flag_of_the_readme_is_known(capsys):
     for line in "\n".join(blocks("bash")).splitlines():
         found = re.search(r"python -m aihf_control\.run (.*?)(?:\s+#|$)", line)
-        if found and "--help" not in found[1]:
+        if found and "--help" not in found[1] and "--resume" not in found[1]:
             options, cfg = run.parse(found[1].split())
             assert options.method in methods.names() and cfg.steps > 0
 
