@@ -13,6 +13,7 @@ from aihf_control.nets import Policy
 from aihf_control.sac import RewardFn
 
 Array = np.ndarray
+AT_A_TIME = 10_000  # steps that a reward judges at once: a thousand whole trajectories at once would take gigabytes
 
 
 def greedy_returns(policy: Policy, spec: EnvSpec, n: int, first: int = EVALUATION_SEED) -> Array:
@@ -68,4 +69,6 @@ class RewardJudge:
         def lanes(x: Array) -> torch.Tensor:
             return torch.as_tensor(x, device=self.device).expand(self.n_lanes, *x.shape)
 
-        return reward(lanes(obs), lanes(act)).double().cpu().numpy()
+        parts = [slice(i, i + AT_A_TIME) for i in range(0, len(obs), AT_A_TIME)]
+        given = [reward(lanes(obs[part]), lanes(act[part])) for part in parts]
+        return torch.cat(given, -1).double().cpu().numpy()
