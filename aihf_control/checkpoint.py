@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from aihf_control.files import BadInput, write_bytes, writing
-from aihf_control.sac import Buffer
+from aihf_control.replay import Buffer
 from aihf_control.task import Task
 
 KEPT = 2

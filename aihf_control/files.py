@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+import tyro
 
 
 class BadInput(Exception):
@@ -33,6 +34,10 @@ def exit_code(command: Callable[..., Any], *args: Any) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 2
     return 0
+
+
+def subcommands(doors: dict[str, Callable], argv: Sequence[str] | None, module: str) -> None:
+    tyro.extras.subcommand_cli_from_dict(doors, args=argv, prog=f"python -m {module}")
 
 
 def at_least_one(flags: dict[str, int]) -> None:

@@ -18,9 +18,10 @@ import pandas as pd
 import torch
 
 from aihf_control.annotator import Annotator
+from aihf_control.cards import card_of
 from aihf_control.data import Trajectory
 from aihf_control.dataset import PAIR_COLUMNS, Dataset
-from aihf_control.environments import EVALUATION_SEED, EnvSpec, card_of, rollout, spec_of
+from aihf_control.environments import EVALUATION_SEED, EnvSpec, rollout, spec_of
 from aihf_control.experts import Expert, read_zip
 from aihf_control.files import BadInput, read_bytes, sha256
 

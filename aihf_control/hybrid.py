@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from aihf_control.files import BadInput, at_least_one
-from aihf_control.sac import Batch, Buffer, mix
+from aihf_control.replay import Batch, Buffer, mix
 from aihf_control.task import Task
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from aihf_control.files import BadInput, at_least_one
 from aihf_control.lanes import Random
 from aihf_control.nets import RewardNet
+from aihf_control.replay import Batch, Buffer
 from aihf_control.rewards import bradley_terry, clip_return, demo_gap, gradient_penalty
-from aihf_control.sac import Batch, Buffer
 from aihf_control.task import Task
 
 

@@ -21,8 +21,9 @@ from aihf_control.dataset import Dataset
 from aihf_control.environments import spec_of
 from aihf_control.files import write_bytes
 from aihf_control.lanes import Dims
+from aihf_control.replay import Batch
 from aihf_control.results import Collector, Result
-from aihf_control.sac import SAC, Batch
+from aihf_control.sac import SAC
 from aihf_control.stats import Estimate, estimate, iqm, mean
 
 Array = np.ndarray

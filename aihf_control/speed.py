@@ -14,34 +14,19 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 import tyro
 from matplotlib.figure import Figure
 
 from aihf_control import rivals
-from aihf_control.checkpoint import Checkpoints
-from aihf_control.direct import CloneConfig
-from aihf_control.environments import rollout, spec_of
+from aihf_control.environments import spec_of
 from aihf_control.files import BadInput, at_least_one, exit_code, write_bytes
-from aihf_control.fused import product
-from aihf_control.generate import DataConfig, make_dataset
-from aihf_control.machine import one_thread, products
-from aihf_control.methods import aihf
-from aihf_control.rivals import BATCH, STEPS, timed
-from aihf_control.sac import SACConfig
-from aihf_control.task import Task
-from aihf_control.truth import Pupil, TruthConfig
-
-FLOOR = "products alone"
-Row = dict[str, Any]
+from aihf_control.machine import products
+from aihf_control.turns import FLOOR, Row, turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,134 +121,6 @@ def _turn(what: Row, options: Options) -> Row:
 _XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
-def turn(what: Row) -> Row:
-    """What a process of its own measures: rates a second, summed over lanes, and the peak memory in MiB."""
-    one_thread()
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    works = {"ours": _ours, FLOOR: _floor, "rollout": _rollout, "evaluate_policy": _evaluate_policy}
-    work = (works | {"checkpoint": _checkpoint})[what["learner"]]
-    return work(what) | {"memory": rivals.peak_memory()}
-
-
-def _ours(what: Row) -> Row:
-    """SB3's defaults in our learner: no layer normalisation, automatic entropy weight, a step an update."""
-    spec, n = spec_of(what["env"]), what["lanes"]
-    sac = SACConfig(hidden=(what["width"],) * 2, alpha=(), layer_norm=False, tau=0.005)
-    cfg = TruthConfig(updates=1_000_000, envs=1, warmup=STEPS, sac=sac, capacity=100_000)
-    pupil = Pupil(spec, range(n), cfg, products=getattr(torch, what["precision"]))
-    for _ in range(STEPS):
-        pupil.step(random=True)
-
-    def both() -> None:
-        pupil.step()
-        pupil.update()
-
-    rates = {"updates": pupil.update, "loop": both, "steps": pupil.step}
-    return {name: n * timed(_times(work), what["seconds"]) for name, work in rates.items()}
-
-
-def _floor(what: Row) -> Row:
-    """The matrix products of one update and nothing else."""
-    spec, width, n = spec_of(what["env"]), what["width"], what["lanes"]
-    rounded = what["precision"] == "bfloat16"
-    pairs = [
-        (torch.randn(nets, a, b), torch.randn(nets, b, c), rounded and inner)
-        for nets, times, sizes in _products_of_an_update(spec.n_obs, spec.n_act, width, n)
-        for (a, b, c), inner in sizes
-        for _ in range(times)
-    ]
-
-    def work(k: int) -> None:
-        for _ in range(k):
-            for a, b, r in pairs:
-                product(a, b, r)
-
-    return {"updates": n * timed(work, what["seconds"], 5)}
-
-
-def _products_of_an_update(o: int, a: int, w: int, n: int) -> Iterator[tuple[int, int, list]]:
-    """(networks, how often, [((rows, inner, columns), whether an inner layer)]) of the passes of one update."""
-
-    def forward(i: int, out: int) -> list:
-        return [((BATCH, i, w), False), ((BATCH, w, w), True), ((BATCH, w, out), False)]
-
-    def to_input(out: int) -> list:
-        return [((BATCH, out, w), False), ((BATCH, w, w), True)]
-
-    def to_weights(i: int, out: int) -> list:
-        return [((i, BATCH, w), False), ((w, BATCH, w), True), ((w, BATCH, out), False)]
-
-    yield n, 2, forward(o, 2 * a)  # the actor at the next and at this observation
-    yield n, 1, to_input(2 * a) + to_weights(o, 2 * a)
-    yield 2 * n, 3, forward(o + a, 1)  # the targets, the critics, and the critics at the actor's action
-    yield 2 * n, 2, to_input(1)
-    yield 2 * n, 1, to_weights(o + a, 1)
-    yield 2 * n, 1, [((BATCH, w, o + a), False)]  # the actor's gradient through the critics' input
-
-
-def _rollout(what: Row) -> Row:
-    """Steps a second of 32 episodes at once, acting with a network."""
-    policy, spec = _model(what), spec_of(what["env"])
-
-    def act(obs: np.ndarray) -> np.ndarray:
-        return spec.from_env(policy.predict(obs, deterministic=True)[0])
-
-    return {"steps": _steps_a_second(lambda: sum(len(t) for t in rollout(spec, act, range(32))), what["seconds"])}
-
-
-def _evaluate_policy(what: Row) -> Row:
-    """Steps a second of Stable-Baselines3's evaluation loop with the same network."""
-    from stable_baselines3.common.evaluation import evaluate_policy
-
-    policy = _model(what)
-
-    def episodes() -> int:
-        _, lengths = evaluate_policy(policy, policy.get_env(), 32, return_episode_rewards=True)
-        return int(np.sum(lengths))
-
-    return {"steps": _steps_a_second(episodes, what["seconds"])}
-
-
-def _checkpoint(what: Row) -> Row:
-    """What it takes to save AIHF's state: seconds, MiB of a state, bytes of the replay a lane and step."""
-    with tempfile.TemporaryDirectory() as there:
-        small = DataConfig(demos=1, episodes=4, noise=(0.0,), pairs=10, test_pairs=4)
-        task = Task(make_dataset(what["env"], small), range(what["lanes"]), 1, 10)
-        cfg = aihf.Config(warmup=10, clone=CloneConfig(updates=1))
-        for _, _ in zip(range(200), aihf.train(task, cfg), strict=False):
-            pass
-        kept, seconds = Checkpoints(Path(there)), []
-        for k in range(10):
-            began = time.perf_counter()
-            kept.save(200 + k, [], task)
-            seconds.append(time.perf_counter() - began)
-        state = max(path.stat().st_size for path in Path(there).glob("*.state"))
-        row = (Path(there) / "buffer.rows").stat().st_size / 199 / what["lanes"]
-    return {"save": float(np.median(seconds)), "state": state / 2**20, "row": row}
-
-
-def _model(what: Row) -> Any:
-    import gymnasium as gym
-    from stable_baselines3 import SAC
-
-    kwargs = {"net_arch": [what["width"]] * 2}
-    return SAC("MlpPolicy", gym.make(what["env"]), policy_kwargs=kwargs, buffer_size=1000, seed=0, device="cpu")
-
-
-def _steps_a_second(episodes: Callable[[], int], seconds: float) -> float:
-    counted: list[int] = []
-    rate = timed(lambda n: counted.extend(episodes() for _ in range(n)), seconds, 1)
-    return rate * float(np.mean(counted))
-
-
-def _times(work: Callable[[], Any]) -> Callable[[int], None]:
-    def repeat(n: int) -> None:
-        for _ in range(n):
-            work()
-
-    return repeat
-
-
 # -------------------------------------------------------------------------------------------------------------- table
 
 
@@ -325,10 +182,10 @@ def _memory(frame: pd.DataFrame) -> str:
     growth = frame.loc[frame["part"] == "growth"]
     each = []
     for width, cells in growth.groupby("width"):
+        if cells["lanes"].nunique() < 2:
+            return "Memory a lane: not measured, for want of two numbers of lanes."
         few, many = cells.loc[cells["lanes"].idxmin()], cells.loc[cells["lanes"].idxmax()]
-        each.append(
-            f"{(many['memory'] - few['memory']) / max(1, many['lanes'] - few['lanes']):.1f} MiB at width {width:.0f}"
-        )
+        each.append(f"{(many['memory'] - few['memory']) / (many['lanes'] - few['lanes']):.1f} MiB at width {width:.0f}")
     return f"Memory a lane, with a replay of 100,000 transitions: {', '.join(each)}."
 
 

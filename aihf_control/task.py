@@ -19,7 +19,8 @@ from aihf_control.environments import Envs, EnvSpec, spec_of
 from aihf_control.files import BadInput
 from aihf_control.lanes import Dims, Random
 from aihf_control.nets import Policy
-from aihf_control.sac import Buffer, RewardFn
+from aihf_control.replay import Buffer
+from aihf_control.sac import RewardFn
 
 N_EPISODES = 20  # episodes over which the share of absorbing steps is counted
 

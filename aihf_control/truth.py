@@ -18,7 +18,8 @@ from aihf_control.evaluate import greedy_returns
 from aihf_control.experts import Expert, expert_of, policy_of
 from aihf_control.lanes import Dims, Random
 from aihf_control.nets import Policy
-from aihf_control.sac import SAC, Buffer, SACConfig
+from aihf_control.replay import Buffer
+from aihf_control.sac import SAC, SACConfig
 
 START_SEED, CHOICE_SEED = 50_000_000, 40_000  # training, and choosing among snapshots, see no evaluation's start
 

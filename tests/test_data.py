@@ -19,7 +19,7 @@ from aihf_control.dataset import PAIR_COLUMNS, Dataset
 from aihf_control.files import BadInput, sha256
 from aihf_control.generate import DataConfig, _clips, make_dataset
 from aihf_control.lanes import Dims
-from aihf_control.sac import Batch, Buffer
+from aihf_control.replay import Batch, Buffer
 from aihf_control.task import Task
 
 few = hypothesis.settings(max_examples=60, deadline=None)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
-from aihf_control import environments
-from aihf_control.environments import Card, Envs, EnvSpec, card_of, rollout, spec_of
+from aihf_control import cards, environments
+from aihf_control.cards import Card, card_of
+from aihf_control.environments import Envs, EnvSpec, rollout, spec_of
 from aihf_control.files import BadInput
 
 
@@ -238,7 +239,7 @@ def test_other_warnings_while_making_reach_the_user():
 @pytest.fixture
 def card(tmp_path, monkeypatch):
     """A folder of cards with room for Hopper's."""
-    monkeypatch.setattr(environments, "envs_folder", lambda: tmp_path)
+    monkeypatch.setattr(cards, "envs_folder", lambda: tmp_path)
     (tmp_path / "Hopper-v4").mkdir()
     return tmp_path / "Hopper-v4" / "card.toml"
 
@@ -266,10 +267,10 @@ def test_a_card_that_cannot_be_understood_is_refused(card, text):
 
 
 def test_every_bundled_card_is_understood_and_has_its_expert():
-    cards = sorted(environments.envs_folder().glob("*/card.toml"))
-    if not cards:
+    paths = sorted(cards.envs_folder().glob("*/card.toml"))
+    if not paths:
         pytest.skip("no card is bundled yet")
-    for path in cards:
+    for path in paths:
         found = card_of(path.parent.name)
         assert found and found.random_return is not None and found.expert_return is not None, path
         assert found.expert_return > found.random_return and "expert" in found.policies(), path

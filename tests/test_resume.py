@@ -29,8 +29,8 @@ from aihf_control.files import BadInput, plain, write_bytes
 from aihf_control.lanes import Dims
 from aihf_control.learned import RewardConfig
 from aihf_control.policies import TrainedPolicy
+from aihf_control.replay import Buffer
 from aihf_control.resume import hold, rebuild, spelled
-from aihf_control.sac import Buffer
 
 STEPS = 24
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 
 from aihf_control.lanes import Dims, Random
 from aihf_control.nets import Linear, Policy, RewardNet, TwinQ
-from aihf_control.sac import SAC, Batch, Buffer, SACConfig, mix
+from aihf_control.replay import Batch, Buffer, mix
+from aihf_control.sac import SAC, SACConfig
 from aihf_control.show import overvalued
 
 TINY = SACConfig(hidden=(16, 16), lr=3e-3)

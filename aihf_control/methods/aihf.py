@@ -20,7 +20,8 @@ from aihf_control.direct import CloneConfig, clone
 from aihf_control.files import at_least_one
 from aihf_control.hybrid import ReplayConfig, sample
 from aihf_control.learned import LearnedReward, RewardConfig
-from aihf_control.sac import SAC, Buffer, SACConfig
+from aihf_control.replay import Buffer
+from aihf_control.sac import SAC, SACConfig
 from aihf_control.task import Progress, Task
 
 

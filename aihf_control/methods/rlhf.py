@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from aihf_control.direct import CloneConfig, clone
 from aihf_control.hybrid import ReplayConfig, sample
 from aihf_control.learned import LearnedReward, RewardConfig
-from aihf_control.sac import SAC, Buffer, SACConfig
+from aihf_control.replay import Buffer
+from aihf_control.sac import SAC, SACConfig
 from aihf_control.task import Progress, Task
 
 

@@ -1,0 +1,157 @@
+"""`aihf experts`: trains, brings and judges expert policies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+import tyro
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from aihf_control.cards import card_of
+from aihf_control.environments import EVALUATION_SEED, EnvSpec, rollout, spec_of
+from aihf_control.experts import Expert, read_zip, write_zip
+from aihf_control.files import BadInput, at_least_one, exit_code, subcommands, write_bytes
+from aihf_control.machine import one_thread, products
+from aihf_control.truth import Gallery, TruthConfig, learn
+
+Positional = tyro.conf.Positional
+TRUTH = TruthConfig()
+SHARES = {"medium": 0.6, "weak": 0.3}
+
+
+def experts_main(argv: Sequence[str] | None = None) -> int:
+    """`python -m aihf_control.experts train|import|show ...`."""
+    doors = {"train": train, "import": bring, "show": judge}
+    return exit_code(subcommands, doors, argv, "aihf_control.experts")
+
+
+def train(
+    env: str = "Hopper-v4",
+    out: Path | None = None,
+    seeds: int = 3,
+    first_seed: int = 100,
+    episodes: int = 5,
+    every: int = 10_000,
+    enough: float = float("inf"),
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    start: Path | None = None,
+    cfg: Annotated[TruthConfig, tyro.conf.arg(name="")] = TRUTH,
+) -> None:
+    """Trains SAC on the true reward, a lane a seed, and keeps the best policy and weaker ones at 60 and 30 % of it.
+
+    Writes expert.zip, medium.zip, weak.zip (SB3 zips), training.csv and card.toml. Ctrl-C ends it with what there is.
+
+    Args:
+        env: Gymnasium id.
+        out: Folder to write; results/experts/<env> if not given.
+        seeds: How many lanes.
+        first_seed: The first of their seeds.
+        episodes: Greedy episodes of each evaluation on the way.
+        every: Updates from one evaluation to the next.
+        enough: Stops when a lane's evaluation reaches this return.
+        precision: float32, bfloat16, or auto: bfloat16 where the hardware multiplies it.
+        start: An SB3 zip of SAC's kind to go on from, instead of a fresh policy.
+        cfg: Settings of the learner.
+    """
+    one_thread()
+    at_least_one({"--seeds": seeds, "--episodes": episodes, "--every": every, "--updates": cfg.updates})
+    spec, lanes = spec_of(env), tuple(range(first_seed, first_seed + seeds))
+    folder, gallery = out or Path("results/experts") / env.replace("/", "__"), Gallery(spec, lanes, every, episodes)
+    print(f"SAC on the true reward of {env}: seeds {lanes}, {cfg.updates:,} updates; writes to {folder}", flush=True)
+    inner = getattr(torch, products(precision, "cpu"))
+    try:
+        for k, sac in learn(spec, lanes, cfg, read_zip(start, spec) if start else None, products=inner):
+            if k % every == 0:
+                returns = gallery.look(k, sac)
+                print(f"update {k:,}  returns {' '.join(f'{r:.0f}' for r in returns)}", flush=True)
+                if returns.max() >= enough:
+                    break
+    except KeyboardInterrupt:
+        print("ending with what there is")
+    if not gallery.snapshots:
+        raise BadInput(f"nothing to keep: the training ended before its first evaluation at update {every}")
+    keep(gallery, spec, folder)
+
+
+def keep(gallery: Gallery, spec: EnvSpec, folder: Path) -> None:
+    """Writes the graded policies, the training's evaluations, and a card."""
+    levels = gallery.graded(SHARES, lambda policy: _value(policy, spec, 20, 30_000)[0])
+    lines = [f"random_return = {_random_value(spec):.1f}"]
+    for level, snapshot in levels.items():
+        write_zip(folder / f"{level}.zip", snapshot.policy, spec)
+        value, spread = _value(snapshot.policy, spec, 50)
+        lines.append(
+            f"{level}_return = {value:.1f}  # seed {snapshot.seed}, update {snapshot.step}, std {spread:.1f}, n 50"
+        )
+        print(
+            f"{level}: seed {snapshot.seed} at update {snapshot.step:,}, {value:.0f} +- {spread:.0f} over 50 episodes"
+        )
+    write_bytes(folder / "card.toml", ("\n".join(lines) + "\n").encode())
+    write_bytes(folder / "training.csv", gallery.frame().round(1).to_csv(index=False, lineterminator="\n").encode())
+
+
+def bring(path: Positional[Path], env: str, out: Path) -> None:
+    """Reads a foreign SB3 zip (SAC, TQC, TD3, DDPG, PPO) without executing its pickles, judges it, and writes it clean.
+
+    Args:
+        path: The zip.
+        env: The environment that it is for.
+        out: The zip to write, which Stable-Baselines3 opens.
+    """
+    spec = spec_of(env)
+    expert = read_zip(path, spec)
+    write_zip(out, expert, spec)
+    value, spread = _value(expert, spec, 20)
+    print(f"{out}: {value:.0f} +- {spread:.0f} over 20 greedy episodes of {env}")
+
+
+def judge(env: str, path: Positional[Path | None] = None, episodes: int = 20) -> None:
+    """Evaluates a policy, or all that are bundled for an environment, greedily and sampled.
+
+    Args:
+        env: Gymnasium id.
+        path: An SB3 zip; without it the bundled ones.
+        episodes: Episodes of each evaluation.
+    """
+    spec, card = spec_of(env), card_of(env)
+    paths = {path.stem: path} if path else card.policies() if card else {}
+    if not paths:
+        raise BadInput(f"there is no bundled policy for {env}; name a zip")
+    table = Table("policy", "greedy return", "sampled return", "layers", "KiB", box=box.SIMPLE_HEAD)
+    for name, zip_path in paths.items():
+        expert = read_zip(zip_path, spec)
+        greedy, sampled = (_value(expert, spec, episodes, sampled=s) for s in (False, True))
+        layers = " x ".join(str(len(bias)) for _, bias in expert.layers[:-1])
+        cells = (f"{v:.0f} +- {s:.0f}" for v, s in (greedy, sampled))
+        table.add_row(name, *cells, layers, f"{zip_path.stat().st_size / 1024:.0f}")
+    Console(highlight=False).print(table)
+
+
+def _value(
+    policy: Expert, spec: EnvSpec, n: int, first: int = EVALUATION_SEED, sampled: bool = False
+) -> tuple[float, float]:
+    """Mean and standard deviation of the true return over n episodes."""
+    rng = torch.Generator().manual_seed(0)
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        noise = torch.randn(len(obs), spec.n_act, generator=rng) if sampled else None
+        return policy.act(torch.as_tensor(obs), noise).numpy()
+
+    returns = [t.reward.sum() for t in rollout(spec, act, range(first, first + n))]
+    return float(np.mean(returns)), float(np.std(returns))
+
+
+def _random_value(spec: EnvSpec, n: int = 50) -> float:
+    rng = np.random.default_rng(0)
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        return rng.uniform(-1, 1, (len(obs), spec.n_act)).astype(np.float32)
+
+    seeds = range(EVALUATION_SEED, EVALUATION_SEED + n)
+    return float(np.mean([t.reward.sum() for t in rollout(spec, act, seeds)]))
