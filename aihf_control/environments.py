@@ -117,6 +117,18 @@ class Envs:
             return None
         return data.qpos.copy(), data.qvel.copy()
 
+    def put(self, i: int, qpos: Array, qvel: Array) -> Array:
+        """Begins an episode of environment i in a state that `state` gave: its observation, (O,).
+
+        Raises BadInput where the environment is no MuJoCo simulator that can be put anywhere.
+        """
+        inner: Any = self.envs[i].unwrapped
+        if not hasattr(inner, "set_state") or not hasattr(inner, "_get_obs"):
+            raise BadInput(f"{self.spec.id} cannot be put into a state; this needs one of Gymnasium's MuJoCo tasks")
+        self.reset(i)
+        inner.set_state(np.asarray(qpos, np.float64), np.asarray(qvel, np.float64))
+        return self._checked(i, inner._get_obs())
+
     def state_dict(self) -> dict[str, Any]:
         """How each environment came to where it is. A simulator's own state would not do: what Ant and Humanoid show
         next depends on more than can be read out of it. Playing the episode again gives the same bits in all."""

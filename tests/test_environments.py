@@ -191,6 +191,25 @@ def test_an_action_that_is_not_finite_ends_its_episode_and_no_other():
         assert np.array_equal(ill[i].obs, well[i].obs) and np.array_equal(ill[i].reward, well[i].reward)
 
 
+@pytest.mark.parametrize("env", ["Hopper-v4", "HalfCheetah-v4", "Walker2d-v4", "Ant-v4"])
+def test_an_environment_put_into_a_recorded_state_goes_on_from_there(env):
+    spec, rng = spec_of(env), np.random.default_rng(0)
+    (episode,) = rollout(spec, lambda obs: rng.uniform(-1, 1, (len(obs), spec.n_act)), [3], state=True)
+    assert episode.qpos is not None and episode.qvel is not None
+    t, envs = len(episode) // 2, Envs(spec, 2)
+    envs.reset(0, 5), envs.reset(1, 5)
+    np.testing.assert_allclose(envs.put(1, episode.qpos[t], episode.qvel[t]), episode.obs[t], atol=1e-6)
+    obs, *_ = envs.step(episode.act[t : t + 1], [1])
+    np.testing.assert_allclose(obs[0], episode.obs[t + 1], atol=1e-3)
+    assert envs.steps.tolist() == [0, 1]
+
+
+def test_an_environment_that_is_no_simulator_cannot_be_put():
+    envs = Envs(spec_of("Walk-v0"), 1)
+    with pytest.raises(BadInput, match="Walk-v0 cannot be put into a state"):
+        envs.put(0, np.zeros(1), np.zeros(1))
+
+
 def test_an_environment_goes_on_after_an_action_that_is_not_finite():
     envs = Envs(spec_of("Walk-v0"), 2)
     obs = np.stack([envs.reset(i, i) for i in range(2)])
