@@ -1,4 +1,4 @@
-"""The teacher that compares clips by their true return: Bradley-Terry with a temperature, and mistakes."""
+"""The teacher that compares clips by what they truly paid: Bradley-Terry with a temperature, and mistakes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ class Annotator:
     error: float = 0.0
     spread: float = 1.0
 
-    def prefers_first(self, gain_a: Array, gain_b: Array, rng: np.random.Generator) -> Array:
-        """(N,) booleans from the true returns of N pairs."""
-        margin = np.asarray(gain_a) - np.asarray(gain_b)
+    def judge(self, first: Array, second: Array, u: Array) -> Array:
+        """Weights (N, 2) with which the first and the second clip of N pairs are held to be the better one.
+
+        first, second (N, K): what each step truly paid, 0 after the end of an episode. u (N, 2): uniform numbers in
+        [0, 1), by which it doubts and errs. A row is (1, 0) or (0, 1).
+        """
+        margin = first.sum(1) - second.sum(1)
         scale = self.temperature * self.spread
         p = 0.5 * (1 + np.tanh(0.5 * margin / scale)) if scale > 0 else 0.5 * (1 + np.sign(margin))
-        first = rng.random(margin.shape) < p
-        return first ^ (rng.random(margin.shape) < self.error)
+        chosen = (u[:, 0] < p) ^ (u[:, 1] < self.error)
+        return np.stack([chosen, ~chosen], 1).astype(np.float32)

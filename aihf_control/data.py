@@ -83,6 +83,11 @@ class Trajectory:
         """True return of the clip, undiscounted. The absorbing state pays nothing."""
         return float(self.reward[start : start + length].sum())
 
+    def paid(self, start: int, length: int) -> Array:
+        """What each step of the clip truly paid, (length,): 0 after the end of the episode."""
+        inside = self.reward[start : start + length]
+        return np.concatenate([inside, np.zeros(length - len(inside))])
+
     def starts(self, length: int) -> int:
         """How many clips of `length` begin in this episode; one that terminated may be overrun."""
         return len(self) if self.terminated else max(0, len(self) - length + 1)

@@ -26,6 +26,7 @@ from aihf_control.experts import Expert, read_zip
 from aihf_control.files import BadInput, read_bytes, sha256
 
 Array = np.ndarray
+NOTHING = np.zeros((0, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,8 +219,11 @@ def _spread(pool: list[Trajectory], episodes: list[int], length: int, rng: np.ra
 
 def _compare(pool, episodes, n, length, annotator: Annotator, split: str, rng) -> pd.DataFrame:
     a, b = _different(pool, episodes, n, length, rng)
-    gain_a, gain_b = (np.array([pool[i].gain(start, length) for i, start in clips]) for clips in (a, b))
-    first = annotator.prefers_first(gain_a, gain_b, rng)
+    paid_a, paid_b = (
+        np.stack([pool[i].paid(start, length) for i, start in clips]) if n else NOTHING for clips in (a, b)
+    )
+    weight = annotator.judge(paid_a, paid_b, np.stack([rng.random(n), rng.random(n)], 1))
+    first = weight[:, 0] > weight[:, 1]
     rows = [(*(x if f else y), *(y if f else x)) for x, y, f in zip(a, b, first, strict=True)]
     pairs = pd.DataFrame(rows, columns=list(PAIR_COLUMNS[:4]))
     return pairs.assign(length=length, weight=1.0, split=split, annotator="synthetic")
