@@ -45,7 +45,7 @@ class Options:
     dry_run: bool = False
     """Only prints the cells and how long they will take."""
     only: tuple[str, ...] = ()
-    """NAME=VALUE: only cells of this env, method, demos, pairs, dial or key. Names narrow down, values of one add up."""
+    """NAME=VALUE: only cells of this env, method, demos, pairs, dial or key; several values of a name add up."""
     workers: int = 0
     """Cells at a time; 0 is one a core, on an accelerator one."""
     retries: int = 3

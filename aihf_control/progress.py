@@ -78,12 +78,11 @@ def _measured(job: Job) -> float | None:
 
 def title_of(job: Job) -> str:
     """A cell in a few words."""
-    dials = "".join(f", {name.rpartition('.')[2]} {_short(value)}" for name, value in job.cell.dials.items())
+    dials = "".join(
+        f", {name.rpartition('.')[2]} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in job.cell.dials.items()
+    )
     return f"{job.cell.name} on {job.cell.options.env}{dials}"
-
-
-def _short(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def plan(jobs: Sequence[Job], expected: Expected, workers: int) -> None:

@@ -51,7 +51,7 @@ def test_iqm_by_hand():
 
 def test_improvement_by_hand():
     x, y = np.array([[1.0, 0.0], [3.0, 0.0]]), np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    # first task: 1 beats 0, ties 1; 3 beats all: (1 + 0.5 + 3) / 6. second: two ties with 0, else loses: (0.5 + 0.5) / 6
+    # first task: 1 beats 0 and ties 1, 3 beats all: (1 + 0.5 + 3) / 6; second: two ties, else it loses: (0.5 + 0.5) / 6
     assert improvement(x, y) == pytest.approx((4.5 / 6 + 1 / 6) / 2)
     assert improvement(x, y) + improvement(y, x) == pytest.approx(1)
 
