@@ -210,21 +210,17 @@ def make_data(jobs: Sequence[Job], ended: _Ended) -> None:
 def _run(options: Options, jobs: list[Job], folder: Path, expected: Expected, ended: _Ended) -> list[Attempted]:
     """Runs what is not finished. Returns the cells that failed; the others do not mind."""
     works, failed, ledger = works_of(jobs, folder), [], Ledger(folder / "attempts.jsonl")
-    left = [work for work in works if not work.finished()]
-    with GridDisplay(
-        {job.key: title_of(job) for job in jobs}, expected, {w.key for w in works} - {w.key for w in left}
-    ) as display:
-        for event in _engine(options, jobs)(left, ended):
+    titles, done = {job.key: title_of(job) for job in jobs}, {work.key for work in works if work.finished()}
+    with GridDisplay(titles, expected, done) as display:
+        for event in _engine(options, jobs)([work for work in works if not work.finished()], ended):
             display.show(event)
             if isinstance(event, Attempted):
                 ledger.add(event)
                 if event.final and event.code and not ended.is_set():
                     failed.append(event)
     for event in failed:
-        print(
-            f"failed: {display.titles[event.work.key]}: {event.message} (all it said: {event.work.output})",
-            file=sys.stderr,
-        )
+        what = f"{titles[event.work.key]}: {event.message.removeprefix('error: ')}"
+        print(f"failed: {what} (all it said: {event.work.output})", file=sys.stderr)
     return failed
 
 

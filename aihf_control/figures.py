@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from aihf_control.drawing import Picture, Setting, band, finish, panels_of, picture, point, style_of, told
-from aihf_control.gather import Gathered, spelled
+from aihf_control.gather import Gathered, finite, numbers, spelled
 from aihf_control.stats import Estimate, aggregate, estimate, iqm_of_all, profile, profile_band
 from aihf_control.tables import label, rng
 
@@ -60,7 +60,7 @@ def curves(grid: Gathered) -> Picture | None:
 
 
 def _curve(ax: Any, frame: pd.DataFrame, method: str, style: dict[str, str]) -> None:
-    by_step = [(rows["env_steps"].max(), _finite(rows["score"])) for _, rows in frame.groupby("step")]
+    by_step = [(numbers(rows, "env_steps").max(), finite(rows, "score")) for _, rows in frame.groupby("step")]
     found = {at: estimate(x, resamples=1000) for at, x in by_step if len(x)}
     if len(found) > 1:
         band(ax, found, method, **style)
@@ -71,13 +71,13 @@ def _curve(ax: Any, frame: pd.DataFrame, method: str, style: dict[str, str]) -> 
 
 def labels(grid: Gathered) -> Picture | None:
     """Score over the labels that a run was given, a panel for each environment."""
-    if not grid.lanes["labels"].gt(0).any():
+    if not numbers(grid.lanes, "labels").any():
         return None
     fig, axes = panels_of(len(grid.envs))
     for ax, env in zip(axes, grid.envs, strict=True):
         for method, setting in itertools.product(grid.methods, grid.settings()):
             frame = _evaluations(grid, env, method, setting)
-            if frame is not None and frame["labels"].max() > 0:
+            if frame is not None and numbers(frame, "labels").any():
                 name = None if method in ax.get_legend_handles_labels()[1] else method
                 band(ax, _by_labels(frame), name, **style_of(grid, method))
         finish(ax, env, "labels", "score")
@@ -89,17 +89,17 @@ def labels(grid: Gathered) -> Picture | None:
 
 def _by_labels(frame: pd.DataFrame) -> dict[float, Estimate]:
     """Score by number of labels: of each evaluation, or of the last where all labels were there from the start."""
-    asked = frame[frame["labels"] > 0]
-    if asked["labels"].nunique() == 1:
+    asked = frame.loc[frame["labels"] > 0]
+    if len(set(asked["labels"])) == 1:
         asked = asked.groupby("seed").tail(1)
-    by = {float(n): _finite(rows["score"]) for n, rows in asked.groupby("labels")}  # type: ignore[arg-type]
+    by = {float(n): finite(rows, "score") for n, rows in asked.groupby("labels")}  # type: ignore[arg-type]
     return {n: estimate(x, resamples=1000) for n, x in by.items() if len(x)}
 
 
 def profiles(grid: Gathered) -> Picture | None:
     """The share of runs above each score, a panel for each setting."""
     shown = grid.settings()[:PANELS]
-    taus = np.linspace(0, max(1.2, *1.02 * _finite(grid.lanes["score"])), 121)
+    taus = np.linspace(0, max(1.2, *1.02 * finite(grid.lanes, "score")), 121)
     fig, axes = panels_of(len(shown))
     for ax, setting in zip(axes, shown, strict=True):
         for method in grid.methods:
@@ -171,13 +171,14 @@ def reward(grid: Gathered) -> Picture | None:
         return None
     fig = Figure(figsize=(6, 4))
     ax = fig.subplots()
-    for method in [m for m in grid.methods if (frame["method"] == m).any()]:
-        own = frame[frame["method"] == method]
-        ax.plot(own["pair_accuracy"], own["score"], ls="", ms=5, alpha=0.8, label=method, **style_of(grid, method))
+    for method in [m for m in grid.methods if m in set(frame["method"])]:
+        own, style = frame.loc[frame["method"] == method], style_of(grid, method)
+        ax.scatter(own["pair_accuracy"], own["score"], s=25, alpha=0.8, label=method, **style)  # type: ignore[arg-type]
     finish(ax, "", "accuracy on held-out comparisons", "score")
     caption = "A point a run: the learned reward's accuracy on held-out comparisons, and the score of its policy."
-    if frame["pair_accuracy"].nunique() > 1 and frame["score"].nunique() > 1:
-        rank = stats.spearmanr(frame["pair_accuracy"], frame["score"]).statistic  # pyright: ignore[reportAttributeAccessIssue]
+    accuracy, score = numbers(frame, "pair_accuracy"), numbers(frame, "score")
+    if np.ptp(accuracy) and np.ptp(score):
+        rank = stats.spearmanr(accuracy, score).statistic  # pyright: ignore[reportAttributeAccessIssue]
         caption += f" Spearman's rank correlation over these {len(frame)} runs: {rank:.2f}."
     return picture("reward", "Reward accuracy against score", caption, fig, frame["cell"])
 
@@ -187,15 +188,10 @@ def reward(grid: Gathered) -> Picture | None:
 
 def _evaluations(grid: Gathered, env: str, method: str, setting: Setting) -> pd.DataFrame | None:
     runs = [run for run in grid.of(method, setting, env) if run.state == "finished"]
-    return grid.evaluations[grid.evaluations["cell"] == runs[0].key] if runs else None
+    return grid.evaluations.loc[grid.evaluations["cell"] == runs[0].key] if runs else None
 
 
 def _finished(grid: Gathered, shown: Iterable[tuple[str, Setting]]) -> list[str]:
     """The runs of some environments and settings that have finished."""
     wanted = list(shown)
     return [run.key for run in grid.runs if run.state == "finished" and (run.env, run.dials) in wanted]
-
-
-def _finite(column: pd.Series) -> Array:
-    x = column.to_numpy(np.float64)
-    return x[np.isfinite(x)]

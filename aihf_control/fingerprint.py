@@ -29,6 +29,13 @@ def code_of(method: str) -> str:
 
 
 @functools.cache
+def whole_package() -> str:
+    """Short hash of all its code."""
+    names = sorted(".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in PACKAGE.rglob("*.py"))
+    return sha256("\n".join(_module(name)[0] for name in names).encode())[:8]
+
+
+@functools.cache
 def _module(name: str) -> tuple[str, tuple[str, ...]]:
     """A module's hash, and the modules of this package that it imports."""
     tree = ast.parse(read_bytes(_path(name)))
@@ -43,7 +50,7 @@ def _module(name: str) -> tuple[str, tuple[str, ...]]:
 
 def _path(name: str) -> Path:
     path = PACKAGE.joinpath(*name.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return path / "__init__.py" if path.is_dir() else path.with_name(f"{path.name}.py")
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:

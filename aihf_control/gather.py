@@ -83,8 +83,7 @@ class Gathered:
         runs = self.of(method, setting, env)
         if not runs or any(run.state != "finished" for run in runs):
             return None
-        columns = [self.lanes.loc[self.lanes["cell"] == run.key, column].to_numpy(np.float64) for run in runs]
-        scores = np.stack(columns, 1)
+        scores = np.stack([numbers(self.lanes.loc[self.lanes["cell"] == run.key], column) for run in runs], 1)
         return np.where(np.isfinite(scores), scores, 0.0)
 
     def _values(self, run: Run) -> tuple[Any, ...]:
@@ -105,8 +104,8 @@ def gather(folder: Path) -> Gathered:
     frames = [_evaluations(folder, run) for run in done]
     report = rebuild(ReportConfig, grid["report"], folder)
     about = {name: grid[name] for name in ("name", "title", "about", "file")}
-    lanes = pd.concat([_lanes(run, frame) for run, frame in zip(done, frames, strict=True)], ignore_index=True)
-    every = pd.concat(frames, ignore_index=True)
+    lanes = [_lanes(run, frame, folder / "cells" / run.key) for run, frame in zip(done, frames, strict=True)]
+    lanes, every = (pd.concat(parts, ignore_index=True) for parts in (lanes, frames))
     return Gathered(
         folder, **about, report=report, runs=runs, dials=list(runs[0].dials), lanes=lanes, evaluations=every
     )
@@ -146,6 +145,7 @@ def _evaluations(folder: Path, run: Run) -> pd.DataFrame:
         columns = ["step", "env_steps", "labels", "return", *(name for name in QUALITY if name in log)]
         log[["seed"]] = log[["seed"]].astype(int)
         log[columns] = log[columns].astype(float)
+        log[columns[:3]] = log[columns[:3]].astype(int)
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise BadInput(f"{path} is not a run's log: {' '.join(str(e).split())[:100]}") from e
     assert run.summary
@@ -158,24 +158,31 @@ def _evaluations(folder: Path, run: Run) -> pd.DataFrame:
     return frame
 
 
-def _lanes(run: Run, evaluations: pd.DataFrame) -> pd.DataFrame:
+def _lanes(run: Run, evaluations: pd.DataFrame, where: Path) -> pd.DataFrame:
     """The last row of every lane, what its last evaluations average to, and whether it is above its demonstrations."""
-    last = evaluations.groupby("seed").tail(1).set_index("seed", drop=False).rename_axis(None)
-    assert run.summary
-    demos = pd.Series(run.summary["demo_returns"], run.summary["seeds"], dtype=float)
-    random, expert = run.summary["random_return"], run.summary["expert_return"]
-    on_the_way = evaluations[evaluations["step"] > 0]
-    late = on_the_way.groupby("seed")["score"].apply(
-        lambda s: s.tail(LATE).mean() if np.isfinite(s.iloc[-1]) else np.nan
-    )
-    above = (last["return"] > demos).where(demos.notna()).astype(float)
-    more = {
-        "late_score": late,
-        "demo_return": demos,
-        "demo_score": normalised(demos, random, expert),
-        "above_demos": above,
-    }
-    return last.assign(**more, diverged=~np.isfinite(last["return"])).reset_index(drop=True)  # pyright: ignore[reportArgumentType]
+    summary, rows = run.summary or {}, []
+    for seed, shown in zip(summary["seeds"], summary["demo_returns"], strict=True):
+        own = evaluations.loc[evaluations["seed"] == seed]
+        if not len(own):
+            raise BadInput(f"{where / 'log.jsonl'} has no line of seed {seed}")
+        last, way = own.iloc[-1].to_dict(), numbers(own.loc[own["step"] > 0], "score")
+        diverged, demo = not np.isfinite(last["return"]), np.nan if shown is None else float(shown)
+        more = {"late_score": np.nan if diverged or not len(way) else way[-LATE:].mean(), "demo_return": demo}
+        more |= {"demo_score": normalised(np.asarray(demo), summary["random_return"], summary["expert_return"])}
+        above = np.nan if shown is None else float(last["return"] > demo)
+        rows.append({**last, **more, "above_demos": above, "diverged": diverged})
+    return pd.DataFrame(rows)
+
+
+def numbers(frame: pd.DataFrame, column: str) -> Array:
+    """A column's numbers; what is missing is not a number."""
+    return np.asarray(frame[column], np.float64)
+
+
+def finite(frame: pd.DataFrame, column: str) -> Array:
+    """Those of a column that are numbers."""
+    x = numbers(frame, column)
+    return x[np.isfinite(x)]
 
 
 def spelled(value: Any) -> Any:

@@ -49,8 +49,17 @@ class Job:
 
 
 def jobs_of(experiment: Experiment, out: Path, any_code: bool = False) -> list[Job]:
-    """The grid's cells in their folders below `out`. With `any_code` those that other code made count as well."""
-    return [_job(cell, out, any_code) for cell in experiment.cells]
+    """The grid's cells in their folders below `out`. With `any_code` those that other code made count as well.
+
+    Raises BadInput where two of them are the same under different names.
+    """
+    jobs: dict[str, Job] = {}
+    for cell in experiment.cells:
+        job = _job(cell, out, any_code)
+        if job.key in jobs:
+            raise BadInput(f"{experiment.name}: {jobs[job.key].cell.name} and {cell.name} are the same; leave one out")
+        jobs[job.key] = job
+    return list(jobs.values())
 
 
 def _job(cell: GridCell, out: Path, any_code: bool) -> Job:
@@ -112,7 +121,7 @@ def data_words(job: Job) -> list[str]:
 
 
 def works_of(jobs: Sequence[Job], out: Path) -> list[Work]:
-    """The cells as work, each key once."""
+    """The cells as work."""
     return [
         Work(
             job.key,
@@ -123,7 +132,7 @@ def works_of(jobs: Sequence[Job], out: Path) -> list[Work]:
             steps=job.cell.cfg.steps,
             needs=(job.dataset,),
         )
-        for job in {job.key: job for job in jobs}.values()
+        for job in jobs
     ]
 
 

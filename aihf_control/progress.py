@@ -90,7 +90,7 @@ def plan(jobs: Sequence[Job], expected: Expected, workers: int) -> None:
     console, left = Console(highlight=False), {}
     console.width = console.width if console.is_terminal else 132
     table = Table("cell", "key", "seeds", "state", "takes about", box=box.SIMPLE_HEAD)
-    for job in {job.key: job for job in jobs}.values():
+    for job in jobs:
         done, begun = ((job.folder / name).exists() for name in ("summary.json", "config.json"))
         state, seconds = "finished" if done else "begun" if begun else "to do", expected[job.key]
         if not done:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aihf_control.gather import Gathered, Run, spelled
+from aihf_control.gather import Gathered, Run, finite, numbers, spelled
 from aihf_control.stats import (
     FEW,
     Estimate,
@@ -81,8 +81,8 @@ def _score_row(grid: Gathered, method: str, setting: dict[str, Any]) -> Row:
     statistics = {"IQM": iqm_of_all, "mean": mean_of_tasks, "median": median_of_tasks, "optimality gap": optimality_gap}
     cells |= {name: aggregate(x, statistic, rng()) for name, statistic in statistics.items()}
     lanes = _lanes(grid, runs)
-    cells |= {"late": aggregate(late, iqm_of_all, rng()), "above demonstrations": _mean(lanes["above_demos"])}
-    cells |= {"n": len(x), "diverged": int(lanes["diverged"].sum())}
+    cells |= {"late": aggregate(late, iqm_of_all, rng()), "above demonstrations": _mean(lanes, "above_demos")}
+    cells |= {"n": len(x), "diverged": int(numbers(lanes, "diverged").sum())}
     return Row(cells | _budget(lanes), _keys(runs))
 
 
@@ -118,9 +118,9 @@ def _env_row(grid: Gathered, env: str, method: str, setting: dict[str, Any]) -> 
     if x is None:
         return Row({**cells, "IQM": None, "missing": _missing(runs)}, _keys(runs))
     lanes = _lanes(grid, runs)
-    cells |= {"IQM": aggregate(x, iqm_of_all, rng()), "return": _iqm(lanes["return"])}
-    cells |= {"n": len(x), "diverged": int(lanes["diverged"].sum()), **_budget(lanes)}
-    cells |= {"pair accuracy": _iqm(lanes["pair_accuracy"]), "rank correlation": _iqm(lanes["rank_correlation"])}
+    cells |= {"IQM": aggregate(x, iqm_of_all, rng()), "return": _iqm(lanes, "return")}
+    cells |= {"n": len(x), "diverged": int(numbers(lanes, "diverged").sum()), **_budget(lanes)}
+    cells |= {"pair accuracy": _iqm(lanes, "pair_accuracy"), "rank correlation": _iqm(lanes, "rank_correlation")}
     return Row(cells, _keys(runs))
 
 
@@ -137,7 +137,7 @@ def improvement(grid: Gathered) -> Table:
             cells |= {"n": found.n} if found else {"missing": _missing(runs)}
             rows.append(Row(cells, _keys(runs)))
     caption = (
-        f"Probability that a run of the method scores above one of {baseline} with other seeds on the same environment, "
+        f"Probability that a run of the method, drawn at random, scores above one of {baseline} in the same place; "
         f"mean over environments, ties half. {BOOTSTRAP}"
     )
     return Table("improvement", f"Probability of improvement over {baseline}", caption, rows)
@@ -166,21 +166,21 @@ def _keys(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 def _lanes(grid: Gathered, runs: Sequence[Run]) -> pd.DataFrame:
-    return grid.lanes[grid.lanes["cell"].isin(_keys(runs))]
+    return grid.lanes.loc[grid.lanes["cell"].isin(_keys(runs))]
 
 
 def _budget(lanes: pd.DataFrame) -> dict[str, Cell]:
     """The most that a run was given."""
-    return {name.replace("_", " "): int(lanes[name].max()) for name in ("env_steps", "labels")}
+    return {name.replace("_", " "): int(numbers(lanes, name).max()) for name in ("env_steps", "labels")}
 
 
-def _mean(column: pd.Series) -> float | None:
-    return None if column.isna().all() else float(column.mean())
+def _mean(lanes: pd.DataFrame, column: str) -> float | None:
+    x = finite(lanes, column)
+    return float(x.mean()) if len(x) else None
 
 
-def _iqm(column: pd.Series) -> Estimate | None:
-    x = column.to_numpy(np.float64)
-    x = x[np.isfinite(x)]
+def _iqm(lanes: pd.DataFrame, column: str) -> Estimate | None:
+    x = finite(lanes, column)
     return estimate(x) if len(x) else None
 
 
@@ -190,7 +190,7 @@ def _value(row: Row) -> float:
     return value.value if isinstance(value, Estimate) else -np.inf
 
 
-# ------------------------------------------------------------------------------------------------------ as text, as csv
+# ----------------------------------------------------------------------------------------------------- as text, as csv
 
 
 def spoken(row: Row, name: str) -> str:
@@ -217,8 +217,8 @@ def markdown(table: Table) -> str:
 def latex(table: Table) -> str:
     """A booktabs table; the runs of each row stand behind it as a comment."""
     shown = pd.DataFrame([{name: spoken(row, name) for name in table.columns} for row in table.rows])
-    style = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
-    text = style.to_latex(hrules=True, caption=escaped(table.caption), label=f"tab:{table.name}", position="t")
+    caption = escaped(table.caption)
+    text = shown.to_latex(index=False, escape=True, caption=caption, label=f"tab:{table.name}", position="t")
     return text + "".join(f"% row {i}: runs {' '.join(row.runs)}\n" for i, row in enumerate(table.rows, 1))
 
 
