@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from aihf_control import report, run, speed, yardstick
+from aihf_control import bench, compare, report, run, speed, yardstick
 from aihf_control.data import Trajectory
 from aihf_control.dataset import Dataset, references
 from aihf_control.expert_commands import experts_main
@@ -27,13 +27,15 @@ DATA = DataConfig()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`aihf run|data|experts|report|yardstick|speed ...`."""
+    """`aihf run|data|experts|bench|report|compare|yardstick|speed ...`."""
     argv = list(sys.argv[1:] if argv is None else argv)
     doors = {
         "run": run.main,
         "data": data_main,
         "experts": experts_main,
+        "bench": bench.main,
         "report": report.main,
+        "compare": compare.main,
         "yardstick": yardstick.main,
         "speed": speed.main,
     }

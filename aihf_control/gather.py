@@ -16,6 +16,7 @@ from aihf_control.files import BadInput, read_bytes, read_json
 from aihf_control.resume import rebuild
 
 Array = np.ndarray
+COLUMNS = ("seed", "step", "env_steps", "labels", "return", "score")
 QUALITY = ("pair_accuracy", "rank_correlation")
 LATE = 5  # evaluations in the mean of a run's last ones
 KINDS = {"name": str, "title": str, "about": str, "report": dict, "cells": list, "file": str}
@@ -138,21 +139,25 @@ def _run(folder: Path, cell: dict[str, Any]) -> Run:
     return dataclasses.replace(run, state=state, config=config, summary=summary)
 
 
-def _evaluations(folder: Path, run: Run) -> pd.DataFrame:
-    path = folder / "cells" / run.key / "log.jsonl"
+def read_log(path: Path) -> pd.DataFrame:
+    """A run's log, a row a lane and evaluation, by seed and step. Raises BadInput where it is not one."""
     try:
         log = pd.DataFrame([json.loads(line) for line in read_bytes(path).splitlines()])
-        columns = ["step", "env_steps", "labels", "return", *(name for name in QUALITY if name in log)]
-        log[["seed"]] = log[["seed"]].astype(int)
+        columns = ["return", *(name for name in QUALITY if name in log)]
         log[columns] = log[columns].astype(float)
-        log[columns[:3]] = log[columns[:3]].astype(int)
+        counts = ["seed", "step", "env_steps", "labels"]
+        log[counts] = log[counts].astype(int)
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise BadInput(f"{path} is not a run's log: {' '.join(str(e).split())[:100]}") from e
+    return log.sort_values(["seed", "step"], kind="stable", ignore_index=True)
+
+
+def _evaluations(folder: Path, run: Run) -> pd.DataFrame:
+    log = read_log(folder / "cells" / run.key / "log.jsonl")
     assert run.summary
-    score = normalised(log["return"].to_numpy(), run.summary["random_return"], run.summary["expert_return"])
+    score = normalised(numbers(log, "return"), run.summary["random_return"], run.summary["expert_return"])
+    frame = log.assign(score=score).reindex(columns=[*COLUMNS, *QUALITY])
     named = {"cell": run.key, "env": run.env, "method": run.name} | {k: spelled(x) for k, x in run.dials.items()}
-    frame = log[["seed", *columns]].assign(score=score).reindex(columns=["seed", *columns[:4], "score", *QUALITY])
-    frame = frame.sort_values(["seed", "step"], kind="stable", ignore_index=True)
     for i, (name, value) in enumerate(named.items()):
         frame.insert(i, name, [value] * len(frame))
     return frame
