@@ -204,6 +204,8 @@ def unpack(files: Files, folder: Path, over: bool = True) -> None:
         fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
         try:
             for name, data in files.items():
+                if not (fresh / name).resolve().is_relative_to(fresh.resolve()):
+                    raise BadInput(f"what came back for {folder} has a file outside of it: {name}")
                 write_bytes(fresh / name, data)
             fresh.chmod(0o755)
             if over and folder.exists():

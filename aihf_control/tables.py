@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aihf_control.gather import Gathered, Run, finite, numbers, spelled
+from aihf_control.experiment import worded
+from aihf_control.gather import Gathered, Run, finite, numbers
 from aihf_control.stats import (
     FEW,
     Estimate,
@@ -153,7 +154,7 @@ def _missing(runs: Sequence[Run]) -> str:
 
 
 def _dials(setting: dict[str, Any]) -> dict[str, Cell]:
-    return {label(name): spelled(value) for name, value in setting.items()}
+    return {label(name): worded(value) for name, value in setting.items()}
 
 
 def label(dial: str) -> str:

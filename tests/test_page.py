@@ -251,7 +251,7 @@ def test_what_has_not_finished_is_told_and_its_rows_are_empty(grid):
     (grid / "cells" / key_of("aihf", 40, "B-v0") / "summary.json").unlink()
     change(grid / "cells" / key_of("bc", 40, "B-v0") / "summary.json", interrupted=True)
     text = write_report(grid).read_text()
-    assert "1 cells are not finished" in text and "1 cells were cut short" in text
+    assert "1 of 8 cells are not finished" in text and "1 of 8 cells were cut short" in text
     rows = table(grid, "scores").set_index(["pairs", "method"])
     assert rows["IQM"].isna().to_dict()[(40, "aihf")] and rows.loc[(40, "bc"), "missing"] == "1 of 2 cells"
     assert rows.loc[(20, "aihf"), "IQM"] > 0
