@@ -117,9 +117,9 @@ def _env_row(grid: Gathered, env: str, method: str, setting: dict[str, Any]) -> 
     runs, x = grid.of(method, setting, env), grid.scores(method, setting, env=env)
     cells: dict[str, Cell] = {"environment": env, **_dials(setting), "method": method}
     if x is None:
-        return Row({**cells, "IQM": None, "missing": _missing(runs)}, _keys(runs))
+        return Row({**cells, "score": None, "missing": _missing(runs)}, _keys(runs))
     lanes = _lanes(grid, runs)
-    cells |= {"IQM": aggregate(x, iqm_of_all, rng()), "return": _iqm(lanes, "return")}
+    cells |= {"score": aggregate(x, iqm_of_all, rng()), "return": _iqm(lanes, "return")}
     cells |= {"n": len(x), "diverged": int(numbers(lanes, "diverged").sum()), **_budget(lanes)}
     cells |= {"pair accuracy": _iqm(lanes, "pair_accuracy"), "rank correlation": _iqm(lanes, "rank_correlation")}
     return Row(cells, _keys(runs))
@@ -187,7 +187,7 @@ def _iqm(lanes: pd.DataFrame, column: str) -> Estimate | None:
 
 def _value(row: Row) -> float:
     """By what rows are ranked; those without a value come last."""
-    value = row.cells.get("IQM")
+    value = row.cells.get("IQM", row.cells.get("score"))
     return value.value if isinstance(value, Estimate) else -np.inf
 
 

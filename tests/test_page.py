@@ -139,7 +139,7 @@ def test_a_run_that_diverged_counts_as_nothing_and_is_told(reported):
     page = page_of(reported)
     row = table(reported, "environments").set_index(["environment", "pairs", "method"]).loc[("B-v0", 40, "aihf")]
     assert row["diverged"] == 1 and row["n"] == 5
-    assert row["IQM"] == pytest.approx(iqm_of_all(np.array([[0.9], [0.0], [0.7], [0.8], [0.8]])))
+    assert row["score"] == pytest.approx(iqm_of_all(np.array([[0.9], [0.0], [0.7], [0.8], [0.8]])))
     assert row["return"] == pytest.approx(RANDOM + 1000 * 0.8)  # of the four that have one
     assert "1 of 40 runs diverged" in page
 
@@ -256,7 +256,7 @@ def test_what_has_not_finished_is_told_and_its_rows_are_empty(grid):
     assert rows["IQM"].isna().to_dict()[(40, "aihf")] and rows.loc[(40, "bc"), "missing"] == "1 of 2 cells"
     assert rows.loc[(20, "aihf"), "IQM"] > 0
     env = table(grid, "environments").set_index(["environment", "pairs", "method"])
-    assert env.loc[("A-v0", 40, "aihf"), "IQM"] == 1.0 and np.isnan(env.loc[("B-v0", 40, "aihf"), "IQM"])
+    assert env.loc[("A-v0", 40, "aihf"), "score"] == 1.0 and np.isnan(env.loc[("B-v0", 40, "aihf"), "score"])
 
 
 def test_runs_that_were_not_made_alike_are_told(grid):
