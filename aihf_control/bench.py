@@ -27,7 +27,7 @@ from aihf_control import report
 from aihf_control.engine import BAD_INPUT, Attempted, Event, Started, Work, run_here
 from aihf_control.experiment import Experiment, read, worded
 from aihf_control.files import BadInput, check_writable, read_bytes, write_json, writing
-from aihf_control.grid import Job, data_words, data_works_of, jobs_of, works_of
+from aihf_control.grid import Job, by_other_code, data_words, data_works_of, jobs_of, works_of
 from aihf_control.progress import Expected, GridDisplay, Ledger, expected_seconds, plan, title_of
 from aihf_control.strict import check_known
 
@@ -93,6 +93,9 @@ def bench(options: Options) -> int:
         plan(jobs, expected, options.workers or _cores(jobs))
         return 0
     check_writable(folder)
+    others = [job.key for job in jobs if by_other_code(folder, job.key)]
+    if others:
+        print(f"{len(others)} cells were finished by other code and are run anew; --any-code takes them as they are")
     with _signals() as ended:
         make_data(jobs, ended)
         if not ended.is_set():

@@ -66,16 +66,18 @@ def _job(cell: GridCell, out: Path, any_code: bool) -> Job:
     options = _resolved(cell.options)
     dataset = default_folder(options.env, cell.data, DATASETS)
     key = f"{_settings_key(options, cell.cfg, dataset)}-{code_of(options.method)}"
-    if any_code and not (out / "cells" / key).exists():
-        key = max(_by_other_code(out / "cells", key), default=(False, 0.0, key))[-1]
+    if any_code:
+        key = (by_other_code(out, key) or [key])[-1]
     options = dataclasses.replace(options, dataset=dataset, folder=out / "cells" / key)
     return Job(key, dataclasses.replace(cell, options=options))
 
 
-def _by_other_code(cells: Path, key: str) -> list[tuple[bool, float, str]]:
-    """Runs of the same settings that other code made: whether each has finished, when it began, and its key."""
-    begun = cells.glob(f"{key.partition('-')[0]}-*/config.json")
-    return [((p.parent / "summary.json").exists(), p.stat().st_mtime, p.parent.name) for p in begun]
+def by_other_code(out: Path, key: str) -> list[str]:
+    """Keys of the cells with the same settings that only other code has finished, in the order that it did."""
+    if (out / "cells" / key / "summary.json").exists():
+        return []
+    finished = (out / "cells").glob(f"{key.partition('-')[0]}-*/summary.json")
+    return [path.parent.name for path in sorted(finished, key=lambda path: path.stat().st_mtime)]
 
 
 def _resolved(options: Options) -> Options:

@@ -148,6 +148,7 @@ class GridDisplay:
             self.shares[key] = 1.0
             self._say(f"{self._line()}: finished {self.titles[key]} ({took})")
         elif event.code != 143:
+            self.shares[key] = 1.0 if event.final else self.shares[key]  # of what is given up nothing is left to do
             what = "gave up" if event.final else "will try again"
             ended = f"{self.titles[key]} ended with {event.code} ({took}): {event.message}"
             self._say(f"{self._line()}: {what}: {ended}")

@@ -224,6 +224,18 @@ def keyed(jobs, works):
     return [dataclasses.replace(job, key=w.key) for job, w in zip(jobs, works, strict=True)]
 
 
+def test_other_code_makes_other_cells_unless_one_does_not_mind(grid, runs_in_miniature, monkeypatch, capsys):
+    cells = Path("results/bench/small/cells")
+    assert bench.main([str(grid)]) == 0
+    monkeypatch.setattr("aihf_control.grid.code_of", lambda method: "0therc0d")
+    assert bench.main([str(grid), "--any-code"]) == 0
+    assert "4 of 4 cells are finished already" in capsys.readouterr().out
+    assert len(list(cells.glob("*/summary.json"))) == 4
+    assert bench.main([str(grid), "--only", "method=bc"]) == 0
+    assert "2 cells were finished by other code and are run anew" in capsys.readouterr().out
+    assert len(list(cells.glob("*-0therc0d/summary.json"))) == 2 and len(list(cells.glob("*/summary.json"))) == 6
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -252,11 +264,10 @@ def test_a_file_that_is_absent_or_wrong_is_one_line_and_leaves_nothing(grid, cap
     assert list(Path().iterdir()) == [Path(grid.name)]
 
 
-def test_data_that_cannot_be_made_stops_before_any_cell(grid, capsys, monkeypatch):
-    monkeypatch.setattr(bench, "expected_seconds", lambda jobs, ledger: {})
-    grid.write_text(GRID.replace("Hopper-v4", "Pendulum-v1"))
+def test_data_that_cannot_be_made_stops_before_any_cell(grid, runs_in_miniature, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "data_works_of", lambda jobs, out: [work(Path("data"), "refuse")])
     assert bench.main([str(grid)]) == 2
-    assert "no bundled policy for Pendulum-v1" in capsys.readouterr().err
+    assert capsys.readouterr().err == "error: cannot make the data data: --pairs 5: too many\n"
     assert not Path("results/bench").exists()
 
 
