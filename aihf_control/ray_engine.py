@@ -104,11 +104,12 @@ def _connected(cluster: Cluster) -> Any:
     except ImportError as e:
         raise BadInput("--engine ray needs Ray; install it with pip install 'aihf_control[ray]'") from e
     ended_by = signal.getsignal(signal.SIGTERM)  # Ray puts its own in place of it
-    own = {} if cluster.address or "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
+    address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+    own = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="error", **own)
+        ray.init(address=address, log_to_driver=False, logging_level="error", **own)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as e:
-        raise BadInput(f"no Ray cluster at {cluster.address}: {' '.join(str(e).split())[:200]}") from e
+        raise BadInput(f"no Ray cluster at {address}: {' '.join(str(e).split())[:200]}") from e
     signal.signal(signal.SIGTERM, ended_by)
     return ray
 

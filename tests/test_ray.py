@@ -9,6 +9,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -35,11 +36,11 @@ report = {baseline = "bc"}
 class Node:
     """A node of a Ray cluster in processes of its own, its temporary files in a folder of its own."""
 
-    def __init__(self, address: str, place: Path, token: str):
+    def __init__(self, address: str, place: Path, token: str, sockets: str):
         self.place = place
         place.mkdir()
         self.env = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
-        self.env |= {"TMPDIR": str(place), "RAY_TMPDIR": "/tmp", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        self.env |= {"TMPDIR": str(place), "RAY_TMPDIR": sockets, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         head = ["--head", f"--port={PORT}", "--include-dashboard=false"]
         where = head if address == HEAD else [f"--address={HEAD}:{PORT}"]
         words = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-ip-address={address}"]
@@ -85,14 +86,21 @@ def said(process: subprocess.Popen, seconds: float = 280) -> str:
     return text
 
 
-def test_a_node_that_is_killed_costs_nothing_but_time(tmp_path):
+@pytest.fixture
+def sockets():
+    """A folder with a path that is short enough for Ray's sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="r", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+def test_a_node_that_is_killed_costs_nothing_but_time(tmp_path, sockets):
     (tmp_path / "grid.toml").write_text(EXPERIMENT)
     token = secrets.token_hex(32)
-    head = Node(HEAD, tmp_path / "head", token)
+    head = Node(HEAD, tmp_path / "head", token, sockets)
     nodes = [head]
     try:
         time.sleep(12)
-        nodes.append(other := Node(OTHER, tmp_path / "other", token))
+        nodes.append(other := Node(OTHER, tmp_path / "other", token, sockets))
         time.sleep(8)
         env = {k: v for k, v in head.env.items() if k != "TMPDIR"}
         running = bench(["--engine", "ray", "--address", f"{HEAD}:{PORT}"], "results/ray", tmp_path, env)
