@@ -226,7 +226,7 @@ def test_an_environment_without_bundled_policies_is_refused_with_what_to_do(refu
     refused(["--env", "Pendulum-v1"], "no bundled policy for Pendulum-v1", "experts train")
 
 
-@pytest.mark.parametrize("method", ["aihf", "rlhf", "dpo"])
+@pytest.mark.parametrize("method", [m for m in methods.names() if m not in ("bc", "irl", "sapo")])
 def test_a_method_that_learns_from_comparisons_asks_for_some(refused, dataset_folder, method, monkeypatch):
     monkeypatch.setattr(run, "deal", in_this_process)
     refused(words(method, dataset_folder, Path("runs"), "--pairs", "0"), "--pairs")
@@ -257,7 +257,7 @@ def test_a_damaged_dataset_is_refused(refused, dataset_folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("method", "names"),
-    [("aihf", ["--w-demo", "--w-pref", "--sac.gamma"]), ("dpo", ["--direct.beta", "--pairs", "--hidden"])],
+    [("aihf", ["--w-demo", "--w-pref", "--sac.gamma"]), ("dpo", ["--direct.beta", "--pairs", "--direct.hidden"])],
 )
 def test_help_names_the_flags_of_the_method(method, names, capsys):
     with pytest.raises(SystemExit) as end:
