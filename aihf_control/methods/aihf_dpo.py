@@ -26,7 +26,7 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of AIHF-DPO."""
 
-    steps: int = 5000
+    steps: int = 2000
     """Gradient steps."""
     w_demo: float = 1.0
     """w1, weight of the demonstrations' likelihood."""

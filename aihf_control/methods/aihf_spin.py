@@ -28,7 +28,7 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of AIHF-SPIN."""
 
-    steps: int = 5000
+    steps: int = 2000
     """Gradient steps."""
     played: int = 32
     """Clips of its own that it plays in a phase."""

@@ -33,7 +33,7 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of BPO."""
 
-    steps: int = 5000
+    steps: int = 2000
     """Gradient steps."""
     loss: Literal["dpo", "ipo", "slic"] = "dpo"
     """What the pairs are learned from by."""

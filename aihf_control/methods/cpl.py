@@ -29,7 +29,7 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of CPL."""
 
-    steps: int = 5000
+    steps: int = 2000
     """Gradient steps."""
     bias: float = 0.5
     """The paper's lambda: how much of the loser's likelihood counts."""

@@ -26,7 +26,7 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of DPO."""
 
-    steps: int = 5000
+    steps: int = 2000
     """Gradient steps."""
     direct: DirectConfig = DirectConfig()
     clone: CloneConfig = CloneConfig()

@@ -26,7 +26,7 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of IPO."""
 
-    steps: int = 5000
+    steps: int = 2000
     """Gradient steps."""
     margin: float = 1.0
     """By how much the winner's h is to exceed the loser's."""

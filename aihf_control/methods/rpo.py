@@ -26,7 +26,7 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of RPO."""
 
-    steps: int = 5000
+    steps: int = 2000
     """Gradient steps."""
     w_win: float = 0.1
     """The paper's eta, weight of the winners' likelihood."""

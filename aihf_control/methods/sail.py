@@ -32,7 +32,7 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of SAIL."""
 
-    steps: int = 5000
+    steps: int = 2000
     """Gradient steps."""
     own: float = 0.3
     """Share of the loss that its own pairs have."""

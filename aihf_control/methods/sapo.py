@@ -30,7 +30,7 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of SAPO."""
 
-    steps: int = 5000
+    steps: int = 2000
     """Gradient steps."""
     played: int = 8
     """Clips of its own that it plays in a phase."""

@@ -4,7 +4,7 @@ Demonstrations D, comparisons P, policy pi, reference pi_ref = clone of D, h = b
 
     for k = 1, 2, ...:
         (win, lose) ~ P,  (s, a) ~ D
-        descend  max(0, 1 - h(win) + h(lose)) - w_demo log pi(a | s)
+        descend  max(0, 1 - h(win) + h(lose)) - w_demo beta log pi(a | s)
 
 The hinge is on log ratios, as in OAIF and BPO, which compare it with DPO and IPO; the paper's, on bare likelihoods, is
 the same with another margin for every pair. SLiC takes no environment steps.
@@ -26,7 +26,7 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of SLiC."""
 
-    steps: int = 5000
+    steps: int = 2000
     """Gradient steps."""
     w_demo: float = 1.0
     """The paper's lambda, weight of the demonstrations' likelihood, by which the policy is anchored."""
@@ -38,6 +38,6 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pairs, pupil = task.comparisons(), Pupil(task, cfg.direct, cfg.clone)
 
     def loss(s: Sides) -> Tensor:
-        return hinge(s.h_win, s.h_lose, s.weight) + cfg.w_demo * pupil.demo_loss()
+        return hinge(s.h_win, s.h_lose, s.weight) + cfg.w_demo * cfg.direct.beta * pupil.demo_loss()
 
     return train_direct(task, pairs, pupil, loss)

@@ -33,7 +33,7 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of VAR."""
 
-    steps: int = 5000
+    steps: int = 2000
     """Gradient steps."""
     reward_updates: int = 3000
     """Gradient steps of the reward, before the policy's first."""
