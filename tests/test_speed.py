@@ -82,6 +82,7 @@ def test_a_turn_measures(learner):
     what = {**TURN, "env": env, "learner": learner, "lanes": lanes, "precision": "float32"}
     figures = speed._turn(what, speed.Options(seconds=0.05))
     keys = {"ours": ("updates", "loop"), speed.FLOOR: ("updates",), "checkpoint": ("save", "state", "row")}
+    keys["reward"] = ("clips", "whole", "make")
     assert all(figures[key] > 0 for key in ("memory", *keys.get(learner, ("steps",))))
     assert ("loop" in figures) == (learner == "ours")
 
