@@ -19,11 +19,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from aihf_control.comparisons import Comparisons
 from aihf_control.data import Clips, Preferences
 from aihf_control.files import at_least_one
 from aihf_control.fused import Adam
 from aihf_control.nets import Policy
+from aihf_control.pairs import Pairs
 from aihf_control.task import Progress, Task
 
 SATURATED = 0.99  # an action is at its bound
@@ -194,9 +194,7 @@ class Pupil:
             getattr(self, name).load_state_dict(value)
 
 
-def train_direct(
-    task: Task, pairs: Comparisons, pupil: Pupil, loss_of: Callable[[Sides], Tensor]
-) -> Iterator[Progress]:
+def train_direct(task: Task, pairs: Pairs, pupil: Pupil, loss_of: Callable[[Sides], Tensor]) -> Iterator[Progress]:
     """The offline methods' loop: `loss_of` is what a paper proposes, a loss (L,) of compared pairs."""
     yield Progress(pupil.reference, {})
     for _ in task.iterations(pupil=pupil):

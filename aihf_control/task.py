@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from aihf_control.annotator import Annotator
-from aihf_control.comparisons import Comparisons
 from aihf_control.data import Clips, Preferences, Steps
 from aihf_control.dataset import Dataset
 from aihf_control.environments import Envs, EnvSpec, spec_of
 from aihf_control.files import BadInput
 from aihf_control.lanes import Dims, Random
 from aihf_control.nets import Policy
+from aihf_control.pairs import Pairs
 from aihf_control.replay import Buffer
 from aihf_control.rollouts import Rolled, Rollouts
 from aihf_control.sac import RewardFn
@@ -58,7 +58,7 @@ class Task:
         self._demos = self._buffer("demos", [[t.steps() for t in s.demos] for s in shares])
         self._clips = self._buffer("clips", [[s.clip_steps] if s.clip_steps else [] for s in shares])
         pairs = [s.pairs for s in shares if s.pairs]
-        self._comparisons = Comparisons(self.dims, pairs) if pairs else None
+        self._comparisons = Pairs(self.dims, pairs) if pairs else None
         self.demo_absorbed = self._tensor([absorbed_share(map(_ending, s.demos), self.spec.horizon) for s in shares])
         self.n_offered = n_pairs
         self.n_steps = np.zeros(len(seeds), int)
@@ -86,7 +86,7 @@ class Task:
         """The transitions inside the compared clips, or None without comparisons."""
         return self._clips
 
-    def comparisons(self) -> Comparisons:
+    def comparisons(self) -> Pairs:
         """The lanes' comparisons. Raises BadInput where there are none: for methods that cannot do without."""
         if self._comparisons is None:
             raise BadInput("this method learns from comparisons; give at least one with --pairs")
@@ -196,7 +196,7 @@ class Task:
 
     @property
     def n_labels(self) -> int:
-        """Comparisons a lane that the method has looked at or asked for."""
+        """Pairs a lane that the method has looked at or asked for."""
         return self._given + self._asked
 
     @property

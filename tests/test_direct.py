@@ -325,13 +325,13 @@ def test_gathered_pairs_are_the_newest(task):
 
 def test_long_clips_are_looked_at_every_few_steps(dataset):
     """Clips of 230: every third step from a random one on, 76 of them, in their order."""
-    from aihf_control.comparisons import Comparisons
     from aihf_control.data import Preferences
     from aihf_control.lanes import Dims
+    from aihf_control.pairs import Pairs
 
     steps = np.broadcast_to(np.arange(230, dtype=np.float32), (5, 230))
     clip = Clips(steps[..., None], steps[..., None], steps)
-    pairs = Comparisons(Dims((0, 1), 1, 1), [Preferences(clip, clip, np.ones(5, np.float32))] * 2)
+    pairs = Pairs(Dims((0, 1), 1, 1), [Preferences(clip, clip, np.ones(5, np.float32))] * 2)
     first = set()
     for _ in range(20):
         win = pairs.draw(76 * 2 * 4).win

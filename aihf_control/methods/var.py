@@ -21,11 +21,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from aihf_control.comparisons import Comparisons
 from aihf_control.data import Clips
 from aihf_control.direct import CloneConfig, DirectConfig, Pupil, clip_logp
 from aihf_control.files import BadInput
 from aihf_control.learned import LearnedReward, RewardConfig
+from aihf_control.pairs import Pairs
 from aihf_control.task import Progress, Task
 
 
@@ -62,7 +62,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
         yield Progress(pupil.policy, {"loss": loss.detach(), "effective_clips": 1 / w.square().sum(-1)}, r)
 
 
-def batch_of(task: Task, pairs: Comparisons, n_steps: int) -> Clips:
+def batch_of(task: Task, pairs: Pairs, n_steps: int) -> Clips:
     """Clips of both sides of a draw of comparisons, and half as many of the demonstrations', (L, n, K, ...)."""
     win, lose, _ = pairs.draw(n_steps)
     n, length = win.real.shape[1:]

@@ -14,7 +14,7 @@ from aihf_control.lanes import Dims, Random
 CLIP_STEPS = 100  # steps of a clip that one draw looks at, at most
 
 
-class Comparisons:
+class Pairs:
     """N comparisons a lane of clips of K steps.
 
     Of clips longer than `CLIP_STEPS` every few steps stand for all, from a random one on: methods look at means over a
@@ -35,7 +35,7 @@ class Comparisons:
         self.rng = Random(dims, "pairs")
 
     def draw(self, n_steps: int, among: Tensor | None = None) -> Preferences:
-        """Comparisons a lane, uniformly with replacement, as many as give `n_steps` steps to look at.
+        """Pairs a lane, uniformly with replacement, as many as give `n_steps` steps to look at.
 
         `among` (L, m) are those to draw from, all if not given. Tensors: obs (L, n, K, O), act (L, n, K, A), real
         (L, n, K), weight (L, n).
