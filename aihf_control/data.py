@@ -40,7 +40,7 @@ class Clips(NamedTuple):
 
 
 class Preferences(NamedTuple):
-    """Pairs: each clip of `win` was preferred to the one of `lose`, with weight (N,)."""
+    """Comparisons: each clip of `win` was preferred to the one of `lose`, with weight (N,)."""
 
     win: Clips
     lose: Clips

@@ -44,9 +44,9 @@ class DataConfig:
     episodes: int = 8
     """Episodes of each level at each noise."""
     pairs: int = 1000
-    """Pairs to learn from; each lane of a run draws its own from them."""
+    """Comparisons to learn from; each lane of a run draws its own from them."""
     test_pairs: int = 500
-    """Pairs held out, between clips of episodes that no other comparison touches, labelled without error."""
+    """Comparisons held out, between clips of episodes that no other comparison touches, labelled without error."""
     clip: int = 0
     """Steps of a compared clip; 0 compares whole trajectories (what is better was measured: `results/README.md`)."""
     temperature: float = 0.2

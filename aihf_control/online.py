@@ -40,7 +40,7 @@ class OnlineConfig:
         return (k - 1) % every == 0 and (k - 1) // every < self.phases
 
     def questions(self, task: Task) -> int:
-        """Pairs to ask for in a phase, so that all phases together ask for as many as were offered."""
+        """Comparisons to ask for in a phase, so that all phases together ask for as many as were offered."""
         n = task.n_offered // self.phases
         if n < 1:
             raise BadInput(f"--pairs {task.n_offered}: this method asks in {self.phases} phases; give at least as many")

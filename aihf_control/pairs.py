@@ -35,7 +35,7 @@ class Pairs:
         self.rng = Random(dims, "pairs")
 
     def draw(self, n_steps: int, among: Tensor | None = None) -> Preferences:
-        """Pairs a lane, uniformly with replacement, as many as give `n_steps` steps to look at.
+        """Comparisons a lane, uniformly with replacement, as many as give `n_steps` steps to look at.
 
         `among` (L, m) are those to draw from, all if not given. Tensors: obs (L, n, K, O), act (L, n, K, A), real
         (L, n, K), weight (L, n).

@@ -53,7 +53,7 @@ class Options:
     demos: int = 1
     """Demonstrations that each seed gets."""
     pairs: int = 200
-    """Pairs that each seed gets."""
+    """Comparisons that each seed gets."""
     dataset: Path | None = None
     """A folder made by `aihf_control.data make`. Without it the default dataset of the environment is made, once."""
     evaluations: int = 8

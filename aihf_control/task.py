@@ -196,7 +196,7 @@ class Task:
 
     @property
     def n_labels(self) -> int:
-        """Pairs a lane that the method has looked at or asked for."""
+        """Comparisons a lane that the method has looked at or asked for."""
         return self._given + self._asked
 
     @property

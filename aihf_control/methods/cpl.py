@@ -1,6 +1,6 @@
 """CPL: contrastive preference learning (Hejna et al., arXiv 2310.13639, equations 5 and 9).
 
-Pairs P, policy pi, which begins as the clone of D, l = beta log pi averaged over a clip's steps:
+Comparisons P, policy pi, which begins as the clone of D, l = beta log pi averaged over a clip's steps:
 
     for k = 1, 2, ...:
         (win, lose) ~ P

@@ -1,6 +1,6 @@
 """DPO: direct preference optimisation (Rafailov et al., arXiv 2305.18290, equation 7).
 
-Pairs P, policy pi, reference pi_ref = clone of D, h = beta log(pi / pi_ref) averaged over a clip's steps:
+Comparisons P, policy pi, reference pi_ref = clone of D, h = beta log(pi / pi_ref) averaged over a clip's steps:
 
     for k = 1, 2, ...:
         (win, lose) ~ P

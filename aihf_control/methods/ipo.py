@@ -1,6 +1,6 @@
 """IPO: identity preference optimisation (Azar et al., arXiv 2310.12036, equation 17).
 
-Pairs P, policy pi, reference pi_ref = clone of D, h = beta log(pi / pi_ref) averaged over a clip's steps:
+Comparisons P, policy pi, reference pi_ref = clone of D, h = beta log(pi / pi_ref) averaged over a clip's steps:
 
     for k = 1, 2, ...:
         (win, lose) ~ P

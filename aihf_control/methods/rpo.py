@@ -1,6 +1,6 @@
 """RPO: DPO with the loss of supervised fine-tuning as its pessimism (Liu et al., arXiv 2405.16436, equation 4.3).
 
-Pairs P, policy pi, reference pi_ref = clone of D, h = beta log(pi / pi_ref) averaged over a clip's steps:
+Comparisons P, policy pi, reference pi_ref = clone of D, h = beta log(pi / pi_ref) averaged over a clip's steps:
 
     for k = 1, 2, ...:
         (win, lose) ~ P

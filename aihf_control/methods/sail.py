@@ -1,6 +1,6 @@
 """SAIL: online alignment by bilevel optimisation, in one level (Ding et al., arXiv 2406.15567, sections 4 and 5).
 
-Pairs P, policy pi, reference pi_ref = clone of D, h = beta log(pi / pi_ref) averaged over a clip's steps:
+Comparisons P, policy pi, reference pi_ref = clone of D, h = beta log(pi / pi_ref) averaged over a clip's steps:
 
     for k = 1, 2, ...:
         where a phase begins:
