@@ -59,14 +59,17 @@ class Dataset:
         return [self.pool[i] for i in self.meta["held_out"]]
 
     def draw(self, seed: int, n_demos: int, n_pairs: int) -> Share:
-        """What the lane with this seed gets, drawn without replacement. Raises BadInput if there is not enough."""
-        train = self.pairs[self.pairs["split"] == "train"]
+        """What the lane with this seed gets, drawn without replacement. Raises BadInput if there is not enough.
+
+        `n_pairs` counts rows of the table: a tie, which has two, is drawn whole and counts twice.
+        """
+        train = self.pairs.loc[self.pairs["split"] == "train"]
         for flag, asked, there in (("--demos", n_demos, self.meta["demonstrations"]), ("--pairs", n_pairs, train)):
             if not 0 <= asked <= len(there):
                 raise BadInput(f"{flag} {asked}: the dataset has {len(there)}; ask for 0 to {len(there)}")
         rng = np.random.default_rng([seed, 1])
         demos = [self.pool[i] for i in rng.permutation(self.meta["demonstrations"])[:n_demos]]
-        rows = train.iloc[np.sort(rng.permutation(len(train))[:n_pairs])]
+        rows = train.iloc[_drawn(_ties(train), n_pairs, rng)]
         if not n_pairs:
             return Share(demos, None, None)
         return Share(demos, self.preferences(rows), self._steps_inside(rows))
@@ -112,6 +115,29 @@ class Dataset:
             if not all(isinstance(i, int) and 0 <= i < len(pool) for i in meta[field]):
                 raise BadInput(f"{folder / 'meta.json'}: {field} names an episode that the pool does not have")
         return Dataset(meta, pool, pairs)
+
+
+def _ties(pairs: pd.DataFrame) -> Array:
+    """Which rows, (N,), are the second half of a tie: of weight below 1 and the one before them the other way round."""
+    mirror = ["lose_episode", "lose_start", "win_episode", "win_start", "length", "weight"]
+    here, before = pairs[mirror].to_numpy(), pairs[[*REFERENCE_COLUMNS, "weight"]].shift().to_numpy()
+    alike = (here == before).all(1) & (pairs["weight"] < 1).to_numpy()
+    for i in np.flatnonzero(alike):  # of three such rows in turn the third begins the next tie
+        alike[i] = not alike[i - 1]
+    return alike
+
+
+def _drawn(second: Array, n: int, rng: np.random.Generator) -> Array:
+    """Places (n,) of rows drawn without replacement, in order, no tie torn apart unless nothing else is left."""
+    first = np.flatnonzero(~second)
+    size = np.diff(np.append(first, len(second)))
+    chosen: list[int] = []
+    for k in rng.permutation(len(first)):
+        if size[k] <= n - len(chosen):
+            chosen += range(first[k], first[k] + size[k])
+    if len(chosen) < n:  # all but ties are taken, and there is room for half of one
+        chosen.append(min(set(range(len(second))) - set(chosen)))
+    return np.sort(chosen).astype(int)
 
 
 def _read_meta(path: Path) -> dict[str, Any]:

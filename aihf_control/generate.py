@@ -11,22 +11,22 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 
-from aihf_control.annotator import Annotator
+from aihf_control.annotator import Annotator, teacher
 from aihf_control.cards import card_of
+from aihf_control.comparisons import Material, compare
 from aihf_control.data import Trajectory
-from aihf_control.dataset import PAIR_COLUMNS, Dataset
+from aihf_control.dataset import Dataset
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, rollout, spec_of
 from aihf_control.experts import Expert, read_zip
 from aihf_control.files import BadInput, read_bytes, sha256
 
 Array = np.ndarray
-NOTHING = np.zeros((0, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +49,18 @@ class DataConfig:
     """Comparisons held out, between clips of episodes that no other comparison touches, labelled without error."""
     clip: int = 0
     """Steps of a compared clip; 0 compares whole trajectories (what is better was measured: `results/README.md`)."""
-    temperature: float = 0.2
-    """Temperature of the annotator in units of the pool's spread of clip returns; 0 never doubts."""
-    error: float = 0.0
-    """Probability that the annotator names the wrong one."""
+    teacher: Literal["oracle", "noisy", "mistake", "skip", "myopic", "equal"] = "noisy"
+    """Who compares: one of B-Pref's six teachers. The next five settings are its own unless they are given."""
+    temperature: float | None = None
+    """By how much it doubts, in units of the pool's spread of clip returns; 0 never (noisy: 0.2)."""
+    error: float | None = None
+    """Probability that it names the wrong one (mistake: 0.1)."""
+    skip: float | None = None
+    """Spreads above the pool's worst clip that one of a pair must reach to be compared at all (skip: 0.1)."""
+    equal: float | None = None
+    """Spreads by which two clips must differ not to be a tie (equal: 0.1)."""
+    memory: float | None = None
+    """What a step counts beside the next one, from 0 to 1 (myopic: 0.9)."""
     terminate: bool = True
     """Whether a fall ends the episode. `--no-terminate` makes environments that offer it go on."""
     seed: int = 0
@@ -81,10 +89,12 @@ def make_dataset(
     pool = demos + compared
 
     length = cfg.clip or spec.horizon
-    annotator = Annotator(cfg.temperature, cfg.error, _spread(pool, training, length, rng))
+    material = Material(pool, training, length)
+    spread, floor = material.scale(rng)
+    annotator = dataclasses.replace(_teacher(cfg), spread=spread, floor=floor)
     pairs = [
-        _compare(pool, training, cfg.pairs, length, annotator, "train", rng),
-        _compare(pool, held_out, cfg.test_pairs, length, Annotator(0.0, 0.0), "test", rng),
+        compare(material, cfg.pairs, annotator, "train", rng),
+        compare(dataclasses.replace(material, episodes=held_out), cfg.test_pairs, teacher("oracle"), "test", rng),
     ]
     meta: dict[str, Any] = {
         "env": env,
@@ -145,8 +155,17 @@ def _check(cfg: DataConfig) -> None:
         raise BadInput("--levels and --noise: give at least one of each")
     if not all(0 <= share <= 1 for share in cfg.noise):
         raise BadInput(f"--noise {' '.join(map(str, cfg.noise))}: give shares of random actions, from 0 to 1")
-    if not 0 <= cfg.error < 0.5 or cfg.temperature < 0:
-        raise BadInput("--error must be in [0, 0.5) and --temperature at least 0")
+    asked = _teacher(cfg)
+    positive = all(x >= 0 for x in (asked.temperature, asked.skip, asked.equal))
+    if not (positive and 0 <= asked.error < 0.5 and 0 < asked.memory <= 1):
+        raise BadInput(
+            "--error must be in [0, 0.5), --temperature, --skip and --equal at least 0, and --memory in (0, 1]"
+        )
+
+
+def _teacher(cfg: DataConfig) -> Annotator:
+    dials = ("temperature", "error", "skip", "equal", "memory")
+    return teacher(cfg.teacher, **{dial: getattr(cfg, dial) for dial in dials})
 
 
 def _bundled(env: str) -> dict[str, Path]:
@@ -187,43 +206,3 @@ def noisy(expert: Expert, spec: EnvSpec, share: float, rng: np.random.Generator)
         return np.where(random, rng.uniform(-1, 1, a.shape), a).astype(np.float32)
 
     return act
-
-
-def _clips(pool: list[Trajectory], episodes: list[int], n: int, length: int, rng) -> list[tuple[int, int]]:
-    """`n` clips (episode, start), each episode alike and each start in it alike."""
-    fit = [i for i in episodes if pool[i].starts(length)]
-    if not fit:
-        longest = max((len(pool[i]) for i in episodes), default=0)
-        raise BadInput(f"--clip {length} is longer than every episode of the pool; the longest has {longest} steps")
-    chosen = rng.choice(fit, n)
-    whole = [min(pool[i].starts(length), 1 if length >= len(pool[i]) else len(pool[i])) for i in chosen]
-    return [(int(i), int(rng.integers(k))) for i, k in zip(chosen, whole, strict=True)]
-
-
-def _different(pool, episodes, n, length, rng) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """`n` clips and as many others, none compared with itself."""
-    a, b = (_clips(pool, episodes, n, length, rng) if n else [] for _ in range(2))
-    for _ in range(100):
-        same = [i for i in range(n) if a[i] == b[i]]
-        if not same:
-            return a, b
-        for i, clip in zip(same, _clips(pool, episodes, len(same), length, rng), strict=True):
-            b[i] = clip
-    raise BadInput("the pool has too few clips to compare; give more --episodes or --levels")
-
-
-def _spread(pool: list[Trajectory], episodes: list[int], length: int, rng: np.random.Generator) -> float:
-    clips = _clips(pool, episodes, 1000, length, rng)
-    return float(np.std([pool[i].gain(start, length) for i, start in clips]))
-
-
-def _compare(pool, episodes, n, length, annotator: Annotator, split: str, rng) -> pd.DataFrame:
-    a, b = _different(pool, episodes, n, length, rng)
-    paid_a, paid_b = (
-        np.stack([pool[i].paid(start, length) for i, start in clips]) if n else NOTHING for clips in (a, b)
-    )
-    weight = annotator.judge(paid_a, paid_b, np.stack([rng.random(n), rng.random(n)], 1))
-    first = weight[:, 0] > weight[:, 1]
-    rows = [(*(x if f else y), *(y if f else x)) for x, y, f in zip(a, b, first, strict=True)]
-    pairs = pd.DataFrame(rows, columns=list(PAIR_COLUMNS[:4]))
-    return pairs.assign(length=length, weight=1.0, split=split, annotator="synthetic")

@@ -14,10 +14,11 @@ import pytest
 from conftest import SMALL_DATA
 
 from aihf_control.commands import data_main
+from aihf_control.comparisons import Material
 from aihf_control.data import Clips, Preferences, Steps, Trajectory, cut
 from aihf_control.dataset import PAIR_COLUMNS, Dataset
 from aihf_control.files import BadInput, sha256
-from aihf_control.generate import DataConfig, _clips, make_dataset
+from aihf_control.generate import DataConfig, make_dataset
 from aihf_control.lanes import Dims
 from aihf_control.replay import Batch, Buffer
 from aihf_control.task import Task
@@ -252,7 +253,7 @@ def test_a_save_that_broke_off_is_not_mistaken_for_a_dataset(dataset, copy):
 def test_a_clip_longer_than_every_episode_is_refused():
     pool = [episode(3, terminated=False), episode(4, terminated=False)]
     with pytest.raises(BadInput, match=r"--clip 5 is longer than every episode .* longest has 4 steps"):
-        _clips(pool, [0, 1], 3, 5, np.random.default_rng(0))
+        Material(pool, [0, 1], 5).draw(3, np.random.default_rng(0))
 
 
 def test_whole_trajectories_are_compared_when_the_clip_is_zero(policy_zips, tmp_path):
@@ -303,6 +304,11 @@ def test_a_dataset_without_comparisons_is_a_dataset(policy_zips, tmp_path):
         {"episodes": 1},
         {"error": 0.5},
         {"temperature": -0.1},
+        {"temperature": float("nan")},
+        {"skip": -1.0},
+        {"equal": -0.1},
+        {"memory": 0.0},
+        {"memory": 1.1},
         {"demo_level": "nobody"},
         {"demo_level": "expert+many"},
         {"levels": ()},
