@@ -51,7 +51,9 @@ class Dataset:
 
     @property
     def demonstrations(self) -> list[Trajectory]:
-        return [self.pool[i] for i in self.meta["demonstrations"]]
+        """The episodes to imitate, thinned out to every `demo_every`-th step where meta has such a field."""
+        every = self.meta.get("demo_every", 1)
+        return [dataclasses.replace(self.pool[i], every=every) for i in self.meta["demonstrations"]]
 
     @property
     def held_out(self) -> list[Trajectory]:
@@ -68,7 +70,8 @@ class Dataset:
             if not 0 <= asked <= len(there):
                 raise BadInput(f"{flag} {asked}: the dataset has {len(there)}; ask for 0 to {len(there)}")
         rng = np.random.default_rng([seed, 1])
-        demos = [self.pool[i] for i in rng.permutation(self.meta["demonstrations"])[:n_demos]]
+        there = self.demonstrations
+        demos = [there[i] for i in rng.permutation(len(there))[:n_demos]]
         rows = train.iloc[_drawn(_ties(train), n_pairs, rng)]
         if not n_pairs:
             return Share(demos, None, None)
@@ -150,6 +153,9 @@ def _read_meta(path: Path) -> dict[str, Any]:
     for name, kind in (("sha256", dict), ("options", dict), ("demonstrations", list), ("held_out", list)):
         if not isinstance(meta[name], kind):
             raise BadInput(f"{path}: {name} is no {kind.__name__}")
+    every = meta.get("demo_every", 1)
+    if not isinstance(every, int) or every < 1:
+        raise BadInput(f"{path}: demo_every is no whole number from 1 up")
     return meta
 
 
