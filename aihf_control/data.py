@@ -128,6 +128,6 @@ class Share:
 if __name__ == "__main__":  # the command lives above the types; `python -m aihf_control.data` is its name
     import sys
 
-    from aihf_control.commands import data_main
+    from aihf_control.data_commands import data_main
 
     sys.exit(data_main())

@@ -72,7 +72,7 @@ class Dataset:
         rng = np.random.default_rng([seed, 1])
         there = self.demonstrations
         demos = [there[i] for i in rng.permutation(len(there))[:n_demos]]
-        rows = train.iloc[_drawn(_ties(train), n_pairs, rng)]
+        rows = train.iloc[_drawn(second_halves(train), n_pairs, rng)]
         if not n_pairs:
             return Share(demos, None, None)
         return Share(demos, self.preferences(rows), self._steps_inside(rows))
@@ -120,7 +120,13 @@ class Dataset:
         return Dataset(meta, pool, pairs)
 
 
-def _ties(pairs: pd.DataFrame) -> Array:
+def ties(pairs: pd.DataFrame) -> Array:
+    """Which rows, (N,), are halves of ties."""
+    second = second_halves(pairs)
+    return second | np.append(second[1:], False)[: len(second)]
+
+
+def second_halves(pairs: pd.DataFrame) -> Array:
     """Which rows, (N,), are the second half of a tie: of weight below 1 and the one before them the other way round."""
     mirror = ["lose_episode", "lose_start", "win_episode", "win_start", "length", "weight"]
     here, before = pairs[mirror].to_numpy(), pairs[[*REFERENCE_COLUMNS, "weight"]].shift().to_numpy()
@@ -184,7 +190,7 @@ def _unpack(data: bytes, path: Path) -> list[Trajectory]:
     length, n_episodes = arrays["length"], len(arrays["length"])
     steps, rows = np.cumsum(length)[:-1], np.cumsum(length + 1)[:-1]
     cuts = {"obs": rows, "qpos": rows, "qvel": rows, "act": steps, "reward": steps}
-    parts = {name: np.split(arrays[name], cuts[name]) for name in cuts.keys() & arrays.keys()}
+    parts: dict[str, Any] = {name: np.split(arrays[name], cuts[name]) for name in cuts.keys() & arrays.keys()}
     return [
         Trajectory(
             **{name: column[i] for name, column in parts.items()},

@@ -8,7 +8,7 @@ from aihf_control.annotator import TEACHERS, Annotator, teacher
 from aihf_control.clips import Material
 from aihf_control.comparisons import compare, told
 from aihf_control.data import Trajectory
-from aihf_control.dataset import Dataset, _drawn, _ties
+from aihf_control.dataset import Dataset, _drawn, second_halves
 from aihf_control.files import BadInput
 from aihf_control.generate import DataConfig, make_dataset
 
@@ -148,24 +148,28 @@ def test_a_teacher_that_skips_all_is_not_asked_for_ever():
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 60, 90, None])
-def test_ties_are_drawn_whole(n):
+def testsecond_halves_are_drawn_whole(n):
     material = Material(pool_of([0, 1, 1.5, 2, 9]), list(range(5)), 2)
     pairs = compare(material, 80, teacher("equal", equal=1.1), "train", np.random.default_rng(1))
     n = n or len(pairs)
     tied = pairs["weight"] == 0.5
-    assert np.array_equal(_ties(pairs), tied & (tied.cumsum() % 2 == 0)) and 30 < tied.sum() < 100 and len(pairs) > 90
+    assert (
+        np.array_equal(second_halves(pairs), tied & (tied.cumsum() % 2 == 0))
+        and 30 < tied.sum() < 100
+        and len(pairs) > 90
+    )
     for seed in range(5):
-        drawn = pairs.iloc[_drawn(_ties(pairs), n, np.random.default_rng(seed))]
+        drawn = pairs.iloc[_drawn(second_halves(pairs), n, np.random.default_rng(seed))]
         assert len(drawn) == n and drawn.index.is_unique and drawn.index.is_monotonic_increasing
-        assert (drawn["weight"] == 0.5).sum() == 2 * _ties(drawn).sum()
+        assert (drawn["weight"] == 0.5).sum() == 2 * second_halves(drawn).sum()
 
 
-def test_without_ties_every_row_is_drawn_alike():
+def test_withoutsecond_halves_every_row_is_drawn_alike():
     rows = np.random.default_rng(3).permutation(50)[:20]
     assert np.array_equal(_drawn(np.zeros(50, bool), 20, np.random.default_rng(3)), np.sort(rows))
 
 
-def test_among_ties_alone_an_odd_number_takes_half_of_one():
+def test_amongsecond_halves_alone_an_odd_number_takes_half_of_one():
     second = np.array([False, True] * 3)
     assert np.unique(_drawn(second, 5, np.random.default_rng(0))).size == 5
 
