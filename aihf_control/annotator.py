@@ -57,14 +57,17 @@ class Annotator:
         g = first.sum(1), second.sum(1)
         skipped = (self.skip > 0) & (np.maximum(*g) - self.floor <= self.skip * self.spread)
         tied = np.abs(g[0] - g[1]) < self.equal * self.spread
-        chosen = (u[:, 0] < self._doubting(first, second)) ^ (u[:, 1] < self.error)
+        chosen = (u[:, 0] < self._prefers(first, second)) ^ (u[:, 1] < self.error)
         weight = np.where(tied[:, None], 0.5, np.stack([chosen, ~chosen], 1))
         return np.where(skipped[:, None], 0, weight).astype(np.float32)
 
-    def _doubting(self, first: Array, second: Array) -> Array:
+    def _prefers(self, first: Array, second: Array) -> Array:
         """Probability (N,) that the first is preferred, before any mistake."""
         weights = self.memory ** np.arange(first.shape[1] - 1, -1, -1)
-        margin = (first * weights).sum(1) - (second * weights).sum(1)
+        return self.doubt((first * weights).sum(1) - (second * weights).sum(1))
+
+    def doubt(self, margin: Array) -> Array:
+        """Probability (N,) that the first is preferred, before any mistake, where its H is greater by `margin`."""
         scale = self.temperature * self.spread
         return 0.5 * (1 + np.tanh(0.5 * margin / scale)) if scale > 0 else 0.5 * (1 + np.sign(margin))
 

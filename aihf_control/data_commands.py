@@ -14,7 +14,9 @@ from aihf_control.dataset import Dataset
 from aihf_control.describe import describe
 from aihf_control.exchange import to_minari
 from aihf_control.files import BadInput, exit_code, subcommands
+from aihf_control.film import film
 from aihf_control.generate import DataConfig, make_dataset, versions
+from aihf_control.picture import picture
 from aihf_control.verify import verify
 
 Positional = tyro.conf.Positional
@@ -89,13 +91,26 @@ def check(folder: Positional[Path]) -> None:
     print(f"{folder}: all {len(dataset.pool)} episodes are what the simulator gives here, bit for bit")
 
 
-def show(folder: Positional[Path]) -> None:
+def show(
+    folder: Positional[Path], figure: Path | None = None, render: int | None = None, out: Path = Path("pair.mp4")
+) -> None:
     """Prints what a dataset holds: levels, returns, lengths, margins, and how often its labels are right.
 
     Args:
         folder: The dataset.
+        figure: PNG to write: returns by level, and labels by margin.
+        render: Row of preferences.csv, from 0, whose two clips are drawn side by side, the preferred one on the left.
+        out: The mp4 or gif to write them to.
     """
-    describe(Dataset.load(folder), folder)
+    dataset = Dataset.load(folder)
+    describe(dataset, folder)
+    if figure:
+        picture(dataset, figure)
+        print(f"wrote {figure}")
+    if render is not None:
+        began = time.monotonic()
+        frames = film(dataset, render, out)
+        print(f"wrote {out}: {frames} frames in {time.monotonic() - began:.1f} s")
 
 
 def _versions(then: dict[str, str], now: dict[str, str]) -> str:

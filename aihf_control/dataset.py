@@ -19,6 +19,7 @@ import pandas as pd
 
 from aihf_control.data import Preferences, Share, Steps, Trajectory, cut, join
 from aihf_control.files import BadInput, read_bytes, read_json, sha256, write_arrays, write_bytes, write_json
+from aihf_control.ties import drawn, second_halves
 
 Array = np.ndarray
 SCHEMA = 1
@@ -72,7 +73,7 @@ class Dataset:
         rng = np.random.default_rng([seed, 1])
         there = self.demonstrations
         demos = [there[i] for i in rng.permutation(len(there))[:n_demos]]
-        rows = train.iloc[_drawn(second_halves(train), n_pairs, rng)]
+        rows = train.iloc[drawn(second_halves(train), n_pairs, rng)]
         if not n_pairs:
             return Share(demos, None, None)
         return Share(demos, self.preferences(rows), self._steps_inside(rows))
@@ -118,35 +119,6 @@ class Dataset:
             if not all(isinstance(i, int) and 0 <= i < len(pool) for i in meta[field]):
                 raise BadInput(f"{folder / 'meta.json'}: {field} names an episode that the pool does not have")
         return Dataset(meta, pool, pairs)
-
-
-def ties(pairs: pd.DataFrame) -> Array:
-    """Which rows, (N,), are halves of ties."""
-    second = second_halves(pairs)
-    return second | np.append(second[1:], False)[: len(second)]
-
-
-def second_halves(pairs: pd.DataFrame) -> Array:
-    """Which rows, (N,), are the second half of a tie: of weight below 1 and the one before them the other way round."""
-    mirror = ["lose_episode", "lose_start", "win_episode", "win_start", "length", "weight"]
-    here, before = pairs[mirror].to_numpy(), pairs[[*REFERENCE_COLUMNS, "weight"]].shift().to_numpy()
-    alike = (here == before).all(1) & (pairs["weight"] < 1).to_numpy()
-    for i in np.flatnonzero(alike):  # of three such rows in turn the third begins the next tie
-        alike[i] = not alike[i - 1]
-    return alike
-
-
-def _drawn(second: Array, n: int, rng: np.random.Generator) -> Array:
-    """Places (n,) of rows drawn without replacement, in order, no tie torn apart unless nothing else is left."""
-    first = np.flatnonzero(~second)
-    size = np.diff(np.append(first, len(second)))
-    chosen: list[int] = []
-    for k in rng.permutation(len(first)):
-        if size[k] <= n - len(chosen):
-            chosen += range(first[k], first[k] + size[k])
-    if len(chosen) < n:  # all but ties are taken, and there is room for half of one
-        chosen.append(min(set(range(len(second))) - set(chosen)))
-    return np.sort(chosen).astype(int)
 
 
 def _read_meta(path: Path) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from aihf_control.data import Trajectory
-from aihf_control.dataset import Dataset, references, ties
+from aihf_control.dataset import Dataset, references
+from aihf_control.ties import ties
 
 Array = np.ndarray
 EDGES = (0.0, 0.1, 0.3, 1.0, np.inf)  # of the margins' table, in spreads

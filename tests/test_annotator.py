@@ -8,9 +8,10 @@ from aihf_control.annotator import TEACHERS, Annotator, teacher
 from aihf_control.clips import Material
 from aihf_control.comparisons import compare, told
 from aihf_control.data import Trajectory
-from aihf_control.dataset import Dataset, _drawn, second_halves
+from aihf_control.dataset import Dataset
 from aihf_control.files import BadInput
 from aihf_control.generate import DataConfig, make_dataset
+from aihf_control.ties import drawn, second_halves
 
 N, K = 40_000, 20
 SPREAD, FLOOR = 3.0, -12.0
@@ -159,19 +160,19 @@ def testsecond_halves_are_drawn_whole(n):
         and len(pairs) > 90
     )
     for seed in range(5):
-        drawn = pairs.iloc[_drawn(second_halves(pairs), n, np.random.default_rng(seed))]
-        assert len(drawn) == n and drawn.index.is_unique and drawn.index.is_monotonic_increasing
-        assert (drawn["weight"] == 0.5).sum() == 2 * second_halves(drawn).sum()
+        rows = pairs.iloc[drawn(second_halves(pairs), n, np.random.default_rng(seed))]
+        assert len(rows) == n and rows.index.is_unique and rows.index.is_monotonic_increasing
+        assert (rows["weight"] == 0.5).sum() == 2 * second_halves(rows).sum()
 
 
 def test_withoutsecond_halves_every_row_is_drawn_alike():
     rows = np.random.default_rng(3).permutation(50)[:20]
-    assert np.array_equal(_drawn(np.zeros(50, bool), 20, np.random.default_rng(3)), np.sort(rows))
+    assert np.array_equal(drawn(np.zeros(50, bool), 20, np.random.default_rng(3)), np.sort(rows))
 
 
 def test_amongsecond_halves_alone_an_odd_number_takes_half_of_one():
     second = np.array([False, True] * 3)
-    assert np.unique(_drawn(second, 5, np.random.default_rng(0))).size == 5
+    assert np.unique(drawn(second, 5, np.random.default_rng(0))).size == 5
 
 
 def test_the_config_names_a_teacher_and_turns_its_dials(policy_zips):
