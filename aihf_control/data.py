@@ -66,6 +66,8 @@ class Trajectory:
     qpos: Array | None = None
     """(T + 1, ...) simulator positions, where there are any, so that every clip can be shown or restarted."""
     qvel: Array | None = None
+    every: int = 1
+    """Of a demonstration, learners get every so many-th step, beginning with one of the first that its seed names."""
 
     def __len__(self) -> int:
         return len(self.act)
@@ -77,7 +79,8 @@ class Trajectory:
     def steps(self) -> Steps:
         done = np.zeros(len(self), np.float32)
         done[-1:] = self.terminated
-        return Steps(self.obs[:-1], self.act, self.obs[1:], done)
+        kept = slice(self.seed % min(self.every, len(self)), None, self.every)
+        return Steps(self.obs[:-1][kept], self.act[kept], self.obs[1:][kept], done[kept])
 
     def gain(self, start: int, length: int) -> float:
         """True return of the clip, undiscounted. The absorbing state pays nothing."""
@@ -125,6 +128,6 @@ class Share:
 if __name__ == "__main__":  # the command lives above the types; `python -m aihf_control.data` is its name
     import sys
 
-    from aihf_control.commands import data_main
+    from aihf_control.data_commands import data_main
 
     sys.exit(data_main())

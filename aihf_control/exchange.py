@@ -1,0 +1,138 @@
+"""Minari datasets (Farama's format of offline data), in and out; they lie under MINARI_DATASETS_PATH.
+
+Needs `pip install 'aihf_control[minari]'`. Ours go out with all that it takes to come back bit for bit: simulator
+states and actions in (-1, 1) among the infos, level and seed as the episode's metadata.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aihf_control.data import Trajectory
+from aihf_control.dataset import Dataset
+from aihf_control.environments import EnvSpec, made, spec_of
+from aihf_control.files import BadInput
+
+Array = np.ndarray
+NAME = re.compile(r"(?:[-_\w]{2,}/)*[-_\w]+-v\d+", re.ASCII)
+
+
+def to_minari(dataset: Dataset, name: str) -> Path:
+    """Writes the pool's episodes, in their order, as the Minari dataset `name`; returns its folder.
+
+    Raises BadInput for a name that Minari does not take (it would write first and then raise) or that is taken.
+    """
+    minari = _minari()
+    if not NAME.fullmatch(name):
+        raise BadInput(f"--minari {name}: write the id as NAME-v0 or NAMESPACE/NAME-v0 (letters, digits, - and _)")
+    folder = _root() / name
+    if folder.exists():
+        raise BadInput(f"there is a Minari dataset {name} already, in {folder}; choose another id")
+    spec = spec_of(dataset.meta["env"], **dataset.meta["options"])
+    env = made(spec)
+    try:
+        episodes = [
+            minari.data_collector.EpisodeBuffer(id=i, **_columns(t, spec, env)) for i, t in enumerate(dataset.pool)
+        ]
+        with warnings.catch_warnings(action="ignore"):  # on authors and permalinks, which nobody asked for
+            out = minari.create_dataset_from_buffers(name, episodes, env=env, data_format="hdf5", **_about(dataset))
+        out.storage.update_episode_metadata([{"level": t.level} for t in dataset.pool])
+    except BaseException as e:
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(e, OSError | ImportError):
+            raise BadInput(f"cannot write {folder}: {' '.join(str(e).split())}") from e
+        raise
+    finally:
+        env.close()
+    return folder
+
+
+def from_minari(name: str, spec: EnvSpec) -> list[Trajectory]:
+    """The episodes of a local Minari dataset, actions in (-1, 1). Raises BadInput."""
+    minari = _minari()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            found = minari.load_dataset(name)
+        metadata = list(found.storage.get_episode_metadata(found.episode_indices))
+        episodes = list(found.iterate_episodes())
+    except Exception as e:  # Minari and h5py raise a dozen kinds on what is not there or is damaged
+        raise BadInput(f"cannot read the Minari dataset {name!r}: {' '.join(str(e).split())[:200]}") from e
+    return [_trajectory(name, i, e, m, spec) for i, (e, m) in enumerate(zip(episodes, metadata, strict=True))]
+
+
+def _minari() -> Any:
+    """The library, told an absolute path: with a relative one it looks in a doubled one."""
+    if os.environ.get("MINARI_DATASETS_PATH"):
+        os.environ["MINARI_DATASETS_PATH"] = str(_root())
+    try:
+        import minari
+    except ImportError as e:
+        raise BadInput(f"{e}; Minari datasets need: pip install 'aihf_control[minari]'") from e
+    return minari
+
+
+def _root() -> Path:
+    return Path(os.environ.get("MINARI_DATASETS_PATH") or "~/.minari/datasets").expanduser().absolute()
+
+
+def _about(dataset: Dataset) -> dict[str, Any]:
+    made_with = dataset.meta.get("versions", {})
+    libraries = [f"{name}=={made_with[name]}" for name in ("gymnasium", "mujoco") if name in made_with]
+    return {
+        "description": f"aihf_control dataset {dataset.digest()}; infos hold qpos, qvel and act, the action in (-1, 1)",
+        "requirements": libraries,
+        "algorithm_name": ", ".join(sorted({t.level for t in dataset.pool})),
+    }
+
+
+def _columns(t: Trajectory, spec: EnvSpec, env: Any) -> dict[str, Any]:
+    last = np.arange(len(t)) == len(t) - 1
+    infos = {"act": np.concatenate([t.act, np.zeros_like(t.act[:1])])}  # as long as observations, as Minari has it
+    if t.qpos is not None and t.qvel is not None:
+        infos |= {"qpos": t.qpos, "qvel": t.qvel}
+    return {
+        "seed": t.seed if t.seed >= 0 else None,
+        "observations": t.obs.reshape(-1, *env.observation_space.shape),
+        "actions": _played(t.act, spec).reshape(-1, *env.action_space.shape),
+        "rewards": t.reward.tolist(),
+        "terminations": (last & t.terminated).tolist(),
+        "truncations": (last & (not t.terminated)).tolist(),
+        "infos": infos,
+    }
+
+
+def _trajectory(name: str, i: int, episode: Any, metadata: dict[str, Any], spec: EnvSpec) -> Trajectory:
+    infos = episode.infos or {}
+    try:
+        obs, actions = (np.asarray(x).reshape(len(x), -1) for x in (episode.observations, episode.actions))
+        kept = np.asarray(infos["act"])[:-1] if "act" in infos else None
+        states = [np.asarray(infos[key], np.float64) if key in infos else None for key in ("qpos", "qvel")]
+        act = actions if actions.shape[1] != spec.n_act else spec.from_env(actions.astype(np.float64))
+        exact = kept is not None and kept.shape == act.shape and np.array_equal(_played(kept, spec), actions)
+        if len(obs) != len(actions) + 1 or len(episode.rewards) != len(actions):
+            raise ValueError(f"{len(obs)} observations beside {len(actions)} actions")
+    except (TypeError, ValueError) as e:
+        raise BadInput(f"minari:{name}, episode {i} is not of arrays as Box spaces give them: {e}") from e
+    seed, level = metadata.get("seed"), metadata.get("level")
+    whole = all(s is not None and len(s) == len(obs) for s in states)
+    return Trajectory(
+        obs.astype(np.float32),
+        kept if exact and kept is not None else act.astype(np.float32),
+        np.asarray(episode.rewards, np.float64),
+        bool(episode.terminations[-1]),
+        -1 - i if seed is None else int(seed),
+        level if isinstance(level, str) else name,
+        *(states if whole else [None, None]),  # pyright: ignore[reportArgumentType]  # it sees no length
+    )
+
+
+def _played(act: Array, spec: EnvSpec) -> Array:
+    """Actions from (-1, 1) to what the environment is given, bit for bit."""
+    return spec.to_env(act).astype(np.float32)
