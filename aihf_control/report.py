@@ -1,8 +1,10 @@
-"""A table and a figure of finished runs.
+"""Tables and figures of finished runs.
 
+    python -m aihf_control.report results/bench/main
     python -m aihf_control.report results/first
 
-reads every run below the folder and writes `table.md` and `curves.png` into it.
+Of a grid that the bench ran it writes csv, markdown, LaTeX, figures and a page into its `report`; of other runs below
+the folder a `table.md` and a `curves.png` into the folder itself.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from aihf_control.files import BadInput, exit_code, read_bytes, read_json, write_bytes
+from aihf_control.page import write_report
 from aihf_control.stats import Estimate, iqm
 
 HEAD = ("return", "score", "n", "env_steps", "labels", "pair_accuracy", "rank_correlation")
@@ -35,14 +38,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(folder: Path) -> None:
-    """Writes the table and the figure of all runs below `folder`. Raises BadInput where there are none."""
-    summaries = {path.parent: _read(path) for path in sorted(folder.rglob("summary.json"))}
-    if not summaries:
+    """Reports every grid below `folder`, and all runs there that belong to none. Raises BadInput without either."""
+    grids = [path.parent for path in sorted(folder.rglob("grid.json"))]
+    runs = [path for path in sorted(folder.rglob("summary.json")) if not any(path.is_relative_to(g) for g in grids)]
+    if not grids and not runs:
         raise BadInput(f"no finished run below {folder}; make some with `python -m aihf_control.run --out {folder}`")
+    for grid in grids:
+        print(f"report: {write_report(grid)}")
+    if runs:
+        text = report_runs(folder, {path.parent: _read(path) for path in runs})
+        print(text)
+
+
+def report_runs(folder: Path, summaries: dict[Path, dict[str, Any]]) -> str:
+    """Writes the table and the figure of runs into `folder`, and returns the table."""
     text = table(summaries)
     write_bytes(folder / "table.md", text.encode())
     write_bytes(folder / "curves.png", figure(summaries))
-    print(text)
+    return text
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from aihf_control.generate import versions
 from aihf_control.machine import device_of
 
 CHECKPOINT = "checkpoint"  # in a run's folder, while it is not finished
-FREE = {"resume", "checkpoint"}  # flags that change no number
+FREE = {"resume", "checkpoint", "folder", "tensorboard"}  # flags that change no number
 
 
 def begun_with(folder: Path, options: type) -> tuple[Any, Any]:
@@ -52,6 +52,25 @@ def take_up(folder: Path, cell: Cell, dataset: Dataset) -> tuple[Cell, int]:
         (folder / "log.jsonl").unlink(missing_ok=True)  # it is told again, as far as the states remember
     was = config["cell"]
     return dataclasses.replace(cell, device=device_of(was["device"]), products=was["products"]), config["workers"]
+
+
+def check_unused(folder: Path) -> None:
+    """Raises BadInput where a run is in `folder` already."""
+    if (folder / "config.json").exists() or (folder / "summary.json").exists():
+        raise BadInput(
+            f"there is a run in {folder} already; go on with it by --resume {folder}, or choose another folder"
+        )
+
+
+def held(folder: Path) -> bool:
+    """Whether a run is going on in a folder."""
+    if not (folder / CHECKPOINT / "lock").exists():
+        return False
+    try:
+        hold(folder).close()
+    except BadInput:
+        return True
+    return False
 
 
 def hold(folder: Path) -> IO[bytes]:

@@ -46,7 +46,8 @@ class Rollouts:
         pool: Sequence[Trajectory],
     ):
         self.spec, self.dims, self.demos, self.pool = spec, dims, demos, pool
-        self.annotator, self.spreads = annotator, {}
+        self.annotator = annotator
+        self.teachers: dict[int, Annotator] = {}
         self.acting, self.choosing = Random(dims, "rollouts"), Random(dims, "starts")
         self.doubts = Random(dims, "annotator")
         self.paid: dict[int, Array] = {}
@@ -121,11 +122,12 @@ class Rollouts:
         return Preferences(_joined(win, lose), _joined(lose, win), torch.cat([high, low], 1))
 
     def _teacher(self, length: int) -> Annotator:
-        """The dataset's annotator, its doubts in units of the spread of clips this long."""
-        if length not in self.spreads:
+        """The dataset's annotator, its dials in units of the pool's clips this long."""
+        if length not in self.teachers:
             gains = [t.gain(s, length) for t in self.pool for s in range(0, t.starts(length), max(1, length // 2))]
-            self.spreads[length] = float(np.std(gains)) if gains else 1.0
-        return dataclasses.replace(self.annotator, spread=self.spreads[length])
+            units = {"spread": float(np.std(gains)), "floor": float(np.min(gains))} if gains else {}
+            self.teachers[length] = dataclasses.replace(self.annotator, **units)
+        return self.teachers[length]
 
     def _tensor(self, x: Array) -> Tensor:
         return torch.as_tensor(x, dtype=torch.float32, device=self.dims.device)

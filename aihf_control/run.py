@@ -32,8 +32,9 @@ from aihf_control.generate import DataConfig, default_folder, make_dataset, vers
 from aihf_control.machine import default_workers, device_of, products
 from aihf_control.processes import deal
 from aihf_control.results import Collector, Result
-from aihf_control.resume import CHECKPOINT, begun_with, check_same, hold, spelled, take_up
+from aihf_control.resume import CHECKPOINT, begun_with, check_same, check_unused, hold, spelled, take_up
 from aihf_control.show import Display, curves, summary
+from aihf_control.tensorboard import TensorBoard
 
 DATASETS, RUNS = Path("results/datasets"), Path("results/runs")
 
@@ -70,6 +71,10 @@ class Options:
     """Processes that the seeds are dealt to, one thread each; 0 is one a core."""
     out: Path = RUNS
     """Folder for runs; each gets <env>/<method>/<time> in it."""
+    folder: Path | None = None
+    """The run's own folder, in place of one in `out`."""
+    tensorboard: bool = False
+    """Also writes the log for TensorBoard, into the run's folder. Needs `pip install 'aihf_control[tensorboard]'`."""
     checkpoint: float = 3.0
     """Minutes from one checkpoint to the next; a run that is killed goes on from the last."""
     resume: Path | None = None
@@ -130,8 +135,11 @@ def run(options: Options, cfg: Any) -> int:
         print(f"{options.resume} is finished: there is nothing to resume")
         return 0
     cell = cell_of(options, cfg)
-    folder = options.resume or options.out / options.env.replace("/", "__") / options.method / _now()
+    folder = options.resume or options.folder or options.out / options.env.replace("/", "__") / options.method / _now()
+    if not options.resume:
+        check_unused(folder)
     check_writable(folder)
+    board = TensorBoard(folder) if options.tensorboard else None
     dataset, where = dataset_of(options)
     for seed in cell.seeds:
         dataset.draw(seed, cell.demos, cell.pairs)  # says now what is lacking
@@ -139,6 +147,8 @@ def run(options: Options, cfg: Any) -> int:
     lock = hold(folder) if options.resume else None
     if options.resume:
         cell, workers = take_up(folder, cell, dataset)
+    else:
+        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # of a run that was killed before it had a config
     display = Display(cell, dataset, workers)
     display.plan(where, folder)
 
@@ -155,6 +165,8 @@ def run(options: Options, cfg: Any) -> int:
                     lock = hold(folder)
                     _begin(folder, options, cell, dataset, where, workers)
                 _append(folder / "log.jsonl", event.rows)
+                if board:
+                    board.add(event.rows)
             display.show(event, collector)
     if paused:
         print(_how_to_go_on(folder))

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from aihf_control.cell import Cell, Evaluated, Event
 from aihf_control.dataset import Dataset
-from aihf_control.environments import spec_of
+from aihf_control.environments import EnvSpec, spec_of
 from aihf_control.files import write_bytes
 from aihf_control.lanes import Dims
 from aihf_control.replay import Batch
@@ -60,7 +60,8 @@ class Display:
         p(f"  of dataset   {where} ({self.dataset.digest()})")
         p(f"  runs on      {c.device}, {self.workers} processes, {c.products} products")
         p(f"  writes to    {folder}")
-        seconds = estimate_seconds(c, self.dataset, self.workers)
+        meta = self.dataset.meta
+        seconds = estimate_seconds(c, spec_of(meta["env"], **meta["options"]), self.workers)
         if seconds:
             p(f"  takes about  {duration(seconds)} of training, and the evaluations")
 
@@ -124,7 +125,8 @@ def overvalued(last: pd.DataFrame) -> list[int]:
 def summary(result: Result) -> dict[str, Any]:
     """The table of a run as data."""
     meta, cell = result.dataset.meta, result.cell
-    drawn = {t.seed: t for seed in cell.seeds for t in result.dataset.draw(seed, cell.demos, 0).demos}
+    shown = [result.dataset.draw(seed, cell.demos, 0).demos for seed in cell.seeds]
+    drawn = {t.seed: t for lane in shown for t in lane}
     last = result.last()
     alive = np.isfinite(result.final())
     rows = [_row("expert", np.array(meta["expert_returns"]), result, mean)]
@@ -150,6 +152,9 @@ def summary(result: Result) -> dict[str, Any]:
         "dataset": result.dataset.digest(),
         "diverged": [s for s, ok in zip(cell.seeds, alive, strict=True) if not ok],
         "overvalued": overvalued(last),
+        "random_return": float(np.mean(meta["random_returns"])),
+        "expert_return": float(np.mean(meta["expert_returns"])),
+        "demo_returns": [float(np.mean([t.reward.sum() for t in lane])) if lane else None for lane in shown],
         "rows": rows,
     }
 
@@ -187,11 +192,11 @@ def duration(seconds: float) -> str:
     )
 
 
-def estimate_seconds(cell: Cell, dataset: Dataset, workers: int) -> float | None:
+def estimate_seconds(cell: Cell, spec: EnvSpec, workers: int) -> float | None:
     """How long the training will take, from a second of updates on random numbers; None for methods without SAC."""
     if not hasattr(cell.cfg, "sac"):
         return None
-    spec, n = spec_of(dataset.meta["env"], **dataset.meta["options"]), -(-len(cell.seeds) // workers)
+    n = -(-len(cell.seeds) // workers)
     dims = Dims(tuple(range(n)), spec.n_obs, spec.n_act, torch.device(cell.device), getattr(torch, cell.products))
     sac, size = SAC(dims, cell.cfg.sac), cell.cfg.replay.batch
     obs, act = (

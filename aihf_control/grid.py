@@ -1,0 +1,151 @@
+"""The cells of an experiment as work: each with a key, a folder of that name, and the command that does it.
+
+A key is two hashes with a dash between: of the settings and the data, and of the code that a run of the method
+executes. Cells of the same key are the same cell; one that is finished is never run again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aihf_control import methods
+from aihf_control.engine import Work
+from aihf_control.experiment import Experiment, GridCell
+from aihf_control.files import BadInput, sha256
+from aihf_control.fingerprint import code_of
+from aihf_control.generate import DataConfig, default_folder
+from aihf_control.machine import device_of, products
+from aihf_control.resume import FREE, spelled
+from aihf_control.run import DATASETS, Options
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A cell of the grid with its place."""
+
+    key: str
+    cell: GridCell
+    """Its options complete: device, type, dataset and folder."""
+
+    @property
+    def dataset(self) -> Path:
+        assert self.cell.options.dataset
+        return self.cell.options.dataset
+
+    @property
+    def folder(self) -> Path:
+        assert self.cell.options.folder
+        return self.cell.options.folder
+
+    def words(self) -> list[str]:
+        """What follows `python -m aihf_control.run`, exactly."""
+        return words_of(self.cell.options, self.cell.cfg)
+
+
+def jobs_of(experiment: Experiment, out: Path, any_code: bool = False) -> list[Job]:
+    """The grid's cells in their folders below `out`. With `any_code` those that other code made count as well.
+
+    Raises BadInput where two of them are the same under different names.
+    """
+    jobs: dict[str, Job] = {}
+    for cell in experiment.cells:
+        job = _job(cell, out, any_code)
+        if job.key in jobs:
+            raise BadInput(f"{experiment.name}: {jobs[job.key].cell.name} and {cell.name} are the same; leave one out")
+        jobs[job.key] = job
+    return list(jobs.values())
+
+
+def _job(cell: GridCell, out: Path, any_code: bool) -> Job:
+    options = _resolved(cell.options)
+    dataset = default_folder(options.env, cell.data, DATASETS)
+    key = f"{_settings_key(options, cell.cfg, dataset)}-{code_of(options.method)}"
+    if any_code and not (out / "cells" / key).exists():
+        others = sorted(
+            p.name for p in (out / "cells").glob(f"{key.partition('-')[0]}-*") if (p / "config.json").exists()
+        )
+        key = max(others, key=lambda name: ((out / "cells" / name / "summary.json").exists(), name), default=key)
+    options = dataclasses.replace(options, dataset=dataset, folder=out / "cells" / key)
+    return Job(key, dataclasses.replace(cell, options=options))
+
+
+def _resolved(options: Options) -> Options:
+    """With the device and the type that this machine takes for `auto`, so that every machine takes the same."""
+    device = device_of("auto") if options.device == "auto" else options.device
+    if options.precision == "auto" and device != "cpu" and not torch.cuda.is_available():
+        raise BadInput(f"run.device = {device}: there is none here to ask for its type; set run.precision, too")
+    return dataclasses.replace(options, device=device, precision=products(options.precision, device))
+
+
+def _settings_key(options: Options, cfg: Any, dataset: Path) -> str:
+    """Hash of all flags that change a number, and of the data's settings and policies, which name its folder."""
+    given = {name: x for name, x in dataclasses.asdict(options).items() if name not in FREE | {"out", "dataset"}}
+    tree = [given, dataclasses.asdict(cfg), dataset.name]
+    return sha256(json.dumps(spelled(tree), sort_keys=True, default=str).encode())[:12]
+
+
+# ------------------------------------------------------------------------------------------------------------ commands
+
+
+def words_of(options: Options, cfg: Any) -> list[str]:
+    """A command line that gives these options and this config."""
+    named = ["--env", options.env, "--method", options.method]
+    plain = dataclasses.replace(options, env=Options.env, method=Options.method)
+    return [*named, *flags(plain, Options()), *flags(cfg, methods.load(options.method).Config())]
+
+
+def flags(config: Any, default: Any, prefix: str = "") -> list[str]:
+    """The flags that make a config out of its default."""
+    words: list[str] = []
+    for field in dataclasses.fields(config):
+        name, value, usual = field.name.replace("_", "-"), getattr(config, field.name), getattr(default, field.name)
+        if dataclasses.is_dataclass(value):
+            words += flags(value, usual, f"{prefix}{name}.")
+        elif value != usual and isinstance(value, bool):
+            words.append(f"--{prefix}{'' if value else 'no-'}{name}")
+        elif value != usual:
+            words += [f"--{prefix}{name}", *map(str, value if isinstance(value, tuple) else [value])]
+    return words
+
+
+def data_words(job: Job) -> list[str]:
+    """What follows `python -m aihf_control.data`, exactly."""
+    env, out = job.cell.options.env, str(job.dataset)
+    return ["make", "--env", env, "--out", out, *flags(job.cell.data, DataConfig())]
+
+
+def works_of(jobs: Sequence[Job], out: Path) -> list[Work]:
+    """The cells as work."""
+    return [
+        Work(
+            job.key,
+            job.folder,
+            ("-m", "aihf_control.run", *job.words()),
+            ("-m", "aihf_control.run", "--resume", str(job.folder)),
+            output=out / "output" / f"{job.key}.txt",
+            steps=job.cell.cfg.steps,
+            needs=(job.dataset,),
+        )
+        for job in jobs
+    ]
+
+
+def data_works_of(jobs: Sequence[Job], out: Path) -> list[Work]:
+    """Their datasets that are not there yet as work, each once."""
+    missing = {job.dataset: job for job in jobs if not (job.dataset / "meta.json").exists()}
+    return [
+        Work(
+            f"{job.cell.options.env}-{folder.name}",
+            folder,
+            ("-m", "aihf_control.data", *data_words(job)),
+            done="meta.json",
+            output=out / "output" / f"data-{folder.name}.txt",
+        )
+        for folder, job in missing.items()
+    ]
