@@ -76,10 +76,15 @@ class Trajectory:
         end = "terminated" if self.terminated else "truncated"
         return f"Trajectory({self.level}, {len(self)} steps, return {self.reward.sum():.1f}, {end})"
 
+    @property
+    def first(self) -> int:
+        """The first step that learners get."""
+        return self.seed % min(self.every, len(self))
+
     def steps(self) -> Steps:
         done = np.zeros(len(self), np.float32)
         done[-1:] = self.terminated
-        kept = slice(self.seed % min(self.every, len(self)), None, self.every)
+        kept = slice(self.first, None, self.every)
         return Steps(self.obs[:-1][kept], self.act[kept], self.obs[1:][kept], done[kept])
 
     def gain(self, start: int, length: int) -> float:

@@ -16,6 +16,7 @@ from torch import Tensor
 from aihf_control.annotator import Annotator
 from aihf_control.data import Clips, Preferences, Trajectory, cut
 from aihf_control.environments import Envs, EnvSpec
+from aihf_control.files import BadInput
 from aihf_control.lanes import Dims, Random
 from aihf_control.nets import Policy
 
@@ -66,11 +67,13 @@ class Rollouts:
 
     def _moments(self, demos: Sequence[Trajectory], u: Array, length: int) -> Array:
         which = (u[:, 0] * len(demos)).astype(int)
-        room = [max(1, demos[i].starts(length)) if demos[i].qpos is not None else 1 for i in which]
-        return np.stack([which, (u[:, 1] * room).astype(int)], 1)
+        at = [_moments_of(demos[i], length) for i in which]
+        return np.stack([which, [t[int(x * len(t))] for t, x in zip(at, u[:, 1], strict=True)]], 1)
 
     def shown(self, starts: Tensor, length: int) -> Clips:
-        """What the demonstrations themselves did from there."""
+        """What the demonstrations themselves did from there. Raises BadInput where they were thinned out."""
+        if any(demo.every > 1 for demos in self.demos for demo in demos):
+            raise BadInput("this method is shown whole clips of the demonstrations; use data with --demo-every 1")
         lanes = [[(int(e), int(t), length) for e, t in lane] for lane in starts]
         cuts = [cut(demos, lane) for demos, lane in zip(self.demos, lanes, strict=True)]
         return Clips(*(self._tensor(np.stack(column)) for column in zip(*cuts, strict=True)))
@@ -134,6 +137,14 @@ class Rollouts:
 
     def streams(self) -> dict[str, Random]:
         return {"rollouts": self.acting, "starts": self.choosing, "annotator": self.doubts}
+
+
+def _moments_of(demo: Trajectory, length: int) -> Array:
+    """The steps of a demonstration from which clips may begin: of those that a learner is given, for one that is
+    thinned out."""
+    room = max(1, demo.starts(length)) if demo.qpos is not None else 1
+    given = np.arange(demo.first, room, demo.every)
+    return given if len(given) else np.zeros(1, int)
 
 
 def _chosen(which: Tensor, a: Clips, b: Clips) -> Clips:

@@ -390,7 +390,7 @@ def test_what_a_lane_gets_does_not_depend_on_the_lanes_beside_it(dataset):
         assert int(a.count[1]) == n and np.array_equal(a.data[1, :n], b.data[0, :n])
         assert not np.array_equal(a.data[0, :n], b.data[0, :n])
         assert np.array_equal(a.sample(9).obs[1], b.sample(9).obs[0])
-    for a, b in zip(beside.pairs(100).win, alone.pairs(100).win, strict=True):
+    for a, b in zip(beside.comparisons().draw(100).win, alone.comparisons().draw(100).win, strict=True):
         assert np.array_equal(a[1], b[0])
 
 
@@ -518,9 +518,7 @@ def test_a_lane_gets_thinned_demonstrations_and_whole_clips(policy_zips):
     drawn = dataset.draw(0, 2, 6).demos
     assert int(task.demos.count[0]) == sum(len(t.steps().act) for t in drawn) < sum(map(len, drawn)) / 3
     whole = {
-        row.numpy().tobytes()
-        for c in (task.require_pairs().win, task.require_pairs().lose)
-        for row in c.obs[c.real > 0]
+        row.numpy().tobytes() for c in (task.comparisons().win, task.comparisons().lose) for row in c.obs[c.real > 0]
     }
     assert task.clips is not None and int(task.clips.count[0]) == len(whole)
 

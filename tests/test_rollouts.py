@@ -1,10 +1,13 @@
 """The task's doors to clips that are played on purpose: where they begin, what is counted, and what stays hidden."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from aihf_control.annotator import Annotator
+from aihf_control.files import BadInput
 from aihf_control.nets import Policy
 from aihf_control.rollouts import Rollouts
 from aihf_control.task import Task
@@ -30,6 +33,17 @@ def test_a_start_is_a_moment_of_a_demonstration_with_enough_after_it(task):
             t = starts[lane][starts[lane, :, 0] == which, 1]
             assert len(t) > 50 and t.min() >= 0 and t.max() < demo.starts(LENGTH)
             assert t.unique().numel() > 1
+
+
+def test_of_thinned_demonstrations_only_given_steps_are_starts_and_no_clip_is_shown(task):
+    rollouts = task._rollouts
+    rollouts.demos = [[dataclasses.replace(demo, every=7) for demo in demos] for demos in rollouts.demos]
+    starts = task.starts(200, LENGTH)
+    for lane, i in np.ndindex(3, 200):
+        which, t = starts[lane, i].tolist()
+        assert (t - rollouts.demos[lane][which].seed) % 7 == 0
+    with pytest.raises(BadInput, match="--demo-every"):
+        task.shown(starts, LENGTH)
 
 
 def test_what_is_shown_is_what_the_demonstration_did(task):

@@ -59,7 +59,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
                 pupil.refer_to(behaviour)
                 pupil.policy.load_state_dict(behaviour.state_dict())
             answers.add(ask(task, behaviour, cfg.online))
-        for pupil in reversed(pupils.values()):
+        for pupil in reversed(pupils.values()):  # the first comes last: its figures are told
             sides = pupil.sides(answers.draw(cfg.direct.pair_steps))
             loss = PAIR_LOSSES[cfg.loss](sides.h_win, sides.h_lose, sides.weight)
             pupil.descend(loss)
