@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -45,7 +46,8 @@ def train(
 ) -> None:
     """Trains SAC on the true reward, a lane a seed, and keeps the best policy and weaker ones at 60 and 30 % of it.
 
-    Writes expert.zip, medium.zip, weak.zip (SB3 zips), training.csv and card.toml. Ctrl-C ends it with what there is.
+    Writes expert.zip, medium.zip, weak.zip (SB3 zips), training.csv and card.toml. Ctrl-C, or SIGTERM for one in the
+    background, ends it with what there is.
 
     Args:
         env: Gymnasium id.
@@ -65,6 +67,7 @@ def train(
     folder, gallery = out or Path("results/experts") / env.replace("/", "__"), Gallery(spec, lanes, every, episodes)
     print(f"SAC on the true reward of {env}: seeds {lanes}, {cfg.updates:,} updates; writes to {folder}", flush=True)
     inner = getattr(torch, products(precision, "cpu"))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job in the background hears no SIGINT
     try:
         for k, sac in learn(spec, lanes, cfg, read_zip(start, spec) if start else None, products=inner):
             if k % every == 0:
@@ -74,6 +77,8 @@ def train(
                     break
     except KeyboardInterrupt:
         print("ending with what there is")
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if not gallery.snapshots:
         raise BadInput(f"nothing to keep: the training ended before its first evaluation at update {every}")
     keep(gallery, spec, folder)
