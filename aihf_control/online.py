@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from aihf_control.data import Clips, Preferences
+from aihf_control.direct import DirectConfig
 from aihf_control.files import BadInput, at_least_one
 from aihf_control.lanes import Random
 from aihf_control.nets import Policy
@@ -20,6 +21,10 @@ PAIR_LOSSES = {
     "slic": hinge,
 }
 """What BPO and OAIF can be built on: losses of h(win), h(lose) and weight, (L, B) to (L,)."""
+
+NEAR = DirectConfig(beta=500.0, lr=1e-5)
+"""Settings for learning from own clips: two of one policy differ by its noise alone, to which a loss with the settings for
+given clips bends it at once (`experiments/tuning.md`)."""
 
 
 @dataclasses.dataclass(frozen=True)

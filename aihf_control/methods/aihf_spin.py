@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 from aihf_control.direct import CloneConfig, DirectConfig, Pupil
 from aihf_control.files import at_least_one
-from aihf_control.online import Gathered, OnlineConfig, beats
+from aihf_control.online import NEAR, Gathered, OnlineConfig, beats
 from aihf_control.rewards import bradley_terry
 from aihf_control.task import Progress, Task
 
@@ -28,7 +28,7 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of AIHF-SPIN."""
 
-    steps: int = 2000
+    steps: int = 1000
     """Gradient steps."""
     played: int = 32
     """Clips of its own that it plays in a phase."""
@@ -36,7 +36,7 @@ class Config:
     """w1, weight of the demonstrations' superiority."""
     w_pref: float = 1.0
     """w2, weight of the preferences' likelihood; at 0 it does without comparisons."""
-    direct: DirectConfig = DirectConfig()
+    direct: DirectConfig = NEAR
     online: OnlineConfig = OnlineConfig(phases=4)
     clone: CloneConfig = CloneConfig()
 

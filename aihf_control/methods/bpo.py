@@ -25,7 +25,7 @@ import torch
 from aihf_control.direct import CloneConfig, DirectConfig, Pupil
 from aihf_control.files import at_least_one
 from aihf_control.nets import Policy
-from aihf_control.online import PAIR_LOSSES, Gathered, OnlineConfig, ask
+from aihf_control.online import NEAR, PAIR_LOSSES, Gathered, OnlineConfig, ask
 from aihf_control.task import Progress, Task
 
 
@@ -33,13 +33,13 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of BPO."""
 
-    steps: int = 2000
+    steps: int = 1000
     """Gradient steps."""
     loss: Literal["dpo", "ipo", "slic"] = "dpo"
     """What the pairs are learned from by."""
     ensemble: int = 1
     """Policies whose weights are averaged."""
-    direct: DirectConfig = DirectConfig()
+    direct: DirectConfig = NEAR
     online: OnlineConfig = OnlineConfig()
     clone: CloneConfig = CloneConfig()
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from aihf_control.direct import CloneConfig, DirectConfig, Pupil
-from aihf_control.online import PAIR_LOSSES, Gathered, OnlineConfig, ask
+from aihf_control.online import NEAR, PAIR_LOSSES, Gathered, OnlineConfig, ask
 from aihf_control.task import Progress, Task
 
 
@@ -28,11 +28,11 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of OAIF."""
 
-    steps: int = 2000
+    steps: int = 1000
     """Gradient steps."""
     loss: Literal["dpo", "ipo", "slic"] = "dpo"
     """What the pairs are learned from by."""
-    direct: DirectConfig = DirectConfig()
+    direct: DirectConfig = NEAR
     online: OnlineConfig = OnlineConfig()
     clone: CloneConfig = CloneConfig()
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from aihf_control.direct import CloneConfig, DirectConfig, Pupil, Sides
 from aihf_control.files import BadInput, at_least_one
-from aihf_control.online import Gathered, OnlineConfig, beats
+from aihf_control.online import NEAR, Gathered, OnlineConfig, beats
 from aihf_control.rewards import bradley_terry
 from aihf_control.task import Progress, Task
 
@@ -32,7 +32,7 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of SAIL."""
 
-    steps: int = 2000
+    steps: int = 1000
     """Gradient steps."""
     own: float = 0.3
     """Share of the loss that its own pairs have."""
@@ -40,7 +40,7 @@ class Config:
     """Pairs that it plays in a phase."""
     w_sampling: float = 0.1
     """Weight of the bilevel term."""
-    direct: DirectConfig = DirectConfig()
+    direct: DirectConfig = NEAR
     online: OnlineConfig = OnlineConfig()
     clone: CloneConfig = CloneConfig()
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 from aihf_control.direct import CloneConfig, DirectConfig, Pupil
 from aihf_control.files import at_least_one
-from aihf_control.online import Gathered, OnlineConfig, beats
+from aihf_control.online import NEAR, Gathered, OnlineConfig, beats
 from aihf_control.rewards import bradley_terry
 from aihf_control.sac import follow
 from aihf_control.task import Progress, Task
@@ -30,7 +30,7 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of SAPO."""
 
-    steps: int = 2000
+    steps: int = 1000
     """Gradient steps."""
     played: int = 8
     """Clips of its own that it plays in a phase."""
@@ -38,7 +38,7 @@ class Config:
     """Pairs that are kept, the newest."""
     rate: float = 0.008
     """Rate of the average."""
-    direct: DirectConfig = DirectConfig()
+    direct: DirectConfig = NEAR
     online: OnlineConfig = OnlineConfig(phases=50)
     clone: CloneConfig = CloneConfig()
 
