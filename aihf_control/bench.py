@@ -25,7 +25,7 @@ import tyro
 
 from aihf_control import report
 from aihf_control.engine import BAD_INPUT, Attempted, Event, Started, Work, run_here
-from aihf_control.experiment import Experiment, read
+from aihf_control.experiment import Experiment, read, worded
 from aihf_control.files import BadInput, check_writable, read_bytes, write_json, writing
 from aihf_control.grid import Job, data_words, data_works_of, jobs_of, works_of
 from aihf_control.progress import Expected, GridDisplay, Ledger, expected_seconds, plan, title_of
@@ -104,7 +104,9 @@ def bench(options: Options) -> int:
         return 128 + ended.number
     if any(work.finished() for work in works_of(grid, folder)):
         report.report(folder)
-    return max((BAD_INPUT if e.code == BAD_INPUT else 1 for e in failed), key=(1, 2).index, default=0)
+    if not failed:
+        return 0
+    return BAD_INPUT if all(event.code == BAD_INPUT for event in failed) else 1
 
 
 def _check(options: Options) -> None:
@@ -144,7 +146,7 @@ def names_of(job: Job) -> dict[str, str]:
     """By what a cell can be asked for."""
     cell = job.cell
     named = {"env": cell.options.env, "method": cell.name, "demos": cell.options.demos, "pairs": cell.options.pairs}
-    return {name: str(value) for name, value in {**named, **cell.dials, "key": job.key}.items()}
+    return {name: str(worded(value)) for name, value in {**named, **cell.dials, "key": job.key}.items()}
 
 
 def command_lines(jobs: Sequence[Job]) -> list[str]:
@@ -210,9 +212,10 @@ def make_data(jobs: Sequence[Job], ended: _Ended) -> None:
 def _run(options: Options, jobs: list[Job], folder: Path, expected: Expected, ended: _Ended) -> list[Attempted]:
     """Runs what is not finished. Returns the cells that failed; the others do not mind."""
     works, failed, ledger = works_of(jobs, folder), [], Ledger(folder / "attempts.jsonl")
-    titles, done = {job.key: title_of(job) for job in jobs}, {work.key for work in works if work.finished()}
-    with GridDisplay(titles, expected, done) as display:
-        for event in _engine(options, jobs)([work for work in works if not work.finished()], ended):
+    titles, shares = {job.key: title_of(job) for job in jobs}, {work.key: work.share() for work in works}
+    left = [work for work in works if not work.finished()]
+    with GridDisplay(titles, expected, shares) as display:
+        for event in _engine(options, jobs)(left, ended) if left else ():
             display.show(event)
             if isinstance(event, Attempted):
                 ledger.add(event)

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def compare(first: Path, second: Path) -> None:
     """Prints the differences of two finished runs. Raises BadInput where one is none."""
     configs, logs = [_config(run) for run in (first, second)], [_log(run) for run in (first, second)]
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.width = console.width if console.is_terminal else 132
     changed = differences(*configs)
     if changed:

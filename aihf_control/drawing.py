@@ -9,7 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from aihf_control.gather import Gathered, spelled
+from aihf_control.experiment import worded
+from aihf_control.gather import Gathered
 from aihf_control.stats import Estimate
 from aihf_control.tables import label
 
@@ -38,7 +39,7 @@ def picture(name: str, title: str, caption: str, fig: Figure, runs: Iterable[str
 
 def told(setting: Setting) -> str:
     """A setting behind a name."""
-    return "".join(f", {label(name)} {spelled(value)}" for name, value in setting.items())
+    return "".join(f", {label(name)} {worded(value)}" for name, value in setting.items())
 
 
 def style_of(grid: Gathered, method: str) -> dict[str, str]:

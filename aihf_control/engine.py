@@ -54,11 +54,14 @@ class Work:
         return self.resume if self.resume and (self.folder / "config.json").exists() else self.fresh
 
     def share(self) -> float:
-        """The part of its steps that the log shows done."""
-        path = self.folder / "log.jsonl"
-        if not self.steps or not path.exists():
+        """The part of its steps that is done, as far as the log shows."""
+        if self.finished():
+            return 1.0
+        try:
+            data = (self.folder / "log.jsonl").read_bytes()
+        except FileNotFoundError:  # not begun, or just about to tell it all again
             return 0.0
-        whole = read_bytes(path).rpartition(b"\n")[0]  # the last line may be half written
+        whole = data.rpartition(b"\n")[0]  # the last line may be half written
         return json.loads(whole.rpartition(b"\n")[2])["step"] / self.steps if whole else 0.0
 
 

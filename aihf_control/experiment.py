@@ -106,6 +106,11 @@ class Experiment:
     cells: list[GridCell]
 
 
+def worded(value: Any) -> Any:
+    """A dial's value as one word or number."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
 def read(path: Path) -> Experiment:
     """An experiment out of its file. Raises BadInput with the place in it that is wrong."""
     where, sheet = path.name, _sheet(read_toml(path), path.name)

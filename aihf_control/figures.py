@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from aihf_control.drawing import Picture, Setting, band, finish, panels_of, picture, point, style_of, told
-from aihf_control.gather import Gathered, finite, numbers, spelled
+from aihf_control.experiment import worded
+from aihf_control.gather import Gathered, finite, numbers
 from aihf_control.stats import Estimate, aggregate, estimate, iqm_of_all, profile, profile_band
 from aihf_control.tables import label, rng
 
@@ -138,7 +139,7 @@ def _over_dial(grid: Gathered, dial: str) -> Picture:
         ax.plot(list(found), [e.value for e in found.values()], lw=1, color=style["color"], label=method)
         for x, e in found.items():
             point(ax, x, e.value, e, "y", **style)
-    ax.set_xticks(range(len(values)), [str(spelled(value)) for value in values])
+    ax.set_xticks(range(len(values)), [str(worded(value)) for value in values])
     finish(ax, "", label(dial), "score")
     title = f"Score over {label(dial)}"
     runs = _finished(grid, itertools.product(grid.envs, grid.settings()))
@@ -155,8 +156,8 @@ def _heat(grid: Gathered, down: str, across: str) -> Picture:
         for (i, j), x in np.ndenumerate(value):
             if np.isfinite(x):
                 ax.text(j, i, f"{x:.2f}", ha="center", va="center", color="white" if x < 0.6 else "black")
-        ax.set_xticks(range(len(columns)), [str(spelled(x)) for x in columns])
-        ax.set_yticks(range(len(rows)), [str(spelled(y)) for y in rows])
+        ax.set_xticks(range(len(columns)), [str(worded(x)) for x in columns])
+        ax.set_yticks(range(len(rows)), [str(worded(y)) for y in rows])
         ax.set(title=method, xlabel=label(across), ylabel=label(down))
     title = f"Score by {label(down)} and {label(across)}"
     caption = f"{title}: IQM over seeds and environments; the table of scores has the intervals."

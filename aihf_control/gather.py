@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from aihf_control.evaluate import normalised
-from aihf_control.experiment import ReportConfig
+from aihf_control.experiment import ReportConfig, worded
 from aihf_control.files import BadInput, read_bytes, read_json
 from aihf_control.resume import rebuild
 
@@ -157,7 +157,7 @@ def _evaluations(folder: Path, run: Run) -> pd.DataFrame:
     assert run.summary
     score = normalised(numbers(log, "return"), run.summary["random_return"], run.summary["expert_return"])
     frame = log.assign(score=score).reindex(columns=[*COLUMNS, *QUALITY])
-    named = {"cell": run.key, "env": run.env, "method": run.name} | {k: spelled(x) for k, x in run.dials.items()}
+    named = {"cell": run.key, "env": run.env, "method": run.name} | {k: worded(x) for k, x in run.dials.items()}
     for i, (name, value) in enumerate(named.items()):
         frame.insert(i, name, [value] * len(frame))
     return frame
@@ -188,8 +188,3 @@ def finite(frame: pd.DataFrame, column: str) -> Array:
     """Those of a column that are numbers."""
     x = numbers(frame, column)
     return x[np.isfinite(x)]
-
-
-def spelled(value: Any) -> Any:
-    """A dial's value as one word or number."""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else value

@@ -67,12 +67,15 @@ def _job(cell: GridCell, out: Path, any_code: bool) -> Job:
     dataset = default_folder(options.env, cell.data, DATASETS)
     key = f"{_settings_key(options, cell.cfg, dataset)}-{code_of(options.method)}"
     if any_code and not (out / "cells" / key).exists():
-        others = sorted(
-            p.name for p in (out / "cells").glob(f"{key.partition('-')[0]}-*") if (p / "config.json").exists()
-        )
-        key = max(others, key=lambda name: ((out / "cells" / name / "summary.json").exists(), name), default=key)
+        key = max(_by_other_code(out / "cells", key), default=(False, 0.0, key))[-1]
     options = dataclasses.replace(options, dataset=dataset, folder=out / "cells" / key)
     return Job(key, dataclasses.replace(cell, options=options))
+
+
+def _by_other_code(cells: Path, key: str) -> list[tuple[bool, float, str]]:
+    """Runs of the same settings that other code made: whether each has finished, when it began, and its key."""
+    begun = cells.glob(f"{key.partition('-')[0]}-*/config.json")
+    return [((p.parent / "summary.json").exists(), p.stat().st_mtime, p.parent.name) for p in begun]
 
 
 def _resolved(options: Options) -> Options:

@@ -12,9 +12,10 @@ from typing import Any
 
 import jinja2
 
+from aihf_control.experiment import worded
 from aihf_control.figures import Picture, figures_of
 from aihf_control.files import write_bytes
-from aihf_control.gather import Gathered, Run, gather, spelled
+from aihf_control.gather import Gathered, Run, gather
 from aihf_control.tables import Table, csv, label, latex, markdown, spoken, tables_of
 
 WORDS = {"method", "environment", "missing"}  # columns that hold words
@@ -78,7 +79,7 @@ def notes_of(grid: Gathered, versions: dict[str, dict[str, str]]) -> Iterator[No
     for state, what in (("to do", "have not begun"), ("begun", "are not finished"), ("cut short", "were cut short")):
         runs = [run for run in grid.runs if run.state == state]
         if runs:
-            yield Note(f"{len(runs)} cells {what}; rows that need them are empty:", _keys(runs))
+            yield Note(f"{len(runs)} of {len(grid.runs)} cells {what}; rows that need them are empty:", _keys(runs))
     ill = grid.lanes[grid.lanes["diverged"]]
     if len(ill):
         yield Note(
@@ -117,7 +118,7 @@ def _about(run: Run, versions: dict[str, dict[str, str]]) -> dict[str, Any]:
     config, summary = run.config or {}, run.summary or {}
     cell = config.get("cell", {})
     row: dict[str, Any] = {"cell": run.key, "state": run.state, "method": run.name, "environment": run.env}
-    row |= {label(name): spelled(value) for name, value in run.dials.items()}
+    row |= {label(name): worded(value) for name, value in run.dials.items()}
     row |= {"seeds": " ".join(map(str, cell.get("seeds", ()))) or run.n}
     row |= {name: " ".join(map(str, summary.get(name, ()))) or "-" for name in ("diverged", "overvalued")}
     row |= {"steps": summary.get("steps", "-"), "data": config.get("dataset", {}).get("digest", "-")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from rich.table import Table
 
 from aihf_control.engine import Advanced, Attempted, Event, Started
 from aihf_control.environments import spec_of
+from aihf_control.experiment import worded
 from aihf_control.files import BadInput, read_bytes, writing
 from aihf_control.grid import Job
 from aihf_control.run import cell_of
@@ -78,16 +79,13 @@ def _measured(job: Job) -> float | None:
 
 def title_of(job: Job) -> str:
     """A cell in a few words."""
-    dials = "".join(
-        f", {name.rpartition('.')[2]} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
-        for name, value in job.cell.dials.items()
-    )
+    dials = "".join(f", {name.rpartition('.')[2]} {worded(value)}" for name, value in job.cell.dials.items())
     return f"{job.cell.name} on {job.cell.options.env}{dials}"
 
 
 def plan(jobs: Sequence[Job], expected: Expected, workers: int) -> None:
     """Prints the cells, which of them are done, and how long the rest will take."""
-    console, left = Console(highlight=False), {}
+    console, left = Console(highlight=False, markup=False), {}
     console.width = console.width if console.is_terminal else 132
     table = Table("cell", "key", "seeds", "state", "takes about", box=box.SIMPLE_HEAD)
     for job in jobs:
@@ -100,38 +98,29 @@ def plan(jobs: Sequence[Job], expected: Expected, workers: int) -> None:
     console.print(table)
     known = [seconds for seconds in left.values() if seconds is not None]
     unknown = f", and {len(left) - len(known)} whose time nobody knows" if len(known) < len(left) else ""
-    console.print(
-        f"{len(expected)} cells, {len(expected) - len(left)} finished; of the rest {len(known)} take about", end=" "
-    )
-    console.print(
-        f"{duration(sum(known))} of one core, {duration(sum(known) / workers)} with {workers} at a time{unknown}"
-    )
+    told = f"{len(expected)} cells, {len(expected) - len(left)} finished; of the rest {len(known)} take about"
+    took = f"{duration(sum(known))} of one core, {duration(sum(known) / workers)} with {workers} at a time{unknown}"
+    console.print(f"{told} {took}", soft_wrap=True)
 
 
 class GridDisplay:
     """Prints the progress over a grid. As a context, it shows live bars; where there is no terminal, a line a cell."""
 
-    def __init__(self, titles: dict[str, str], expected: Expected, finished: Collection[str]):
+    def __init__(self, titles: dict[str, str], expected: Expected, shares: dict[str, float]):
         known = [seconds for seconds in expected.values() if seconds]
         usual = float(np.median(known)) if known else 1.0
-        self.titles, self.console = titles, Console(highlight=False)
+        self.titles, self.console = titles, Console(highlight=False, markup=False)
         self.weights = {key: expected.get(key) or usual for key in titles}
-        self.shares = dict.fromkeys(titles, 0.0) | dict.fromkeys(finished, 1.0)
-        self.finished, self.n_before = set(finished), len(finished)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[line]}"),
-            console=self.console,
-            transient=True,
-        )
+        self.shares, self.finished = dict(shares), {key for key, share in shares.items() if share == 1}
+        name, line = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[line]}"))
+        self.progress = Progress(name, BarColumn(bar_width=24), line, console=self.console, transient=True)
         self.bar = self.progress.add_task("grid", total=sum(self.weights.values()), line="")
         self.bars: dict[str, Any] = {}
         self.began, self.before = time.monotonic(), self._done()
 
     def __enter__(self) -> GridDisplay:
-        if self.n_before:
-            self.console.print(f"{self.n_before} of {len(self.titles)} cells are finished already")
+        if self.finished:
+            self._say(f"{len(self.finished)} of {len(self.titles)} cells are finished already")
         if self.console.is_terminal:
             self.progress.start()
         return self
@@ -142,9 +131,8 @@ class GridDisplay:
     def show(self, event: Event) -> None:
         key = event.work.key
         if isinstance(event, Started):
-            self.bars[key] = self.progress.add_task(
-                f"  {self.titles[key]}", total=1.0, line=f"attempt {event.attempt}" if event.attempt > 1 else ""
-            )
+            again = f"attempt {event.attempt}" if event.attempt > 1 else ""
+            self.bars[key] = self.progress.add_task(f"  {self.titles[key]}", total=1.0, line=again)
         if isinstance(event, Advanced):
             self.shares[key] = event.share
             self.progress.update(self.bars[key], completed=event.share)
@@ -158,19 +146,20 @@ class GridDisplay:
         if event.code == 0:
             self.finished.add(key)
             self.shares[key] = 1.0
-            self.console.print(f"{self._line()}: finished {self.titles[key]} ({took})")
+            self._say(f"{self._line()}: finished {self.titles[key]} ({took})")
         elif event.code != 143:
             what = "gave up" if event.final else "will try again"
-            self.console.print(
-                f"{self._line()}: {what}: {self.titles[key]} ended with {event.code} ({took}): {event.message}"
-            )
+            ended = f"{self.titles[key]} ended with {event.code} ({took}): {event.message}"
+            self._say(f"{self._line()}: {what}: {ended}")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)
 
     def _done(self) -> float:
         return sum(self.weights[key] * share for key, share in self.shares.items())
 
     def _line(self) -> str:
         gone, left = self._done() - self.before, sum(self.weights.values()) - self._done()
-        time_left = (
-            f", about {duration((time.monotonic() - self.began) * left / gone)} left" if gone > 0 and left > 0 else ""
-        )
+        pace = (time.monotonic() - self.began) / gone if gone > 0 else 0.0
+        time_left = f", about {duration(pace * left)} left" if pace and left > 0 else ""
         return f"{len(self.finished)} of {len(self.titles)} cells{time_left}"

@@ -12,6 +12,7 @@ import dataclasses
 import importlib
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -68,6 +69,10 @@ def run_on_ray(works: Sequence[Work], cluster: Cluster, retries: int, stop: Any)
     """Does all the works as `run_here` does. Raises BadInput where there is no Ray, or no cluster."""
     ray = _connected(cluster)
     try:
+        if not _room(ray, cluster):
+            raise BadInput(
+                f"no machine of the cluster has the {cluster.cores:g} cores and {cluster.gpu:g} GPUs of a cell"
+            )
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), False
         )
@@ -76,11 +81,11 @@ def run_on_ray(works: Sequence[Work], cluster: Cluster, retries: int, stop: Any)
         data = {folder: ray.put(packed(folder)) for work in works for folder in work.needs}
         waiting, pending, shares = list(works), {}, {}
         while pending or (waiting and not stop.is_set()):
-            while waiting and len(pending) < _room(ray, cluster) and not stop.is_set():
+            while waiting and len(pending) < max(1, _room(ray, cluster)) and not stop.is_set():
                 work = waiting.pop(0)
                 needed = [data[folder] for folder in work.needs]
                 pending[task.remote(work, packed(work.folder), whole_package(), retries, board, *needed)] = work
-            for ref in ray.wait(list(pending), num_returns=1, timeout=ASK_EVERY)[0]:
+            for ref in ray.wait(list(pending), num_returns=1, timeout=ASK_EVERY)[0] if pending else ():
                 work = pending.pop(ref)
                 yield from _received(ray, ref, work, work.key in shares)
             if stop.is_set():
@@ -98,24 +103,22 @@ def _connected(cluster: Cluster) -> Any:
         importlib.import_module("ray.util.scheduling_strategies")
     except ImportError as e:
         raise BadInput("--engine ray needs Ray; install it with pip install 'aihf_control[ray]'") from e
+    ended_by = signal.getsignal(signal.SIGTERM)  # Ray puts its own in place of it
+    own = {} if cluster.address or "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
     try:
-        ray.init(
-            address=cluster.address,
-            log_to_driver=False,
-            logging_level="error",
-            include_dashboard=False if cluster.address is None and "RAY_ADDRESS" not in os.environ else None,
-        )
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="error", **own)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as e:
         raise BadInput(f"no Ray cluster at {cluster.address}: {' '.join(str(e).split())[:200]}") from e
+    signal.signal(signal.SIGTERM, ended_by)
     return ray
 
 
 def _room(ray: Any, cluster: Cluster) -> int:
-    """How many pieces of work the cluster, as it is now, has room for."""
-    there = ray.cluster_resources()
-    room = int(there.get("CPU", 0) / cluster.cores)
-    room = min(room, int(there.get("GPU", 0) / cluster.gpu)) if cluster.gpu else room
-    return max(1, min(room, cluster.at_a_time or room))
+    """How many pieces of work the cluster, as it is now, has room for; each needs a machine with all it asks for."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    asked = {"CPU": cluster.cores, "GPU": cluster.gpu}
+    room = sum(min(int(there.get(name, 0) / n) for name, n in asked.items() if n) for there in machines)
+    return min(room, cluster.at_a_time or room)
 
 
 def _received(ray: Any, ref: Any, work: Work, started: bool) -> Iterator[Event]:
@@ -204,6 +207,8 @@ def unpack(files: Files, folder: Path, over: bool = True) -> None:
         fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
         try:
             for name, data in files.items():
+                if not (fresh / name).resolve().is_relative_to(fresh.resolve()):
+                    raise BadInput(f"what came back for {folder} has a file outside of it: {name}")
                 write_bytes(fresh / name, data)
             fresh.chmod(0o755)
             if over and folder.exists():

@@ -193,7 +193,10 @@ def duration(seconds: float) -> str:
 
 
 def estimate_seconds(cell: Cell, spec: EnvSpec, workers: int) -> float | None:
-    """How long the training will take, from a second of updates on random numbers; None for methods without SAC."""
+    """How long the training will take on a core of its own, from a second of updates on random numbers.
+
+    None for methods without SAC.
+    """
     if not hasattr(cell.cfg, "sac"):
         return None
     n = -(-len(cell.seeds) // workers)
@@ -206,10 +209,10 @@ def estimate_seconds(cell: Cell, spec: EnvSpec, workers: int) -> float | None:
     batch = Batch(obs, act, obs, act[..., 0], act[..., 0].long())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    times = []
+    times, clock = [], time.process_time if cell.device == "cpu" else time.monotonic
     for _ in range(30):
-        begun = time.monotonic()
+        begun = clock()
         sac.update(batch, lambda obs, act: act[..., 0])
-        times.append(time.monotonic() - begun)
+        times.append(clock() - begun)
     torch.set_num_threads(threads)
     return float(np.median(times)) * 1.5 * cell.steps  # the rest of the loop costs about half as much again

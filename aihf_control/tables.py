@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aihf_control.gather import Gathered, Run, finite, numbers, spelled
+from aihf_control.experiment import worded
+from aihf_control.gather import Gathered, Run, finite, numbers
 from aihf_control.stats import (
     FEW,
     Estimate,
@@ -116,9 +117,9 @@ def _env_row(grid: Gathered, env: str, method: str, setting: dict[str, Any]) -> 
     runs, x = grid.of(method, setting, env), grid.scores(method, setting, env=env)
     cells: dict[str, Cell] = {"environment": env, **_dials(setting), "method": method}
     if x is None:
-        return Row({**cells, "IQM": None, "missing": _missing(runs)}, _keys(runs))
+        return Row({**cells, "score": None, "missing": _missing(runs)}, _keys(runs))
     lanes = _lanes(grid, runs)
-    cells |= {"IQM": aggregate(x, iqm_of_all, rng()), "return": _iqm(lanes, "return")}
+    cells |= {"score": aggregate(x, iqm_of_all, rng()), "return": _iqm(lanes, "return")}
     cells |= {"n": len(x), "diverged": int(numbers(lanes, "diverged").sum()), **_budget(lanes)}
     cells |= {"pair accuracy": _iqm(lanes, "pair_accuracy"), "rank correlation": _iqm(lanes, "rank_correlation")}
     return Row(cells, _keys(runs))
@@ -153,7 +154,7 @@ def _missing(runs: Sequence[Run]) -> str:
 
 
 def _dials(setting: dict[str, Any]) -> dict[str, Cell]:
-    return {label(name): spelled(value) for name, value in setting.items()}
+    return {label(name): worded(value) for name, value in setting.items()}
 
 
 def label(dial: str) -> str:
@@ -186,7 +187,7 @@ def _iqm(lanes: pd.DataFrame, column: str) -> Estimate | None:
 
 def _value(row: Row) -> float:
     """By what rows are ranked; those without a value come last."""
-    value = row.cells.get("IQM")
+    value = row.cells.get("IQM", row.cells.get("score"))
     return value.value if isinstance(value, Estimate) else -np.inf
 
 

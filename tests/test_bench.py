@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from aihf_control.engine import Advanced, Attempted, Started, Work, run_here
 from aihf_control.experiment import read
 from aihf_control.grid import jobs_of
 from aihf_control.progress import Ledger, expected_seconds
-from aihf_control.resume import hold
+from aihf_control.resume import held, hold
 
 ROOT = Path(__file__).parents[1]
 
@@ -251,7 +252,8 @@ def test_a_file_that_is_absent_or_wrong_is_one_line_and_leaves_nothing(grid, cap
     assert list(Path().iterdir()) == [Path(grid.name)]
 
 
-def test_data_that_cannot_be_made_stops_before_any_cell(grid, capsys):
+def test_data_that_cannot_be_made_stops_before_any_cell(grid, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "expected_seconds", lambda jobs, ledger: {})
     grid.write_text(GRID.replace("Hopper-v4", "Pendulum-v1"))
     assert bench.main([str(grid)]) == 2
     assert "no bundled policy for Pendulum-v1" in capsys.readouterr().err
@@ -282,3 +284,31 @@ def test_two_benches_do_not_share_a_folder(grid, runs_in_miniature, capsys):
     with bench._alone(Path("results/bench/small")):
         assert bench.main([str(grid)]) == 2
     assert "another bench is at work" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------------ for real
+
+
+@pytest.mark.slow
+def test_the_smoke_experiment_interrupted_and_gone_on_with_gives_its_page(tmp_path):
+    """The file of the package as it is, in an empty folder; Ctrl-C while cells run; then the same command again."""
+    words = [sys.executable, "-m", "aihf_control.bench", str(ROOT / "experiments" / "smoke.toml")]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    folder = tmp_path / "results" / "bench" / "smoke"
+    first = subprocess.Popen(words, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while first.poll() is None and not list(folder.glob("cells/*/config.json")):
+        time.sleep(0.1)
+    first.send_signal(signal.SIGINT)
+    told, _ = first.communicate(timeout=200)
+    assert first.returncode == 130 and "go on with the same command" in told, told
+    begun = {path.parent.name for path in folder.glob("cells/*/config.json")}
+    left_off = {name for name in begun if not (folder / "cells" / name / "summary.json").exists()}
+    assert left_off and not any(held(folder / "cells" / name) for name in begun)
+    again = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=550)
+    assert again.returncode == 0, again.stdout + again.stderr
+    attempts = [json.loads(line) for line in (folder / "attempts.jsonl").read_text().splitlines()]
+    assert {a["key"] for a in attempts if a["code"] == 143} >= left_off
+    finished = [a["key"] for a in attempts if a["code"] == 0]
+    assert len(finished) == len(set(finished)) == 6 == len(list(folder.glob("cells/*/summary.json")))
+    page = (folder / "report" / "page.html").read_text()
+    assert "6 of 6 cells have finished, with 12 runs" in page and page.count("data:image/png;base64,") == 6
