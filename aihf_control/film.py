@@ -24,6 +24,7 @@ from aihf_control.ties import ties
 
 Array = np.ndarray
 WIDTH, HEIGHT, BAR = 320, 240, 20
+LIBRARIES = ("egl", "osmesa", "glfw")
 PER_SECOND = 30  # frames of the film
 SHORT = 2.0  # seconds; a clip of less is slowed down to every state the simulator has, a longer one runs in real time
 
@@ -64,7 +65,8 @@ class Camera:
     """Draws what an episode looked like. A context: it holds a window that nobody sees."""
 
     def __init__(self, spec: EnvSpec):
-        os.environ.setdefault("MUJOCO_GL", "egl")
+        if os.environ.setdefault("MUJOCO_GL", "egl") not in LIBRARIES:
+            raise BadInput(f"MUJOCO_GL is {os.environ['MUJOCO_GL']!r}; known are {', '.join(LIBRARIES)}")
         self.spec, self.env = spec, made(spec, render_mode="rgb_array")
         self.rate = float(self.env.metadata.get("render_fps") or PER_SECOND)
         self.inner: Any = self.env.unwrapped
@@ -76,7 +78,7 @@ class Camera:
         except Exception as e:  # each graphics library fails in its own way, all for want of something on the machine
             self.env.close()
             raise BadInput(
-                f"cannot draw {spec.id}: {' '.join(str(e).split())[:200]}; MUJOCO_GL may be egl, osmesa or glfw"
+                f"cannot draw {spec.id}: {' '.join(str(e).split())[:200]}; MUJOCO_GL may be {', '.join(LIBRARIES)}"
             ) from e
 
     def _set_up(self) -> None:

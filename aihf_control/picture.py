@@ -59,7 +59,7 @@ def _labels(ax: Axes, dataset: Dataset, margin: Array, train) -> None:
     for part in np.array_split(order, min(BINS, max(1, len(order) // 5))):
         if len(part):
             share = estimate(right[part].astype(float), np.mean)
-            bar = [[share.value - share.low], [share.high - share.value]]
+            bar = np.maximum([[share.value - share.low], [share.high - share.value]], 0)  # rounding may pass 0
             ax.errorbar(margin[sure][part].mean(), share.value, bar, fmt="o", ms=5, color="C0", capsize=2)
     _expected(ax, dataset, margin)
     ax.hist(
