@@ -42,7 +42,8 @@ def to_minari(dataset: Dataset, name: str) -> Path:
             minari.data_collector.EpisodeBuffer(id=i, **_columns(t, spec, env)) for i, t in enumerate(dataset.pool)
         ]
         with warnings.catch_warnings(action="ignore"):  # on authors and permalinks, which nobody asked for
-            out = minari.create_dataset_from_buffers(name, episodes, env=env, data_format="hdf5", **_about(dataset))
+            about = {**_about(dataset), **_whence(env)}
+            out = minari.create_dataset_from_buffers(name, episodes, data_format="hdf5", **about)
         out.storage.update_episode_metadata([{"level": t.level} for t in dataset.pool])
     except BaseException as e:
         shutil.rmtree(folder, ignore_errors=True)
@@ -90,6 +91,15 @@ def _about(dataset: Dataset) -> dict[str, Any]:
         "requirements": libraries,
         "algorithm_name": ", ".join(sorted({t.level for t in dataset.pool})),
     }
+
+
+def _whence(env: Any) -> dict[str, Any]:
+    """The environment, from which Minari writes down how to make it; its spaces alone where nobody can write that."""
+    try:
+        env.spec.to_json()
+    except (TypeError, ValueError):
+        return {"observation_space": env.observation_space, "action_space": env.action_space}
+    return {"env": env}
 
 
 def _columns(t: Trajectory, spec: EnvSpec, env: Any) -> dict[str, Any]:

@@ -121,7 +121,16 @@ def _arrays(path: Path) -> dict[str, Array]:
                 raise BadInput(f"{path} unpacks to more than {MAX_BYTES >> 30} GiB; give it in parts")
         with np.load(io.BytesIO(raw), allow_pickle=False) as f:
             return {name: f[name] for names in NAMES.values() for name in names if name in f.files}
-    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as e:
+    except (
+        ValueError,
+        TypeError,
+        EOFError,
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        MemoryError,
+    ) as e:
         raise BadInput(f"cannot read {path} as an npz: {' '.join(str(e).split())}") from e
 
 
