@@ -303,7 +303,38 @@ def test_an_export_that_breaks_off_leaves_nothing(dataset_folder, minari_root, m
 
     monkeypatch.setattr(storage.MinariStorage, "update_metadata", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     assert data_main(["export", str(dataset_folder), "--minari", "torn-v0"]) == 2
-    assert "cannot write" in capsys.readouterr().err and not (minari_root / "torn-v0").exists()
+    assert "cannot write" in capsys.readouterr().err and not minari_root.exists()
+
+
+def test_a_minari_dataset_that_names_a_callable_instead_of_spaces_is_not_opened(dataset_folder, minari_root, tmp_path):
+    """Minari would make the environment, which is any callable with any arguments: here one that leaves a file."""
+    import gymnasium as gym
+    import minari
+
+    assert data_main(["export", str(dataset_folder), "--minari", "evil-v0"]) == 0
+    path, marker = minari_root / "evil-v0" / "data" / "metadata.json", tmp_path / "marker"
+    about = json.loads(path.read_text())
+    evil = gym.envs.registration.EnvSpec("Hopper-v4", entry_point="os:mkdir", kwargs={"path": str(marker)})
+    path.write_text(json.dumps({k: v for k, v in about.items() if "space" not in k} | {"env_spec": evil.to_json()}))
+    with pytest.raises(BadInput, match="cannot be opened safely"):
+        read_episodes("minari:evil-v0", spec_of("Hopper-v4"))
+    assert not marker.exists()
+    with pytest.raises(Exception):  # noqa: B017  # whatever it is that Minari makes of a folder
+        minari.load_dataset("evil-v0")
+    assert marker.exists()  # it would have been
+
+
+def test_what_was_recorded_elsewhere_is_refused(dataset_folder, minari_root):
+    assert data_main(["export", str(dataset_folder), "--minari", "four-v0"]) == 0
+    with pytest.raises(BadInput, match="was recorded in Hopper-v4; give --env Hopper-v4"):
+        read_episodes("minari:four-v0", spec_of("Hopper-v5"))
+    with pytest.raises(BadInput, match="was recorded with env Hopper-v4, not Hopper-v5"):
+        read_episodes(str(dataset_folder), spec_of("Hopper-v5"))
+    with pytest.raises(BadInput, match="was recorded with options"):
+        read_episodes(str(dataset_folder), spec_of("Hopper-v4", terminate_when_unhealthy=False))
+    for name in ("absent-v0", "../four-v0", "four"):
+        with pytest.raises(BadInput):
+            read_episodes(f"minari:{name}", spec_of("Hopper-v4"))
 
 
 @pytest.mark.parametrize("damage", ["metadata.json", "main_data.hdf5", "everything"])
@@ -312,7 +343,7 @@ def test_a_damaged_minari_dataset_is_refused_in_one_line(dataset_folder, minari_
     for path in (minari_root / "hurt-v0").rglob("*"):
         if path.is_file() and damage in (path.name, "everything"):
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
-    with pytest.raises(BadInput, match="cannot read the Minari dataset") as refusal:
+    with pytest.raises(BadInput) as refusal:
         read_episodes("minari:hurt-v0", spec_of("Hopper-v4"))
     assert "\n" not in str(refusal.value)
 

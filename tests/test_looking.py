@@ -1,6 +1,7 @@
 """Looking at datasets: verify finds the first difference, the figure and the films hold what they should."""
 
 import dataclasses
+import importlib.util
 import io
 
 import numpy as np
@@ -156,7 +157,7 @@ def test_a_pair_becomes_a_film(dataset_folder, drawable, tmp_path, ending, capsy
 
 @pytest.mark.parametrize(
     ("row", "name", "told"),
-    [(0, "pair.avi", ".mp4 or .gif"), (90, "pair.gif", "comparisons 0 to 89"), (-1, "pair.gif", "comparisons 0 to 89")],
+    [(0, "pair.avi", ".mp4 or .gif"), (90, "pair.gif", "has 90 comparisons"), (-1, "pair.gif", "has 90 comparisons")],
 )
 def test_what_cannot_be_drawn_is_refused(dataset, tmp_path, row, name, told):
     with pytest.raises(BadInput, match=told):
@@ -164,10 +165,26 @@ def test_what_cannot_be_drawn_is_refused(dataset, tmp_path, row, name, told):
     assert not list(tmp_path.iterdir())
 
 
-def test_episodes_without_states_cannot_be_drawn(dataset, drawable, tmp_path):
-    bare = dataclasses.replace(dataset, pool=[dataclasses.replace(t, qpos=None) for t in dataset.pool])
-    with pytest.raises(BadInput, match="without the simulator's states"):
+def test_episodes_without_states_and_seeds_cannot_be_drawn(dataset, drawable, tmp_path):
+    bare = dataclasses.replace(dataset, pool=[dataclasses.replace(t, qpos=None, seed=-1) for t in dataset.pool])
+    with pytest.raises(BadInput, match="without states and without the seed"):
         film(bare, 0, tmp_path / "pair.gif")
+
+
+def test_an_episode_without_states_is_played_to_be_drawn(dataset, drawable):
+    t = dataset.pool[0]
+    with Camera(spec_of("Hopper-v4")) as camera:
+        put = list(camera.clip(t, 3, 6, 2))
+        played = list(camera.clip(dataclasses.replace(t, qpos=None), 3, 6, 2))
+    for a, b in zip(put, played, strict=True):
+        assert np.abs(a.astype(int) - b).mean() < 1
+
+
+def test_what_needs_a_library_to_be_drawn_says_so(tmp_path):
+    if importlib.util.find_spec("pygame"):
+        pytest.skip("pygame is here")
+    with pytest.raises(BadInput, match=r"cannot draw Pendulum-v1: .*pygame"):
+        Camera(spec_of("Pendulum-v1"))
 
 
 def test_without_a_graphics_library_one_line_says_so(dataset, tmp_path, monkeypatch):
