@@ -60,7 +60,7 @@ class Trajectory:
     terminated: bool
     """Whether it ended in a terminal state (a fall), not by running out of time."""
     seed: int
-    """Seed of the environment's reset."""
+    """Seed of the environment's reset; negative if nobody recorded it."""
     level: str
     """Who acted: "expert", "medium", "expert+0.3" (30 % random actions), ..."""
     qpos: Array | None = None

@@ -131,6 +131,9 @@ def _read_meta(path: Path) -> dict[str, Any]:
     for name, kind in (("sha256", dict), ("options", dict), ("demonstrations", list), ("held_out", list)):
         if not isinstance(meta[name], kind):
             raise BadInput(f"{path}: {name} is no {kind.__name__}")
+    for name in ("config", "annotator", "versions"):
+        if not isinstance(meta.get(name, {}), dict):
+            raise BadInput(f"{path}: {name} is no dict")
     every = meta.get("demo_every", 1)
     if not isinstance(every, int) or every < 1:
         raise BadInput(f"{path}: demo_every is no whole number from 1 up")

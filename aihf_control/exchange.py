@@ -18,7 +18,7 @@ import numpy as np
 from aihf_control.data import Trajectory
 from aihf_control.dataset import Dataset
 from aihf_control.environments import EnvSpec, made, spec_of
-from aihf_control.files import BadInput
+from aihf_control.files import BadInput, read_json
 
 Array = np.ndarray
 NAME = re.compile(r"(?:[-_\w]{2,}/)*[-_\w]+-v\d+", re.ASCII)
@@ -35,6 +35,7 @@ def to_minari(dataset: Dataset, name: str) -> Path:
     folder = _root() / name
     if folder.exists():
         raise BadInput(f"there is a Minari dataset {name} already, in {folder}; choose another id")
+    fresh = next(p for p in (*reversed(folder.parents), folder) if not p.exists())
     spec = spec_of(dataset.meta["env"], **dataset.meta["options"])
     env = made(spec)
     try:
@@ -42,10 +43,11 @@ def to_minari(dataset: Dataset, name: str) -> Path:
             minari.data_collector.EpisodeBuffer(id=i, **_columns(t, spec, env)) for i, t in enumerate(dataset.pool)
         ]
         with warnings.catch_warnings(action="ignore"):  # on authors and permalinks, which nobody asked for
-            out = minari.create_dataset_from_buffers(name, episodes, env=env, data_format="hdf5", **_about(dataset))
+            about = {**_about(dataset), **_whence(env)}
+            out = minari.create_dataset_from_buffers(name, episodes, data_format="hdf5", **about)
         out.storage.update_episode_metadata([{"level": t.level} for t in dataset.pool])
     except BaseException as e:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)
         if isinstance(e, OSError | ImportError):
             raise BadInput(f"cannot write {folder}: {' '.join(str(e).split())}") from e
         raise
@@ -57,6 +59,7 @@ def to_minari(dataset: Dataset, name: str) -> Path:
 def from_minari(name: str, spec: EnvSpec) -> list[Trajectory]:
     """The episodes of a local Minari dataset, actions in (-1, 1). Raises BadInput."""
     minari = _minari()
+    _check_metadata(name, spec)
     try:
         with warnings.catch_warnings(action="ignore"):
             found = minari.load_dataset(name)
@@ -65,6 +68,20 @@ def from_minari(name: str, spec: EnvSpec) -> list[Trajectory]:
     except Exception as e:  # Minari and h5py raise a dozen kinds on what is not there or is damaged
         raise BadInput(f"cannot read the Minari dataset {name!r}: {' '.join(str(e).split())[:200]}") from e
     return [_trajectory(name, i, e, m, spec) for i, (e, m) in enumerate(zip(episodes, metadata, strict=True))]
+
+
+def _check_metadata(name: str, spec: EnvSpec) -> None:
+    """Minari makes the environment that a dataset describes where it says no spaces, and a description may name any
+    callable with any arguments: such a dataset is not opened."""
+    if not NAME.fullmatch(name):
+        raise BadInput(f"minari:{name} is no id of a Minari dataset; it looks like NAME-v0 or NAMESPACE/NAME-v0")
+    path = _root() / name / "data" / "metadata.json"
+    about = read_json(path)
+    if not isinstance(about, dict) or not {"observation_space", "action_space"} <= about.keys():
+        raise BadInput(f"{path} does not say the spaces of observations and actions, so it cannot be opened safely")
+    found = re.search(r'"id": "([^"]*)"', str(about.get("env_spec")))
+    if found and found[1] != spec.id.rpartition(":")[2]:
+        raise BadInput(f"minari:{name} was recorded in {found[1]}; give --env {found[1]}")
 
 
 def _minari() -> Any:
@@ -92,6 +109,15 @@ def _about(dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def _whence(env: Any) -> dict[str, Any]:
+    """The environment, from which Minari writes down how to make it; its spaces alone where nobody can write that."""
+    try:
+        env.spec.to_json()
+    except (TypeError, ValueError):
+        return {"observation_space": env.observation_space, "action_space": env.action_space}
+    return {"env": env}
+
+
 def _columns(t: Trajectory, spec: EnvSpec, env: Any) -> dict[str, Any]:
     last = np.arange(len(t)) == len(t) - 1
     infos = {"act": np.concatenate([t.act, np.zeros_like(t.act[:1])])}  # as long as observations, as Minari has it
@@ -109,28 +135,32 @@ def _columns(t: Trajectory, spec: EnvSpec, env: Any) -> dict[str, Any]:
 
 
 def _trajectory(name: str, i: int, episode: Any, metadata: dict[str, Any], spec: EnvSpec) -> Trajectory:
-    infos = episode.infos or {}
+    infos, seed, level = episode.infos or {}, metadata.get("seed"), metadata.get("level")
     try:
-        obs, actions = (np.asarray(x).reshape(len(x), -1) for x in (episode.observations, episode.actions))
-        kept = np.asarray(infos["act"])[:-1] if "act" in infos else None
-        states = [np.asarray(infos[key], np.float64) if key in infos else None for key in ("qpos", "qvel")]
-        act = actions if actions.shape[1] != spec.n_act else spec.from_env(actions.astype(np.float64))
-        exact = kept is not None and kept.shape == act.shape and np.array_equal(_played(kept, spec), actions)
-        if len(obs) != len(actions) + 1 or len(episode.rewards) != len(actions):
-            raise ValueError(f"{len(obs)} observations beside {len(actions)} actions")
-    except (TypeError, ValueError) as e:
+        obs, actions = (np.asarray(x, float).reshape(len(x), -1) for x in (episode.observations, episode.actions))
+        reward = np.asarray(episode.rewards, np.float64).reshape(-1)
+        if not len(obs) - 1 == len(actions) == len(reward) > 0:
+            raise ValueError(f"{len(obs)} observations, {len(actions)} actions and {len(reward)} rewards")
+        states = [np.asarray(infos[key], np.float64) if key in infos else np.zeros(0) for key in ("qpos", "qvel")]
+        qpos, qvel = states if all(s.ndim and len(s) == len(obs) for s in states) else (None, None)
+        act = _act(actions, infos.get("act"), spec)
+        seed = -1 - i if seed is None else int(seed)
+    except (TypeError, ValueError, IndexError) as e:
         raise BadInput(f"minari:{name}, episode {i} is not of arrays as Box spaces give them: {e}") from e
-    seed, level = metadata.get("seed"), metadata.get("level")
-    whole = all(s is not None and len(s) == len(obs) for s in states)
-    return Trajectory(
-        obs.astype(np.float32),
-        kept if exact and kept is not None else act.astype(np.float32),
-        np.asarray(episode.rewards, np.float64),
-        bool(episode.terminations[-1]),
-        -1 - i if seed is None else int(seed),
-        level if isinstance(level, str) else name,
-        *(states if whole else [None, None]),  # pyright: ignore[reportArgumentType]  # it sees no length
-    )
+    terminated = bool(np.ravel(episode.terminations)[-1:].any())
+    level = level if isinstance(level, str) else name
+    return Trajectory(obs.astype(np.float32), act, reward, terminated, seed, level, qpos, qvel)
+
+
+def _act(actions: Array, kept: Any, spec: EnvSpec) -> Array:
+    """Actions (T, A) in (-1, 1): those `kept` among the infos, (T + 1, A), where they are what was played."""
+    if actions.shape[1] != spec.n_act:
+        return actions
+    act = spec.from_env(actions)
+    if kept is None or np.shape(kept) != (len(act) + 1, spec.n_act):
+        return act
+    exact = np.asarray(kept, np.float32)[:-1]
+    return exact if np.array_equal(_played(exact, spec), actions.astype(np.float32)) else act
 
 
 def _played(act: Array, spec: EnvSpec) -> Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +25,7 @@ from aihf_control.ties import ties
 
 Array = np.ndarray
 WIDTH, HEIGHT, BAR = 320, 240, 20
+LIBRARIES = ("egl", "osmesa", "glfw")
 PER_SECOND = 30  # frames of the film
 SHORT = 2.0  # seconds; a clip of less is slowed down to every state the simulator has, a longer one runs in real time
 
@@ -38,7 +40,7 @@ def film(dataset: Dataset, row: int, path: Path) -> int:
     if path.suffix.lower() == ".mp4":
         _av()  # says now what is lacking
     if not 0 <= row < len(dataset.pairs):
-        raise BadInput(f"--render {row}: the dataset has comparisons 0 to {len(dataset.pairs) - 1}")
+        raise BadInput(f"--render {row}: the dataset has {len(dataset.pairs)} comparisons, numbered from 0")
     rows = dataset.pairs.iloc[[row]]
     with Camera(spec_of(dataset.meta["env"], **dataset.meta["options"])) as camera:
         slow = rows["length"].item() / camera.rate < SHORT
@@ -64,7 +66,10 @@ class Camera:
     """Draws what an episode looked like. A context: it holds a window that nobody sees."""
 
     def __init__(self, spec: EnvSpec):
-        os.environ.setdefault("MUJOCO_GL", "egl")
+        if sys.platform == "linux":
+            os.environ.setdefault("MUJOCO_GL", "egl")
+        if os.environ.get("MUJOCO_GL", "egl") not in LIBRARIES:
+            raise BadInput(f"MUJOCO_GL is {os.environ['MUJOCO_GL']!r}; known are {', '.join(LIBRARIES)}")
         self.spec, self.env = spec, made(spec, render_mode="rgb_array")
         self.rate = float(self.env.metadata.get("render_fps") or PER_SECOND)
         self.inner: Any = self.env.unwrapped
@@ -75,9 +80,8 @@ class Camera:
             self._look()
         except Exception as e:  # each graphics library fails in its own way, all for want of something on the machine
             self.env.close()
-            raise BadInput(
-                f"cannot draw {spec.id}: {' '.join(str(e).split())[:200]}; MUJOCO_GL may be egl, osmesa or glfw"
-            ) from e
+            hint = f"; MUJOCO_GL may be {', '.join(LIBRARIES)}" if hasattr(self.inner, "mujoco_renderer") else ""
+            raise BadInput(f"cannot draw {spec.id}: {' '.join(str(e).split())[:200]}{hint}") from e
 
     def _set_up(self) -> None:
         """A small picture without what is slow, from a camera that goes along: Gymnasium's own stays where it began."""
@@ -97,7 +101,8 @@ class Camera:
     def clip(self, t: Trajectory, start: int, length: int, every: int) -> Iterator[Array]:
         """Pictures (H, W, 3) of every so many-th of the clip's states; after a fall the last one, in grey."""
         stop = min(start + length, len(t))
-        draw = self._put if hasattr(self.inner, "set_state") else self._play
+        recorded = t.qpos is not None and t.qvel is not None and hasattr(self.inner, "set_state")
+        draw = self._put if recorded else self._play
         picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
         for picture in draw(t, start, stop, every):
             yield picture
@@ -106,16 +111,15 @@ class Camera:
         yield from [grey] * (len(range(start, start + length + 1, every)) - shown)
 
     def _put(self, t: Trajectory, start: int, stop: int, every: int) -> Iterator[Array]:
-        if t.qpos is None or t.qvel is None:
-            raise BadInput("these episodes were recorded without the simulator's states, so they cannot be drawn")
+        assert t.qpos is not None and t.qvel is not None
         for step in range(start, stop + 1, every):
             self.inner.set_state(t.qpos[step], t.qvel[step])
             yield self._look()
 
     def _play(self, t: Trajectory, start: int, stop: int, every: int) -> Iterator[Array]:
-        """Where states cannot be set: from the reset on."""
+        """Where there are no states to set: from the reset on."""
         if t.seed < 0:
-            raise BadInput("these episodes were recorded without their seeds, so they cannot be drawn")
+            raise BadInput("an episode recorded without states and without the seed of its reset cannot be drawn")
         self.env.reset(seed=t.seed)
         for step in range(stop + 1):
             if step >= start and (step - start) % every == 0:

@@ -1,7 +1,8 @@
 """Makes datasets: rollouts of graded policies, demonstrations, and comparisons by an annotator.
 
 python -m aihf_control.data make --env Hopper-v4 --out my_data
-python -m aihf_control.data show my_data
+python -m aihf_control.data show my_data --figure my_data.png --render 0 --out pair.mp4
+python -m aihf_control.data verify my_data
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class DataConfig:
     """Who compares: one of B-Pref's six teachers. The next five settings are its own unless they are given."""
     label: Literal["return", "regret"] = "return"
     """Compared are clips by their true return, or by how little they fall short of what the expert would have got from
-    where they begin (as CPL does; it is played out, and takes minutes)."""
+    where they begin (as CPL does; it is played out, and takes minutes). Held-out pairs as well."""
     discount: float = 0.99
     """Discount of the regret."""
     query: Literal["uniform", "disagreement", "entropy", "coverage"] = "uniform"

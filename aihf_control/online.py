@@ -23,8 +23,8 @@ PAIR_LOSSES = {
 """What BPO and OAIF can be built on: losses of h(win), h(lose) and weight, (L, B) to (L,)."""
 
 NEAR = DirectConfig(beta=500.0, lr=1e-5)
-"""Settings for learning from own clips: two of one policy differ by its noise alone, to which a loss with the settings for
-given clips bends it at once (`experiments/tuning.md`)."""
+"""Settings for learning from own clips: two of one policy differ by its noise alone, to which a loss with the settings
+for given clips bends it at once (`experiments/tuning.md`)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from aihf_control.annotator import Annotator
 from aihf_control.dataset import Dataset
 from aihf_control.describe import groups, margins, spread_of
 from aihf_control.files import BadInput, write_bytes
-from aihf_control.stats import estimate
+from aihf_control.stats import estimate, mean
 from aihf_control.ties import ties
 
 Array = np.ndarray
@@ -58,8 +59,8 @@ def _labels(ax: Axes, dataset: Dataset, margin: Array, train) -> None:
     order = np.argsort(margin[sure], kind="stable")
     for part in np.array_split(order, min(BINS, max(1, len(order) // 5))):
         if len(part):
-            share = estimate(right[part].astype(float), np.mean)
-            bar = [[share.value - share.low], [share.high - share.value]]
+            share = estimate(right[part].astype(float), mean, resamples=1000)
+            bar = np.maximum([[share.value - share.low], [share.high - share.value]], 0)  # rounding may pass 0
             ax.errorbar(margin[sure][part].mean(), share.value, bar, fmt="o", ms=5, color="C0", capsize=2)
     _expected(ax, dataset, margin)
     ax.hist(
@@ -72,9 +73,11 @@ def _labels(ax: Axes, dataset: Dataset, margin: Array, train) -> None:
 
 def _expected(ax: Axes, dataset: Dataset, margin: Array) -> None:
     """The teacher's own curve, where the label is of the return and the teacher forgets nothing."""
-    said = dataset.meta.get("annotator")
-    if not said or said.get("memory") != 1 or dataset.meta["config"].get("label") != "return":
+    said, config = dataset.meta.get("annotator", {}), dataset.meta.get("config", {})
+    numbers = all(isinstance(said.get(f.name), int | float) for f in dataclasses.fields(Annotator))
+    if not numbers or said["memory"] != 1 or config.get("label") != "return":
         return
     x = np.linspace(0, margin.max(), 200)[1:]
-    doubt = Annotator(**{**said, "skip": 0.0, "equal": 0.0}).doubt(x * spread_of(dataset))
-    ax.plot(x, doubt * (1 - 2 * said["error"]) + said["error"], color="C1", lw=1, label="the teacher by its definition")
+    prefers = Annotator(said["temperature"], spread=said["spread"]).doubt(x * spread_of(dataset))
+    right = prefers * (1 - 2 * said["error"]) + said["error"]
+    ax.plot(x, right, color="C1", lw=1, label="the teacher by its definition")

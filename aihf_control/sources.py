@@ -42,7 +42,7 @@ def read_episodes(source: str, spec: EnvSpec) -> list[Trajectory]:
     if source.startswith("minari:"):
         episodes = from_minari(source.removeprefix("minari:"), spec)
     elif Path(source).is_dir():
-        episodes = Dataset.load(source).pool
+        episodes = _of_folder(source, spec)
     else:
         episodes = from_transitions(Path(source), spec)
     faults = [f"{source}, episode {i}: {fault}" for i, t in enumerate(episodes) if (fault := unfit(t, spec))]
@@ -51,6 +51,14 @@ def read_episodes(source: str, spec: EnvSpec) -> list[Trajectory]:
     if not episodes:
         raise BadInput(f"{source} has no episode")
     return episodes
+
+
+def _of_folder(folder: str, spec: EnvSpec) -> list[Trajectory]:
+    dataset = Dataset.load(folder)
+    for name, here in (("env", spec.id), ("options", spec.options)):
+        if dataset.meta[name] != here:
+            raise BadInput(f"{folder} was recorded with {name} {dataset.meta[name]}, not {here}")
+    return dataset.pool
 
 
 def unfit(t: Trajectory, spec: EnvSpec) -> str | None:
@@ -75,7 +83,8 @@ def from_transitions(path: Path, spec: EnvSpec) -> list[Trajectory]:
     columns = _columns(path)
     ends = columns["terminated"] | columns["truncated"]
     ends[-1] = True
-    torn = np.flatnonzero((columns["next_obs"][:-1] != columns["obs"][1:]).any(1) & ~ends[:-1])
+    here, then = columns["next_obs"][:-1].astype(np.float32), columns["obs"][1:].astype(np.float32)
+    torn = np.flatnonzero(((here != then) & ~np.isnan(here)).any(1) & ~ends[:-1])
     if len(torn):
         why = "the next row does not begin where this one ends, and neither terminals nor timeouts says so"
         raise BadLines(str(path), [f"{path}, row {row}: {why}" for row in torn])
@@ -121,7 +130,16 @@ def _arrays(path: Path) -> dict[str, Array]:
                 raise BadInput(f"{path} unpacks to more than {MAX_BYTES >> 30} GiB; give it in parts")
         with np.load(io.BytesIO(raw), allow_pickle=False) as f:
             return {name: f[name] for names in NAMES.values() for name in names if name in f.files}
-    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as e:
+    except (
+        ValueError,
+        TypeError,
+        EOFError,
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        MemoryError,
+    ) as e:
         raise BadInput(f"cannot read {path} as an npz: {' '.join(str(e).split())}") from e
 
 
