@@ -33,7 +33,7 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of LIRE."""
 
-    steps: int = 2000
+    steps: int = 1000
     """Gradient steps."""
     reward_updates: int = 3000
     """Gradient steps of the reward, before the policy's first."""
@@ -45,7 +45,7 @@ class Config:
     """The paper's T."""
     w_best: float = 0.1
     """Weight of the best clip's likelihood."""
-    direct: DirectConfig = DirectConfig()
+    direct: DirectConfig = DirectConfig(lr=1e-5)
     online: OnlineConfig = OnlineConfig()
     reward: RewardConfig = RewardConfig()
     clone: CloneConfig = CloneConfig()
