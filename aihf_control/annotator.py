@@ -28,7 +28,7 @@ mean skips a tenth of the pairs of a normal pool."""
 
 @dataclasses.dataclass(frozen=True)
 class Annotator:
-    """Compares two clips by their undiscounted true returns G_a and G_b. With all dials at rest it is the oracle.
+    """Compares two clips by their undiscounted true returns G_a and G_b; at temperature 0, without more, the oracle.
 
     In this order: a pair is skipped if neither G exceeds `mean` by more than `skip` spreads. It is a tie if G_a and
     G_b differ by less than `equal` spreads. Otherwise a is preferred with probability sigmoid((H_a - H_b) /
