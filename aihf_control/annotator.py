@@ -16,36 +16,38 @@ TEACHERS: dict[str, dict[str, float]] = {
     "oracle": {},
     "noisy": {"temperature": 0.2},
     "mistake": {"error": 0.1},
-    "skip": {"skip": 0.1},
+    "skip": {"skip": -0.5},
     "myopic": {"memory": 0.9},
     "equal": {"equal": 0.1},
 }
-"""B-Pref's teachers: in which dial of `Annotator` each differs from the oracle. The numbers are B-Pref's, but for the
-temperature: its own, 1 on raw returns, hardly ever doubts in one environment and always in another."""
+"""B-Pref's teachers: in which dial of `Annotator` each differs from the oracle. The numbers are B-Pref's but for two.
+Its temperature, 1 on raw returns, hardly ever doubts in one environment and always in another; and a tenth of the mean
+return, below which it skips, skips nothing of a pool whose worst clips are better than that. Half a spread below the
+mean skips a tenth of the pairs of a normal pool."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Annotator:
-    """Compares two clips by their undiscounted true returns G_a and G_b. With all dials at rest it is the oracle.
+    """Compares two clips by their undiscounted true returns G_a and G_b; at temperature 0, without more, the oracle.
 
-    In this order: a pair is skipped if neither G exceeds `floor` by more than `skip` spreads. It is a tie if G_a and
+    In this order: a pair is skipped if neither G exceeds `mean` by more than `skip` spreads. It is a tie if G_a and
     G_b differ by less than `equal` spreads. Otherwise a is preferred with probability sigmoid((H_a - H_b) /
     (temperature * spread)), where H = sum of memory^(K - t) r_t over the steps t = 1 ... K of a clip, the later
     steps weighing more, is G for a memory of 1; temperature 0 prefers the greater H always, and tosses a coin where
     they are the same. Last, with probability `error`, the other one is named; a tie stays one.
 
     B-Pref's thresholds are in units of the acting policy's mean return, which may be 0 or less. Here they are in units
-    of the pool: `spread` is the standard deviation of G over its clips and `floor` the least G, so that a dial means
+    of the pool: `mean` and `spread` are the mean and the standard deviation of G over its clips, so that a dial means
     the same in every environment. A teacher may be a mixture of several.
     """
 
     temperature: float = 0.2
     error: float = 0.0
     spread: float = 1.0
-    skip: float = 0.0
+    skip: float | None = None
     equal: float = 0.0
     memory: float = 1.0
-    floor: float = 0.0
+    mean: float = 0.0
 
     def judge(self, first: Array, second: Array, u: Array) -> Array:
         """Weights (N, 2) with which the first and the second clip of N pairs are held to be the better one.
@@ -55,11 +57,11 @@ class Annotator:
         was skipped and is to be dropped.
         """
         g = first.sum(1), second.sum(1)
-        skipped = (self.skip > 0) & (np.maximum(*g) - self.floor <= self.skip * self.spread)
+        skipped = False if self.skip is None else np.maximum(*g) <= self.mean + self.skip * self.spread
         tied = np.abs(g[0] - g[1]) < self.equal * self.spread
         chosen = (u[:, 0] < self._prefers(first, second)) ^ (u[:, 1] < self.error)
         weight = np.where(tied[:, None], 0.5, np.stack([chosen, ~chosen], 1))
-        return np.where(skipped[:, None], 0, weight).astype(np.float32)
+        return np.where(np.reshape(skipped, (-1, 1)), 0, weight).astype(np.float32)
 
     def _prefers(self, first: Array, second: Array) -> Array:
         """Probability (N,) that the first is preferred, before any mistake."""

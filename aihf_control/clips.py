@@ -62,10 +62,10 @@ class Material:
         return np.stack([self.pool[i].paid(start, self.length) for i, start in clips])
 
     def scale(self, rng: np.random.Generator) -> tuple[float, float]:
-        """Standard deviation and least of the clips' worth, over 1000 of them; 100 where each has to be played."""
+        """Mean and standard deviation of the clips' worth, over 1000 of them; 100 where each has to be played."""
         clips = self.draw(1000, rng)
         if self.regret:
             worth = self.paid(clips[:100]).sum(1)
         else:
             worth = np.array([self.pool[i].gain(start, self.length) for i, start in clips])
-        return float(np.std(worth)), float(np.min(worth))
+        return float(np.mean(worth)), float(np.std(worth))

@@ -60,7 +60,7 @@ def _said(dataset: Dataset, rows: pd.DataFrame, split: str) -> str:
     compared = "whole trajectories" if length == dataset.meta["horizon"] else f"clips of {length} steps"
     n_ties = int(tied.sum()) // 2
     return (
-        f"{len(rows) - n_ties} comparisons to {split} on, {compared}: {agreement(margin[~tied]):.1%} name the better "
+        f"{len(rows) - n_ties} comparisons to {split} on, {compared}: {agreement(margin[~tied])} name the better "
         f"clip, {n_ties} are ties, median margin {np.median(np.abs(margin)):.1f}"
     )
 
@@ -72,10 +72,9 @@ def _comparisons(dataset: Dataset, rows: pd.DataFrame) -> Table:
     for low, high in itertools.pairwise(EDGES):
         inside = (np.abs(margin) >= low * spread) & (np.abs(margin) < high * spread)
         sure = inside & ~tied
-        right = f"{agreement(margin[sure]):.1%}" if sure.any() else "-"
         n_ties = int((inside & tied).sum()) // 2
         name = f"{low:g} to {high:g}" if high < np.inf else f"{low:g} and more"
-        table.add_row(name, str(int(sure.sum()) + n_ties), str(n_ties), right)
+        table.add_row(name, str(int(sure.sum()) + n_ties), str(n_ties), agreement(margin[sure]))
     return table
 
 
@@ -88,9 +87,9 @@ def margins(pool: Sequence[Trajectory], rows: pd.DataFrame) -> Array:
     return win - lose
 
 
-def agreement(margin: Array) -> float:
+def agreement(margin: Array) -> str:
     """Share of comparisons whose winner truly paid more; of two clips that paid the same either is half right."""
-    return float(np.mean((margin > 0) + 0.5 * (margin == 0))) if len(margin) else np.nan
+    return f"{np.mean((margin > 0) + 0.5 * (margin == 0)):.1%}" if len(margin) else "-"
 
 
 def spread_of(dataset: Dataset) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,8 @@ from aihf_control.experts import Expert
 from aihf_control.files import BadInput, read_bytes, sha256
 from aihf_control.pools import bundled, episodes_of, experts_of, returns_of
 from aihf_control.regret import Regret
+
+RECIPE = 2  # of a dataset: goes up when the same config comes to make another one, or to tell other things of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +70,7 @@ class DataConfig:
     error: float | None = None
     """Probability that it names the wrong one (mistake: 0.1)."""
     skip: float | None = None
-    """Spreads above the pool's worst clip that one of a pair must reach to be compared at all (skip: 0.1)."""
+    """Spreads above the pool's mean that one of a pair must reach to be compared at all (skip: -0.5)."""
     equal: float | None = None
     """Spreads by which two clips must differ not to be a tie (equal: 0.1)."""
     memory: float | None = None
@@ -136,8 +139,8 @@ def _compared(
     regret = Regret(spec, _best(experts, cfg), cfg.discount) if cfg.label == "regret" else None
     training = sorted(set(range(cfg.demos, len(pool))) - set(held_out))
     material = Material(pool, training, cfg.clip or spec.horizon, regret)
-    spread, floor = material.scale(rng)
-    annotator = dataclasses.replace(_teacher(cfg), spread=spread, floor=floor)
+    mean, spread = material.scale(rng)
+    annotator = dataclasses.replace(_teacher(cfg), mean=mean, spread=spread)
     train = compare(material, cfg.pairs, annotator, "train", rng, cfg.query)
     unseen = dataclasses.replace(material, episodes=held_out)
     test = compare(unseen, cfg.test_pairs, teacher("oracle"), "test", rng)
@@ -151,7 +154,7 @@ def _best(experts: dict[str, Expert], cfg: DataConfig) -> Expert:
 def default_folder(env: str, cfg: DataConfig, root: Path) -> Path:
     """Where a dataset of this environment and config lies if nobody says where: named by what determines it."""
     policies = {level: sha256(read_bytes(path)) for level, path in bundled(env).items()}
-    key = json.dumps([dataclasses.asdict(cfg), policies], sort_keys=True)
+    key = json.dumps([RECIPE, dataclasses.asdict(cfg), policies], sort_keys=True)
     return root / env.replace("/", "__") / sha256(key.encode())[:12]
 
 
@@ -189,11 +192,9 @@ def _check(cfg: DataConfig) -> None:
 
 def _check_teacher(cfg: DataConfig) -> None:
     asked = _teacher(cfg)
-    positive = all(x >= 0 for x in (asked.temperature, asked.skip, asked.equal))
-    if not (positive and 0 <= asked.error < 0.5 and 0 < asked.memory <= 1):
-        raise BadInput(
-            "--error must be in [0, 0.5), --temperature, --skip and --equal at least 0, and --memory in (0, 1]"
-        )
+    positive = all(x >= 0 for x in (asked.temperature, asked.equal))
+    if not (positive and 0 <= asked.error < 0.5 and 0 < asked.memory <= 1) or math.isnan(asked.skip or 0):
+        raise BadInput("--error must be in [0, 0.5), --temperature and --equal at least 0, and --memory in (0, 1]")
     if not 0 < cfg.discount < 1:
         raise BadInput(f"--discount {cfg.discount}: give more than 0 and less than 1")
     if cfg.label == "regret" and asked.memory < 1:

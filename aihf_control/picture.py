@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from pathlib import Path
 
@@ -74,7 +73,7 @@ def _labels(ax: Axes, dataset: Dataset, margin: Array, train) -> None:
 def _expected(ax: Axes, dataset: Dataset, margin: Array) -> None:
     """The teacher's own curve, where the label is of the return and the teacher forgets nothing."""
     said, config = dataset.meta.get("annotator", {}), dataset.meta.get("config", {})
-    numbers = all(isinstance(said.get(f.name), int | float) for f in dataclasses.fields(Annotator))
+    numbers = all(isinstance(said.get(name), int | float) for name in ("temperature", "error", "spread", "memory"))
     if not numbers or said["memory"] != 1 or config.get("label") != "return":
         return
     x = np.linspace(0, margin.max(), 200)[1:]

@@ -14,7 +14,7 @@ from aihf_control.generate import DataConfig, make_dataset
 from aihf_control.ties import drawn, second_halves
 
 N, K = 40_000, 20
-SPREAD, FLOOR = 3.0, -12.0
+SPREAD, MEAN = 3.0, 0.5
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def clips():
 def asked(clips, name: str, **dials) -> tuple[np.ndarray, np.ndarray]:
     """The teacher's weights for the first clip, and by how many spreads that one is truly better."""
     first, second, u = clips
-    weight = teacher(name, spread=SPREAD, floor=FLOOR, **dials).judge(first, second, u)
+    weight = teacher(name, spread=SPREAD, mean=MEAN, **dials).judge(first, second, u)
     assert weight.shape == (N, 2) and weight.dtype == np.float32
     assert set(map(tuple, weight.tolist())) <= {(1, 0), (0, 1), (0.5, 0.5), (0, 0)}
     return weight, (first.sum(1) - second.sum(1)) / SPREAD
@@ -71,13 +71,13 @@ def test_the_mistaken_teacher_errs_at_its_rate_whatever_the_margin(clips, error)
         rate(wrong[inside], error or 0.1)
 
 
-@pytest.mark.parametrize("skip", [None, 2.0, 5.0])
+@pytest.mark.parametrize("skip", [None, -1.5, 0.0, 1.0])
 def test_the_skipping_teacher_skips_where_both_are_poor_and_nowhere_else(clips, skip):
     weight, margin = asked(clips, "skip", skip=skip)
-    g = [x.sum(1) for x in clips[:2]]
-    poor = np.maximum(*g) <= FLOOR + (skip or 0.1) * SPREAD
-    assert np.array_equal(weight.sum(1) == 0, poor)
-    rate(weight.sum(1) == 0, norm.cdf((skip or 0.1) + FLOOR / SPREAD) ** 2)
+    bar = MEAN + (-0.5 if skip is None else skip) * SPREAD
+    poor = np.maximum(*(x.sum(1) for x in clips[:2])) <= bar
+    assert np.array_equal(weight.sum(1) == 0, poor) and 0 < poor.mean() < 1
+    rate(weight.sum(1) == 0, norm.cdf(bar / SPREAD) ** 2)
     assert np.array_equal(weight[~poor, 0], margin[~poor] > 0)
 
 
@@ -103,7 +103,7 @@ def test_the_order_is_skip_equal_myopia_doubt_mistake():
     """The last step alone decides for one without memory; a mistake turns it; neither touches ties and skips."""
     first = np.array([[5.0, 1.0], [5.0, 1.0], [0.1, 0.0], [0.0, 2.0]])
     second = np.array([[0.0, 2.0], [4.9, 1.0], [0.0, 0.05], [5.0, 1.0]])
-    odd = Annotator(0.0, error=0.4, spread=1.0, skip=0.2, equal=0.2, memory=1e-6)
+    odd = Annotator(0.0, error=0.4, spread=1.0, mean=0.0, skip=0.2, equal=0.2, memory=1e-6)
     sure, slip = np.array([[0.5, 0.9]] * 4), np.array([[0.5, 0.1]] * 4)
     assert odd.judge(first, second, sure).tolist() == [[0, 1], [0.5, 0.5], [0, 0], [1, 0]]
     assert odd.judge(first, second, slip).tolist() == [[1, 0], [0.5, 0.5], [0, 0], [0, 1]]
@@ -113,8 +113,8 @@ def test_the_order_is_skip_equal_myopia_doubt_mistake():
 def test_every_teacher_judges_alike_whatever_the_unit_and_the_side(clips, name):
     """Money in other units changes nothing, and who comes first is named first."""
     first, second, u = clips
-    one = teacher(name, spread=SPREAD, floor=FLOOR)
-    other = teacher(name, spread=8 * SPREAD, floor=8 * FLOOR)
+    one = teacher(name, spread=SPREAD, mean=MEAN)
+    other = teacher(name, spread=8 * SPREAD, mean=8 * MEAN)
     weight = one.judge(first, second, u)
     assert np.array_equal(other.judge(8 * first, 8 * second, u), weight)
     turned = one.judge(second, first, np.stack([1 - u[:, 0], u[:, 1]], 1))
@@ -137,9 +137,9 @@ def test_a_tie_is_two_rows_a_skipped_pair_none():
 
 def test_another_pair_is_asked_for_each_that_was_skipped():
     material = Material(pool_of([0, 0, 0, 10, 20]), list(range(5)), 2)
-    pairs = compare(material, 200, teacher("skip", spread=10.0), "train", np.random.default_rng(0))
+    pairs = compare(material, 200, teacher("skip", mean=5.0, spread=1.0), "train", np.random.default_rng(0))
     assert len(pairs) == 200 and (pairs["weight"] == 1).all()
-    assert {3, 4} >= set(pairs["win_episode"]) and {0, 1, 2} & set(pairs["lose_episode"])
+    assert {3, 4} == set(pairs["win_episode"]) and {0, 1, 2} & set(pairs["lose_episode"])
 
 
 def test_a_teacher_that_skips_all_is_not_asked_for_ever():
@@ -179,10 +179,10 @@ def test_the_config_names_a_teacher_and_turns_its_dials(policy_zips):
     small = {"demos": 0, "episodes": 4, "noise": (0.0,), "pairs": 40, "test_pairs": 10, "clip": 10}
     made = make_dataset("Hopper-v4", DataConfig(**small, teacher="equal", error=0.05, equal=0.5), policy_zips)
     said = made.meta["annotator"]
-    assert (said["equal"], said["error"], said["temperature"], said["skip"], said["memory"]) == (0.5, 0.05, 0, 0, 1)
+    assert (said["equal"], said["error"], said["temperature"], said["skip"], said["memory"]) == (0.5, 0.05, 0, None, 1)
     train, test = (made.pairs[made.pairs["split"] == split] for split in ("train", "test"))
     ties = int((train["weight"] == 0.5).sum()) // 2
     assert ties > 3 and len(train) == 40 + ties and (test["weight"] == 1).all() and len(test) == 10
     gains = [made.pool[i].gain(s, 10) for i, s in zip(train["win_episode"], train["win_start"], strict=True)]
-    assert said["spread"] > 0 and said["floor"] <= min(gains)
+    assert said["spread"] > 0 and min(gains) < said["mean"] < max(gains)
     assert isinstance(made, Dataset)

@@ -121,7 +121,7 @@ def test_a_camera_sees_the_state_and_not_what_was_before(dataset, drawable):
 
 
 def test_a_camera_goes_along(dataset, drawable):
-    """A metre on and the robot is where it was in the picture; the floor is not."""
+    """Four metres on the robot is where it was in the picture; the floor is not."""
     t = dataset.pool[0]
     shift = np.zeros_like(t.qpos)
     shift[1:, 0] = 4.0  # two tiles of the floor
