@@ -8,7 +8,7 @@ import pytest
 from test_methods import small
 
 import aihf_control as aihf
-from aihf_control import commands, methods, report, run, speed, yardstick
+from aihf_control import bench, commands, compare, methods, report, run, speed, yardstick
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -31,9 +31,15 @@ def test_the_python_door_opens(dataset, monkeypatch, tmp_path):
 
 
 def test_every_command_of_the_readme_has_a_door(capsys):
-    words = re.findall(r"python -m aihf_control\.(\w+)(?: (make|show|train|import))?", README)
+    words = re.findall(r"python -m aihf_control\.(\w+)(?: (make|show|train|import|export|verify))?", README)
     doors = {"run": run.main, "data": commands.data_main, "experts": commands.experts_main}
-    doors |= {"report": report.main, "yardstick": yardstick.main, "speed": speed.main}
+    doors |= {
+        "bench": bench.main,
+        "compare": compare.main,
+        "report": report.main,
+        "yardstick": yardstick.main,
+        "speed": speed.main,
+    }
     assert {module for module, _ in words} <= doors.keys()
     for module, verb in sorted(set(words)):
         with pytest.raises(SystemExit) as end:
