@@ -5,6 +5,7 @@ python -m aihf_control.compare results/first/Hopper-v4/aihf/20261121-080206-883 
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,10 +27,21 @@ QUALITY = {"pair_accuracy": "pair accuracy", "rank_correlation": "rank correlati
 Row = tuple[str, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is compared."""
+
+    first: tyro.conf.Positional[Path]
+    """The folder of a finished run."""
+    second: tyro.conf.Positional[Path]
+    """And of another."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code: 0, or 2 for bad input."""
-    about, two = (__doc__ or "").splitlines()[0], tyro.conf.Positional[tuple[Path, Path]]
-    return exit_code(compare, *tyro.cli(two, args=argv, prog="python -m aihf_control.compare", description=about))
+    about = (__doc__ or "").splitlines()[0]
+    options = tyro.cli(Options, args=argv, prog="python -m aihf_control.compare", description=about)
+    return exit_code(compare, options.first, options.second)
 
 
 def compare(first: Path, second: Path) -> None:

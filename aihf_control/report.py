@@ -9,6 +9,7 @@ the folder a `table.md` and a `curves.png` into the folder itself.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import sys
@@ -30,11 +31,19 @@ KINDS = {"env": str, "method": str, "demos": int, "pairs": int, "dataset": str, 
 KINDS |= {"diverged": list, "rows": list}
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is reported."""
+
+    folder: tyro.conf.Positional[Path]
+    """A folder with runs or grids anywhere below it."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code: 0, or 2 for bad input."""
     about = (__doc__ or "").splitlines()[0]
-    folder = tyro.cli(tyro.conf.Positional[Path], args=argv, prog="python -m aihf_control.report", description=about)
-    return exit_code(report, folder)
+    options = tyro.cli(Options, args=argv, prog="python -m aihf_control.report", description=about)
+    return exit_code(report, options.folder)
 
 
 def report(folder: Path) -> None:
