@@ -73,6 +73,7 @@ class Camera:
         self.spec, self.env = spec, made(spec, render_mode="rgb_array")
         self.rate = float(self.env.metadata.get("render_fps") or PER_SECOND)
         self.inner: Any = self.env.unwrapped
+        self.viewer: Any = None
         try:
             self.env.reset(seed=0)
             if hasattr(self.inner, "mujoco_renderer"):
@@ -91,7 +92,7 @@ class Camera:
         self.inner.model.vis.quality.offsamples = 0
         renderer = self.inner.mujoco_renderer
         renderer.width, renderer.height = WIDTH, HEIGHT
-        viewer = renderer._get_viewer("rgb_array")
+        self.viewer = viewer = renderer._get_viewer("rgb_array")
         for flag in (known.mjtRndFlag.mjRND_SHADOW, known.mjtRndFlag.mjRND_REFLECTION):
             viewer.scn.flags[flag] = 0
         along = known.mj_name2id(self.inner.model, known.mjtObj.mjOBJ_CAMERA, "track")
@@ -137,6 +138,9 @@ class Camera:
         return self
 
     def __exit__(self, *_: Any) -> None:
+        if self.viewer is not None:  # freed later, its textures would be another camera's of the same numbers
+            self.viewer.make_context_current()
+            self.viewer.con.free()
         self.env.close()
 
 

@@ -104,7 +104,8 @@ def test_ties_are_told_apart(dataset, capsys, tmp_path):
 def drawable():
     """Skips where the machine has nothing to draw with."""
     try:
-        Camera(spec_of("Hopper-v4")).env.close()
+        with Camera(spec_of("Hopper-v4")):
+            pass
     except BadInput as e:
         pytest.skip(str(e))
 
@@ -118,6 +119,15 @@ def test_a_camera_sees_the_state_and_not_what_was_before(dataset, drawable):
     assert len(first) == 3 and first[0].shape == (films.HEIGHT, films.WIDTH, 3)
     assert np.array_equal(first[1], again[0]) and not np.array_equal(first[0], first[1])
     assert len(after) == 7 and t.terminated and np.ptp(after[-1], -1).max() == 0 and np.ptp(after[2], -1).max() > 50
+
+
+def test_one_camera_after_another_sees(dataset, drawable):
+    """The first still held while the second begins, and let go while it draws."""
+    seen = []
+    for _ in range(3):
+        with Camera(spec_of("Hopper-v4")) as camera:
+            seen.append(next(camera.clip(dataset.pool[0], 3, 2, 1)))
+    assert seen[0].std() > 20 and np.array_equal(seen[0], seen[1]) and np.array_equal(seen[0], seen[2])
 
 
 def test_a_camera_goes_along(dataset, drawable):
