@@ -128,7 +128,7 @@ class Rollouts:
         """The dataset's annotator, its dials in units of the pool's clips this long."""
         if length not in self.teachers:
             gains = [t.gain(s, length) for t in self.pool for s in range(0, t.starts(length), max(1, length // 2))]
-            units = {"spread": float(np.std(gains)), "floor": float(np.min(gains))} if gains else {}
+            units = {"spread": float(np.std(gains)), "mean": float(np.mean(gains))} if gains else {}
             self.teachers[length] = dataclasses.replace(self.annotator, **units)
         return self.teachers[length]
 
