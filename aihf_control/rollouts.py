@@ -105,9 +105,10 @@ class Rollouts:
 
     def _begin(self, envs: Envs, i: int, lane: int, episode: int, t: int) -> Array:
         demo = self.demos[lane][episode]
-        if t == 0:
+        if t == 0 and demo.seed >= 0:
             return envs.reset(i, demo.seed)
-        assert demo.qpos is not None and demo.qvel is not None, "a start within an episode has a state"
+        if demo.qpos is None or demo.qvel is None:
+            raise BadInput("this method begins where demonstrations do; these say neither their seeds nor their states")
         return envs.put(i, demo.qpos[t], demo.qvel[t])
 
     def compare(self, first: Rolled, second: Rolled) -> Preferences:

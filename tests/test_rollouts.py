@@ -46,6 +46,14 @@ def test_of_thinned_demonstrations_only_given_steps_are_starts_and_no_clip_is_sh
         task.shown(starts, LENGTH)
 
 
+def test_demonstrations_that_do_not_say_how_they_began_are_refused(task, policy):
+    rollouts = task._rollouts
+    unknown = {"seed": -1, "qpos": None, "qvel": None}
+    rollouts.demos = [[dataclasses.replace(demo, **unknown) for demo in demos] for demos in rollouts.demos]
+    with pytest.raises(BadInput, match="neither their seeds nor their states"):
+        task.rollout(policy, task.starts(2, LENGTH), LENGTH)
+
+
 def test_what_is_shown_is_what_the_demonstration_did(task):
     starts = task.starts(3, LENGTH)
     shown = task.shown(starts, LENGTH)
