@@ -60,12 +60,14 @@ class Trajectory:
     terminated: bool
     """Whether it ended in a terminal state (a fall), not by running out of time."""
     seed: int
-    """Seed of the environment's reset."""
+    """Seed of the environment's reset; negative if nobody recorded it."""
     level: str
     """Who acted: "expert", "medium", "expert+0.3" (30 % random actions), ..."""
     qpos: Array | None = None
     """(T + 1, ...) simulator positions, where there are any, so that every clip can be shown or restarted."""
     qvel: Array | None = None
+    every: int = 1
+    """Of a demonstration, learners get every so many-th step, beginning with one of the first that its seed names."""
 
     def __len__(self) -> int:
         return len(self.act)
@@ -74,10 +76,16 @@ class Trajectory:
         end = "terminated" if self.terminated else "truncated"
         return f"Trajectory({self.level}, {len(self)} steps, return {self.reward.sum():.1f}, {end})"
 
+    @property
+    def first(self) -> int:
+        """The first step that learners get."""
+        return self.seed % min(self.every, len(self))
+
     def steps(self) -> Steps:
         done = np.zeros(len(self), np.float32)
         done[-1:] = self.terminated
-        return Steps(self.obs[:-1], self.act, self.obs[1:], done)
+        kept = slice(self.first, None, self.every)
+        return Steps(self.obs[:-1][kept], self.act[kept], self.obs[1:][kept], done[kept])
 
     def gain(self, start: int, length: int) -> float:
         """True return of the clip, undiscounted. The absorbing state pays nothing."""
@@ -125,6 +133,6 @@ class Share:
 if __name__ == "__main__":  # the command lives above the types; `python -m aihf_control.data` is its name
     import sys
 
-    from aihf_control.commands import data_main
+    from aihf_control.data_commands import data_main
 
     sys.exit(data_main())

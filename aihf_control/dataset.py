@@ -19,6 +19,7 @@ import pandas as pd
 
 from aihf_control.data import Preferences, Share, Steps, Trajectory, cut, join
 from aihf_control.files import BadInput, read_bytes, read_json, sha256, write_arrays, write_bytes, write_json
+from aihf_control.ties import drawn, second_halves
 
 Array = np.ndarray
 SCHEMA = 1
@@ -51,7 +52,9 @@ class Dataset:
 
     @property
     def demonstrations(self) -> list[Trajectory]:
-        return [self.pool[i] for i in self.meta["demonstrations"]]
+        """The episodes to imitate, thinned out to every `demo_every`-th step where meta has such a field."""
+        every = self.meta.get("demo_every", 1)
+        return [dataclasses.replace(self.pool[i], every=every) for i in self.meta["demonstrations"]]
 
     @property
     def held_out(self) -> list[Trajectory]:
@@ -59,14 +62,18 @@ class Dataset:
         return [self.pool[i] for i in self.meta["held_out"]]
 
     def draw(self, seed: int, n_demos: int, n_pairs: int) -> Share:
-        """What the lane with this seed gets, drawn without replacement. Raises BadInput if there is not enough."""
-        train = self.pairs[self.pairs["split"] == "train"]
+        """What the lane with this seed gets, drawn without replacement. Raises BadInput if there is not enough.
+
+        `n_pairs` counts rows of the table: a tie, which has two, is drawn whole and counts twice.
+        """
+        train = self.pairs.loc[self.pairs["split"] == "train"]
         for flag, asked, there in (("--demos", n_demos, self.meta["demonstrations"]), ("--pairs", n_pairs, train)):
             if not 0 <= asked <= len(there):
                 raise BadInput(f"{flag} {asked}: the dataset has {len(there)}; ask for 0 to {len(there)}")
         rng = np.random.default_rng([seed, 1])
-        demos = [self.pool[i] for i in rng.permutation(self.meta["demonstrations"])[:n_demos]]
-        rows = train.iloc[np.sort(rng.permutation(len(train))[:n_pairs])]
+        there = self.demonstrations
+        demos = [there[i] for i in rng.permutation(len(there))[:n_demos]]
+        rows = train.iloc[drawn(second_halves(train), n_pairs, rng)]
         if not n_pairs:
             return Share(demos, None, None)
         return Share(demos, self.preferences(rows), self._steps_inside(rows))
@@ -124,6 +131,12 @@ def _read_meta(path: Path) -> dict[str, Any]:
     for name, kind in (("sha256", dict), ("options", dict), ("demonstrations", list), ("held_out", list)):
         if not isinstance(meta[name], kind):
             raise BadInput(f"{path}: {name} is no {kind.__name__}")
+    for name in ("config", "annotator", "versions"):
+        if not isinstance(meta.get(name, {}), dict):
+            raise BadInput(f"{path}: {name} is no dict")
+    every = meta.get("demo_every", 1)
+    if not isinstance(every, int) or every < 1:
+        raise BadInput(f"{path}: demo_every is no whole number from 1 up")
     return meta
 
 
@@ -152,7 +165,7 @@ def _unpack(data: bytes, path: Path) -> list[Trajectory]:
     length, n_episodes = arrays["length"], len(arrays["length"])
     steps, rows = np.cumsum(length)[:-1], np.cumsum(length + 1)[:-1]
     cuts = {"obs": rows, "qpos": rows, "qvel": rows, "act": steps, "reward": steps}
-    parts = {name: np.split(arrays[name], cuts[name]) for name in cuts.keys() & arrays.keys()}
+    parts: dict[str, Any] = {name: np.split(arrays[name], cuts[name]) for name in cuts.keys() & arrays.keys()}
     return [
         Trajectory(
             **{name: column[i] for name, column in parts.items()},

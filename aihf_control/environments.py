@@ -71,6 +71,11 @@ def spec_of(env_id: str, **options: Any) -> EnvSpec:
     return EnvSpec(env_id, options, int(np.prod(obs.shape)), low.size, low, high, horizon)
 
 
+def made(spec: EnvSpec, **options: Any) -> gym.Env:
+    """The environment itself, with further `options`, for a library that asks for one. Raises BadInput."""
+    return _make(spec.id, {**spec.options, **options})
+
+
 def spaces_of(spec: EnvSpec) -> tuple[gym.Space, gym.Space]:
     """The environment's own spaces of observations and of actions."""
     env = _make(spec.id, spec.options)

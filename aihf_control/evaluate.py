@@ -51,7 +51,12 @@ class RewardJudge:
         return ((win > lose) + 0.5 * (win == lose)).mean(-1)
 
     def rank_correlation(self, reward: RewardFn) -> Array:
-        """Spearman's correlation of the reward's return with the true one over held-out episodes, (L,)."""
+        """Spearman's correlation of the reward's return with the true one over held-out episodes, (L,).
+
+        NaN where fewer than two are held out.
+        """
+        if len(self.episodes) < 2:
+            return np.full(self.n_lanes, np.nan)
         true = [t.reward.sum() for t in self.episodes]
         learned = np.stack([self._sum(reward, t.obs[:-1], t.act) for t in self.episodes], 1)
         return np.array([stats.spearmanr(true, row).statistic for row in learned])  # pyright: ignore[reportAttributeAccessIssue]

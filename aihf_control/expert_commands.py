@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +19,7 @@ from aihf_control.environments import EVALUATION_SEED, EnvSpec, rollout, spec_of
 from aihf_control.experts import Expert, read_zip, write_zip
 from aihf_control.files import BadInput, at_least_one, exit_code, subcommands, write_bytes
 from aihf_control.machine import one_thread, products
+from aihf_control.stats import estimate, mean
 from aihf_control.truth import Gallery, TruthConfig, learn
 
 Positional = tyro.conf.Positional
@@ -45,7 +47,8 @@ def train(
 ) -> None:
     """Trains SAC on the true reward, a lane a seed, and keeps the best policy and weaker ones at 60 and 30 % of it.
 
-    Writes expert.zip, medium.zip, weak.zip (SB3 zips), training.csv and card.toml. Ctrl-C ends it with what there is.
+    Writes expert.zip, medium.zip, weak.zip (SB3 zips), training.csv and card.toml. Ctrl-C, or SIGTERM for one in the
+    background, ends it with what there is.
 
     Args:
         env: Gymnasium id.
@@ -65,6 +68,7 @@ def train(
     folder, gallery = out or Path("results/experts") / env.replace("/", "__"), Gallery(spec, lanes, every, episodes)
     print(f"SAC on the true reward of {env}: seeds {lanes}, {cfg.updates:,} updates; writes to {folder}", flush=True)
     inner = getattr(torch, products(precision, "cpu"))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job in the background hears no SIGINT
     try:
         for k, sac in learn(spec, lanes, cfg, read_zip(start, spec) if start else None, products=inner):
             if k % every == 0:
@@ -74,6 +78,8 @@ def train(
                     break
     except KeyboardInterrupt:
         print("ending with what there is")
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if not gallery.snapshots:
         raise BadInput(f"nothing to keep: the training ended before its first evaluation at update {every}")
     keep(gallery, spec, folder)
@@ -81,17 +87,14 @@ def train(
 
 def keep(gallery: Gallery, spec: EnvSpec, folder: Path) -> None:
     """Writes the graded policies, the training's evaluations, and a card."""
-    levels = gallery.graded(SHARES, lambda policy: _value(policy, spec, 20, 30_000)[0])
-    lines = [f"random_return = {_random_value(spec):.1f}"]
+    levels = gallery.graded(SHARES, lambda policy: float(_returns(policy, spec, 20, 30_000).mean()))
+    lines = [f"random_return = {(random := _random_returns(spec, 50)).mean():.1f}  # {_spread(random)}"]
     for level, snapshot in levels.items():
         write_zip(folder / f"{level}.zip", snapshot.policy, spec)
-        value, spread = _value(snapshot.policy, spec, 50)
-        lines.append(
-            f"{level}_return = {value:.1f}  # seed {snapshot.seed}, update {snapshot.step}, std {spread:.1f}, n 50"
-        )
-        print(
-            f"{level}: seed {snapshot.seed} at update {snapshot.step:,}, {value:.0f} +- {spread:.0f} over 50 episodes"
-        )
+        returns = _returns(snapshot.policy, spec, 50)
+        about = f"seed {snapshot.seed}, update {snapshot.step}, {_spread(returns)}"
+        lines.append(f"{level}_return = {returns.mean():.1f}  # {about}")
+        print(f"{level}: {returns.mean():.0f}, {about}")
     write_bytes(folder / "card.toml", ("\n".join(lines) + "\n").encode())
     write_bytes(folder / "training.csv", gallery.frame().round(1).to_csv(index=False, lineterminator="\n").encode())
 
@@ -107,8 +110,8 @@ def bring(path: Positional[Path], env: str, out: Path) -> None:
     spec = spec_of(env)
     expert = read_zip(path, spec)
     write_zip(out, expert, spec)
-    value, spread = _value(expert, spec, 20)
-    print(f"{out}: {value:.0f} +- {spread:.0f} over 20 greedy episodes of {env}")
+    returns = _returns(expert, spec, 20)
+    print(f"{out}: {returns.mean():.0f} over greedy episodes of {env} ({_spread(returns)})")
 
 
 def judge(env: str, path: Positional[Path | None] = None, episodes: int = 20) -> None:
@@ -126,32 +129,38 @@ def judge(env: str, path: Positional[Path | None] = None, episodes: int = 20) ->
     table = Table("policy", "greedy return", "sampled return", "layers", "KiB", box=box.SIMPLE_HEAD)
     for name, zip_path in paths.items():
         expert = read_zip(zip_path, spec)
-        greedy, sampled = (_value(expert, spec, episodes, sampled=s) for s in (False, True))
+        both = (_returns(expert, spec, episodes, sampled=s) for s in (False, True))
         layers = " x ".join(str(len(bias)) for _, bias in expert.layers[:-1])
-        cells = (f"{v:.0f} +- {s:.0f}" for v, s in (greedy, sampled))
+        cells = (str(estimate(returns, mean)) for returns in both)
         table.add_row(name, *cells, layers, f"{zip_path.stat().st_size / 1024:.0f}")
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    random = estimate(_random_returns(spec, episodes), mean)
+    console.print(f"random actions: {random}; means over {episodes} episodes, 95 % intervals")
 
 
-def _value(
-    policy: Expert, spec: EnvSpec, n: int, first: int = EVALUATION_SEED, sampled: bool = False
-) -> tuple[float, float]:
-    """Mean and standard deviation of the true return over n episodes."""
+def _returns(policy: Expert, spec: EnvSpec, n: int, first: int = EVALUATION_SEED, sampled: bool = False) -> np.ndarray:
+    """True returns of n episodes, (n,)."""
     rng = torch.Generator().manual_seed(0)
 
     def act(obs: np.ndarray) -> np.ndarray:
         noise = torch.randn(len(obs), spec.n_act, generator=rng) if sampled else None
         return policy.act(torch.as_tensor(obs), noise).numpy()
 
-    returns = [t.reward.sum() for t in rollout(spec, act, range(first, first + n))]
-    return float(np.mean(returns)), float(np.std(returns))
+    return np.array([t.reward.sum() for t in rollout(spec, act, range(first, first + n))])
 
 
-def _random_value(spec: EnvSpec, n: int = 50) -> float:
+def _spread(returns: np.ndarray) -> str:
+    about = estimate(returns, mean)
+    return f"std {returns.std():.1f}, 95 % [{about.low:.0f}, {about.high:.0f}], n {about.n}"
+
+
+def _random_returns(spec: EnvSpec, n: int) -> np.ndarray:
+    """True returns of n episodes of uniformly random actions, (n,)."""
     rng = np.random.default_rng(0)
 
     def act(obs: np.ndarray) -> np.ndarray:
         return rng.uniform(-1, 1, (len(obs), spec.n_act)).astype(np.float32)
 
     seeds = range(EVALUATION_SEED, EVALUATION_SEED + n)
-    return float(np.mean([t.reward.sum() for t in rollout(spec, act, seeds)]))
+    return np.array([t.reward.sum() for t in rollout(spec, act, seeds)])

@@ -26,11 +26,27 @@ class BadInput(Exception):
     """What a user gave cannot be used. The message is one line: what is wrong, where, and what to do."""
 
 
+class BadLines(BadInput):
+    """Bad input with a fault for each of many lines or rows: `faults` says them all, of which a command tells some."""
+
+    TOLD = 20
+
+    def __init__(self, what: str, faults: Sequence[str]):
+        super().__init__(f"{what}: {len(faults)} fault{'s' * (len(faults) > 1)}; mend them, nothing was written")
+        self.faults = faults
+
+    def told(self) -> list[str]:
+        more = len(self.faults) - self.TOLD
+        return [*self.faults[: self.TOLD], *([f"... and {more} more"] if more > 0 else [])]
+
+
 def exit_code(command: Callable[..., Any], *args: Any) -> int:
-    """Runs a command to its exit code: 0, or 2 for bad input, which becomes one line."""
+    """Runs a command to its exit code: 0, or 2 for bad input, which becomes one line (after one for each bad one)."""
     try:
         command(*args)
     except BadInput as e:
+        if isinstance(e, BadLines):
+            print("\n".join(e.told()), file=sys.stderr)
         print(f"error: {e}", file=sys.stderr)
         return 2
     return 0

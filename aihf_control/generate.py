@@ -1,7 +1,8 @@
 """Makes datasets: rollouts of graded policies, demonstrations, and comparisons by an annotator.
 
 python -m aihf_control.data make --env Hopper-v4 --out my_data
-python -m aihf_control.data show my_data
+python -m aihf_control.data show my_data --figure my_data.png --render 0 --out pair.mp4
+python -m aihf_control.data verify my_data
 """
 
 from __future__ import annotations
@@ -9,24 +10,22 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 
-from aihf_control.annotator import Annotator
-from aihf_control.cards import card_of
+from aihf_control.annotator import Annotator, teacher
+from aihf_control.clips import Material
+from aihf_control.comparisons import compare
 from aihf_control.data import Trajectory
-from aihf_control.dataset import PAIR_COLUMNS, Dataset
-from aihf_control.environments import EVALUATION_SEED, EnvSpec, rollout, spec_of
-from aihf_control.experts import Expert, read_zip
+from aihf_control.dataset import Dataset
+from aihf_control.environments import EnvSpec, spec_of
+from aihf_control.experts import Expert
 from aihf_control.files import BadInput, read_bytes, sha256
-
-Array = np.ndarray
-NOTHING = np.zeros((0, 1))
+from aihf_control.pools import bundled, episodes_of, experts_of, returns_of
+from aihf_control.regret import Regret
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,22 +36,42 @@ class DataConfig:
     """Demonstrations to put in the pool; each lane of a run draws its own from them."""
     demo_level: str = "expert"
     """Who demonstrates: a bundled level (expert, medium, weak), `+0.3` appended for 30 % random actions."""
+    demo_every: int = 1
+    """Learners get every so many-th step of a demonstration, from a random one of the first on."""
     levels: tuple[str, ...] = ("expert", "medium", "weak")
     """Whose episodes are compared."""
     noise: tuple[float, ...] = (0.0, 0.3)
     """Shares of random actions with which each level acts."""
     episodes: int = 8
     """Episodes of each level at each noise."""
+    balance: tuple[int, ...] = ()
+    """Episodes at each noise for each of the levels, in their order, in place of the same number for all."""
     pairs: int = 1000
     """Comparisons to learn from; each lane of a run draws its own from them."""
     test_pairs: int = 500
     """Comparisons held out, between clips of episodes that no other comparison touches, labelled without error."""
     clip: int = 0
     """Steps of a compared clip; 0 compares whole trajectories (what is better was measured: `results/README.md`)."""
-    temperature: float = 0.2
-    """Temperature of the annotator in units of the pool's spread of clip returns; 0 never doubts."""
-    error: float = 0.0
-    """Probability that the annotator names the wrong one."""
+    teacher: Literal["oracle", "noisy", "mistake", "skip", "myopic", "equal"] = "noisy"
+    """Who compares: one of B-Pref's six teachers. The next five settings are its own unless they are given."""
+    label: Literal["return", "regret"] = "return"
+    """Compared are clips by their true return, or by how little they fall short of what the expert would have got from
+    where they begin (as CPL does; it is played out, and takes minutes). Held-out pairs as well."""
+    discount: float = 0.99
+    """Discount of the regret."""
+    query: Literal["uniform", "disagreement", "entropy", "coverage"] = "uniform"
+    """Which pairs are compared: any, or in rounds those on which an ensemble of rewards, fitted to the answers so far,
+    disagrees or doubts most, or those least like any before. Held-out pairs are always any."""
+    temperature: float | None = None
+    """By how much it doubts, in units of the pool's spread of clip returns; 0 never (noisy: 0.2)."""
+    error: float | None = None
+    """Probability that it names the wrong one (mistake: 0.1)."""
+    skip: float | None = None
+    """Spreads above the pool's worst clip that one of a pair must reach to be compared at all (skip: 0.1)."""
+    equal: float | None = None
+    """Spreads by which two clips must differ not to be a tie (equal: 0.1)."""
+    memory: float | None = None
+    """What a step counts beside the next one, from 0 to 1 (myopic: 0.9)."""
     terminate: bool = True
     """Whether a fall ends the episode. `--no-terminate` makes environments that offer it go on."""
     seed: int = 0
@@ -69,57 +88,71 @@ def make_dataset(
     cfg = cfg or DataConfig()
     _check(cfg)
     spec = spec_of(env, **({} if cfg.terminate else {"terminate_when_unhealthy": False}))
-    experts = _experts(env, spec, policies)
-    seeds = itertools.count(10_000_000 + 100_000 * cfg.seed)
+    experts = experts_of(env, spec, policies)
     rng = np.random.default_rng([cfg.seed, 2])
-
-    demos = _episodes(spec, experts, cfg.demo_level, cfg.demos, seeds, rng)
-    names = [f"{level}+{noise:g}" if noise else level for level in cfg.levels for noise in cfg.noise]
-    compared = [t for name in names for t in _episodes(spec, experts, name, cfg.episodes, seeds, rng)]
-    held_out = [len(demos) + i for i in range(len(compared)) if i % cfg.episodes >= round(0.75 * cfg.episodes)]
-    training = [i for i in range(len(demos), len(demos) + len(compared)) if i not in set(held_out)]
-    pool = demos + compared
-
-    length = cfg.clip or spec.horizon
-    annotator = Annotator(cfg.temperature, cfg.error, _spread(pool, training, length, rng))
-    pairs = [
-        _compare(pool, training, cfg.pairs, length, annotator, "train", rng),
-        _compare(pool, held_out, cfg.test_pairs, length, Annotator(0.0, 0.0), "test", rng),
-    ]
+    pool, held_out = pool_of(spec, experts, cfg, rng)
+    annotator, pairs = _compared(spec, experts, cfg, pool, held_out, rng)
     meta: dict[str, Any] = {
         "env": env,
         "options": spec.options,
         "horizon": spec.horizon,
         "config": dataclasses.asdict(cfg),
         "annotator": dataclasses.asdict(annotator),
-        "policies": {level: str(path.name) for level, path in (policies or _bundled(env)).items()},
-        "demonstrations": list(range(len(demos))),
+        "policies": {level: str(path.name) for level, path in (policies or bundled(env)).items()},
+        "demonstrations": list(range(cfg.demos)),
+        "demo_every": cfg.demo_every,
         "held_out": held_out,
-        "expert_returns": _returns(spec, experts.get("expert", experts[cfg.demo_level.partition("+")[0]])),
-        "random_returns": _returns(spec, None),
+        "expert_returns": returns_of(spec, _best(experts, cfg)),
+        "random_returns": returns_of(spec, None),
         "versions": versions(),
     }
-    dataset = Dataset(meta, pool, pd.concat(pairs, ignore_index=True))
+    dataset = Dataset(meta, pool, pairs)
     return dataset.save(out) if out else dataset
+
+
+def pool_of(
+    spec: EnvSpec, experts: dict[str, Expert], cfg: DataConfig, rng: np.random.Generator
+) -> tuple[list[Trajectory], list[int]]:
+    """Demonstrations, then the episodes to compare; and which of these, the last quarter of each kind, are held out."""
+    seeds = itertools.count(10_000_000 + 100_000 * cfg.seed)
+    pool, held_out = episodes_of(spec, experts, cfg.demo_level, cfg.demos, seeds, rng), []
+    for level, n in zip(cfg.levels, cfg.balance or [cfg.episodes] * len(cfg.levels), strict=True):
+        for noise in cfg.noise:
+            name = f"{level}+{noise:g}" if noise else level
+            held_out += range(len(pool) + round(0.75 * n), len(pool) + n)
+            pool += episodes_of(spec, experts, name, n, seeds, rng)
+    return pool, held_out
+
+
+def _compared(
+    spec: EnvSpec,
+    experts: dict[str, Expert],
+    cfg: DataConfig,
+    pool: list[Trajectory],
+    held_out: list[int],
+    rng: np.random.Generator,
+) -> tuple[Annotator, pd.DataFrame]:
+    """The annotator in units of the pool, and its comparisons to learn from; then, without error, the held-out ones."""
+    regret = Regret(spec, _best(experts, cfg), cfg.discount) if cfg.label == "regret" else None
+    training = sorted(set(range(cfg.demos, len(pool))) - set(held_out))
+    material = Material(pool, training, cfg.clip or spec.horizon, regret)
+    spread, floor = material.scale(rng)
+    annotator = dataclasses.replace(_teacher(cfg), spread=spread, floor=floor)
+    train = compare(material, cfg.pairs, annotator, "train", rng, cfg.query)
+    unseen = dataclasses.replace(material, episodes=held_out)
+    test = compare(unseen, cfg.test_pairs, teacher("oracle"), "test", rng)
+    return annotator, pd.concat([train, test], ignore_index=True)
+
+
+def _best(experts: dict[str, Expert], cfg: DataConfig) -> Expert:
+    return experts.get("expert", experts[cfg.demo_level.partition("+")[0]])
 
 
 def default_folder(env: str, cfg: DataConfig, root: Path) -> Path:
     """Where a dataset of this environment and config lies if nobody says where: named by what determines it."""
-    policies = {level: sha256(read_bytes(path)) for level, path in _bundled(env).items()}
+    policies = {level: sha256(read_bytes(path)) for level, path in bundled(env).items()}
     key = json.dumps([dataclasses.asdict(cfg), policies], sort_keys=True)
     return root / env.replace("/", "__") / sha256(key.encode())[:12]
-
-
-def _returns(spec: EnvSpec, expert: Expert | None, n: int = 20) -> list[float]:
-    """True returns of greedy episodes of an expert, or of random actions, from the seeds of every evaluation."""
-    rng = np.random.default_rng(0)
-
-    def act(obs: Array) -> Array:
-        if expert is None:
-            return rng.uniform(-1, 1, (len(obs), spec.n_act)).astype(np.float32)
-        return expert.act(torch.as_tensor(obs)).numpy()
-
-    return [float(t.reward.sum()) for t in rollout(spec, act, [EVALUATION_SEED + i for i in range(n)])]
 
 
 def versions() -> dict[str, str]:
@@ -138,92 +171,35 @@ def versions() -> dict[str, str]:
 
 
 def _check(cfg: DataConfig) -> None:
-    for name, low in (("demos", 0), ("pairs", 0), ("test_pairs", 0), ("episodes", 4), ("clip", 0), ("seed", 0)):
+    least = {"demos": 0, "demo_every": 1, "pairs": 0, "test_pairs": 0, "episodes": 4, "clip": 0, "seed": 0}
+    for name, low in least.items():
         if getattr(cfg, name) < low:
             raise BadInput(f"--{name.replace('_', '-')} {getattr(cfg, name)}: give at least {low}")
     if not cfg.levels or not cfg.noise:
         raise BadInput("--levels and --noise: give at least one of each")
     if not all(0 <= share <= 1 for share in cfg.noise):
         raise BadInput(f"--noise {' '.join(map(str, cfg.noise))}: give shares of random actions, from 0 to 1")
-    if not 0 <= cfg.error < 0.5 or cfg.temperature < 0:
-        raise BadInput("--error must be in [0, 0.5) and --temperature at least 0")
-
-
-def _bundled(env: str) -> dict[str, Path]:
-    card = card_of(env)
-    return card.policies() if card else {}
-
-
-def _experts(env: str, spec: EnvSpec, policies: dict[str, Path] | None) -> dict[str, Expert]:
-    paths = _bundled(env) if policies is None else policies
-    if not paths:
+    if cfg.balance and (len(cfg.balance) != len(cfg.levels) or min(cfg.balance) < 1 or max(cfg.balance) < 4):
         raise BadInput(
-            f"there is no bundled policy for {env}; train one with `python -m aihf_control.experts train --env {env}` "
-            "or give your own with --policy expert=FILE.zip"
+            f"--balance {' '.join(map(str, cfg.balance))}: give each of the {len(cfg.levels)} levels at least 1 "
+            "episode, and one of them at least 4, so that some can be held out"
         )
-    return {level: read_zip(path, spec) for level, path in paths.items()}
+    _check_teacher(cfg)
 
 
-def _episodes(spec: EnvSpec, experts: dict[str, Expert], name: str, n: int, seeds, rng) -> list[Trajectory]:
-    level, _, noise = name.partition("+")
-    if level not in experts:
-        raise BadInput(f"there is no policy of level {level!r}; known are {', '.join(experts)}")
-    try:
-        share = float(noise or 0)
-    except ValueError:
-        raise BadInput(f"level {name!r}: write it as LEVEL or LEVEL+SHARE, for instance expert+0.3") from None
-    if not n:
-        return []
-    act = noisy(experts[level], spec, share, rng)
-    return rollout(spec, act, [next(seeds) for _ in range(n)], name, state=True)
+def _check_teacher(cfg: DataConfig) -> None:
+    asked = _teacher(cfg)
+    positive = all(x >= 0 for x in (asked.temperature, asked.skip, asked.equal))
+    if not (positive and 0 <= asked.error < 0.5 and 0 < asked.memory <= 1):
+        raise BadInput(
+            "--error must be in [0, 0.5), --temperature, --skip and --equal at least 0, and --memory in (0, 1]"
+        )
+    if not 0 < cfg.discount < 1:
+        raise BadInput(f"--discount {cfg.discount}: give more than 0 and less than 1")
+    if cfg.label == "regret" and asked.memory < 1:
+        raise BadInput("--label regret is of a clip as a whole; a teacher that forgets its beginning cannot give it")
 
 
-def noisy(expert: Expert, spec: EnvSpec, share: float, rng: np.random.Generator) -> Callable[[Array], Array]:
-    """Acts greedily as the expert does, but with probability `share` uniformly at random."""
-
-    def act(obs: Array) -> Array:
-        a = expert.act(torch.as_tensor(obs)).numpy()
-        random = rng.random((len(obs), 1)) < share
-        return np.where(random, rng.uniform(-1, 1, a.shape), a).astype(np.float32)
-
-    return act
-
-
-def _clips(pool: list[Trajectory], episodes: list[int], n: int, length: int, rng) -> list[tuple[int, int]]:
-    """`n` clips (episode, start), each episode alike and each start in it alike."""
-    fit = [i for i in episodes if pool[i].starts(length)]
-    if not fit:
-        longest = max((len(pool[i]) for i in episodes), default=0)
-        raise BadInput(f"--clip {length} is longer than every episode of the pool; the longest has {longest} steps")
-    chosen = rng.choice(fit, n)
-    whole = [min(pool[i].starts(length), 1 if length >= len(pool[i]) else len(pool[i])) for i in chosen]
-    return [(int(i), int(rng.integers(k))) for i, k in zip(chosen, whole, strict=True)]
-
-
-def _different(pool, episodes, n, length, rng) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """`n` clips and as many others, none compared with itself."""
-    a, b = (_clips(pool, episodes, n, length, rng) if n else [] for _ in range(2))
-    for _ in range(100):
-        same = [i for i in range(n) if a[i] == b[i]]
-        if not same:
-            return a, b
-        for i, clip in zip(same, _clips(pool, episodes, len(same), length, rng), strict=True):
-            b[i] = clip
-    raise BadInput("the pool has too few clips to compare; give more --episodes or --levels")
-
-
-def _spread(pool: list[Trajectory], episodes: list[int], length: int, rng: np.random.Generator) -> float:
-    clips = _clips(pool, episodes, 1000, length, rng)
-    return float(np.std([pool[i].gain(start, length) for i, start in clips]))
-
-
-def _compare(pool, episodes, n, length, annotator: Annotator, split: str, rng) -> pd.DataFrame:
-    a, b = _different(pool, episodes, n, length, rng)
-    paid_a, paid_b = (
-        np.stack([pool[i].paid(start, length) for i, start in clips]) if n else NOTHING for clips in (a, b)
-    )
-    weight = annotator.judge(paid_a, paid_b, np.stack([rng.random(n), rng.random(n)], 1))
-    first = weight[:, 0] > weight[:, 1]
-    rows = [(*(x if f else y), *(y if f else x)) for x, y, f in zip(a, b, first, strict=True)]
-    pairs = pd.DataFrame(rows, columns=list(PAIR_COLUMNS[:4]))
-    return pairs.assign(length=length, weight=1.0, split=split, annotator="synthetic")
+def _teacher(cfg: DataConfig) -> Annotator:
+    dials = ("temperature", "error", "skip", "equal", "memory")
+    return teacher(cfg.teacher, **{dial: getattr(cfg, dial) for dial in dials})

@@ -89,7 +89,7 @@ class LearnedReward:
 
     def pair_term(self) -> Tensor:
         """L2's loss, (L,): Bradley-Terry on a draw of the comparisons."""
-        win, lose, weight = self.task.pairs(self.cfg.pair_steps)
+        win, lose, weight = self.task.comparisons().draw(self.cfg.pair_steps)
         return bradley_terry(self.clip_returns(*win), self.clip_returns(*lose), weight)
 
     def clip_returns(self, obs: Tensor, act: Tensor, real: Tensor) -> Tensor:
@@ -107,6 +107,12 @@ class LearnedReward:
     def recentre(self) -> None:
         """Moves the reward's zero towards the demonstrations' mean."""
         self.net.recentre(self.net.features(self._inputs(self.task.demos.sample(self.cfg.batch))))
+
+    def fit(self, updates: int) -> None:
+        """Learns from the comparisons alone, as the second stage of RLHF does."""
+        for _ in range(updates):
+            self.descend(self.pair_term() + self.clip_penalty())
+            self.recentre()
 
     def descend(self, loss: Tensor) -> None:
         self.opt.zero_grad()

@@ -105,6 +105,10 @@ class Policy(nn.Module):
         gauss = -0.5 * ((raw - mean) / log_std.exp()).square() - log_std - 0.5 * math.log(2 * math.pi)
         return (gauss - log_slope(raw)).sum(-1)
 
+    def greedy(self, obs: Tensor) -> Tensor:
+        """The greedy action (L, B, A), with its gradient."""
+        return self(obs)[0].tanh()
+
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
         """Actions (L, B, A) in float32 products; greedy without noise."""

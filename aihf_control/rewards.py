@@ -9,12 +9,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def weighted(x: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean over pairs, (L, B) to (L,); 0 where nothing weighs."""
+    return (weight * x).sum(-1) / weight.sum(-1).clamp(min=1e-8)
+
+
 def bradley_terry(win: Tensor, lose: Tensor, weight: Tensor) -> Tensor:
     """-log sigmoid(R(win) - R(lose)), weighted mean over pairs: win, lose, weight (L, B) to (L,).
 
     Bradley and Terry (1952); L2 of AIHF (arXiv 2406.06874). The returns are in units of the annotator's temperature.
     """
-    return (weight * F.softplus(lose - win)).sum(-1) / weight.sum(-1).clamp(min=1e-8)
+    return weighted(F.softplus(lose - win), weight)
+
+
+def squared_margin(win: Tensor, lose: Tensor, weight: Tensor, margin: float) -> Tensor:
+    """(h(win) - h(lose) - margin)^2, weighted mean over pairs: IPO (arXiv 2310.12036, equation 17). (L, B) to (L,)."""
+    return weighted((win - lose - margin).square(), weight)
+
+
+def hinge(win: Tensor, lose: Tensor, weight: Tensor) -> Tensor:
+    """max(0, 1 - h(win) + h(lose)), weighted mean over pairs: SLiC's ranking loss (arXiv 2305.10425) on log ratios, as
+    in OAIF (arXiv 2402.04792) and BPO (arXiv 2406.12168). (L, B) to (L,)."""
+    return weighted(F.relu(1 - win + lose), weight)
 
 
 def demo_gap(agent: Tensor, demo: Tensor, agent_absorbed: Tensor, demo_absorbed: Tensor) -> Tensor:

@@ -38,6 +38,8 @@ class SACConfig:
     it to an entropy of -A, as in SAC's paper; under a reward that is itself being learned a fixed one is steadier."""
     layer_norm: bool = True
     """Layer normalisation in the critics."""
+    hold: int = 0
+    """Updates for which the actor is held while the critics, which know nothing at first, learn what it is worth."""
     average: float = 2e-4
     """Rate of the exponential average of the actor that is evaluated and exported."""
 
@@ -63,12 +65,15 @@ class SAC:
         fixed = [cfg.alpha[seed % len(cfg.alpha)] if cfg.alpha else 1.0 for seed in dims.seeds]
         self.log_alpha = torch.tensor(fixed, device=dims.device)[:, None].log()
         self.rng = Random(dims, "updates")
+        self.n_updates = 0
         self.blocks = [_Block(self, lanes) for lanes in blocks(dims, cfg.hidden)]
 
     def update(
-        self, batch: Batch, reward_fn: RewardFn, absorbing: float | Tensor = 0.0, actor: bool = True
+        self, batch: Batch, reward_fn: RewardFn, absorbing: float | Tensor = 0.0, actor: bool | None = None
     ) -> dict[str, Tensor]:
-        """One step of critics, actor (unless it is to be held), targets and average. Returns scalars of shape (L,).
+        """One step of critics, actor, targets and average. Returns scalars of shape (L,).
+
+        The actor is held for the first `hold` updates; `actor` says otherwise.
 
         Among them `q_of_reach`: the critics' mean |Q| as a share of what a policy could earn at most if every step paid
         the batch's largest |reward| and entropy. Above 1 the critics have diverged.
@@ -76,6 +81,8 @@ class SAC:
         `absorbing` is the reward a step of the state after termination, a number or (L, 1); a terminated episode goes
         on in it for ever, which is worth absorbing / (1 - gamma).
         """
+        self.n_updates += 1
+        actor = self.n_updates > self.cfg.hold if actor is None else actor
         with torch.no_grad():
             reward = reward_fn(batch.obs, batch.act)
         ended = torch.as_tensor(absorbing, device=self.dims.device).expand(len(reward), 1) / (1 - self.cfg.gamma)
@@ -89,10 +96,12 @@ class SAC:
 
     def state_dict(self) -> dict:
         state = {name: getattr(self, name).state_dict() for name in self._parts()}
-        return state | {"log_alpha": self.log_alpha, "blocks": [block.state_dict() for block in self.blocks]}
+        state |= {"log_alpha": self.log_alpha, "n_updates": self.n_updates}
+        return state | {"blocks": [block.state_dict() for block in self.blocks]}
 
     def load_state_dict(self, state: dict) -> None:
         self.log_alpha.copy_(state["log_alpha"])
+        self.n_updates = state["n_updates"]
         for block, saved in zip(self.blocks, state["blocks"], strict=True):
             block.load_state_dict(saved)
         for name in self._parts():

@@ -23,6 +23,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from aihf_control import rivals
+from aihf_control.cards import card_of
 from aihf_control.environments import spec_of
 from aihf_control.files import BadInput, at_least_one, exit_code, write_bytes
 from aihf_control.machine import products
@@ -100,8 +101,10 @@ def measurements(options: Options) -> Iterator[Row]:
             who = {"learner": "ours", "lanes": n, "precision": products("auto", "cpu")}
             yield _turn({"part": "growth", "env": env, "round": 0, "width": width, **who}, options)
     for k in range(options.rounds):
-        for learner in ("rollout", "evaluate_policy", "checkpoint"):
-            who = {"learner": learner, "lanes": 5 if learner == "checkpoint" else 1, "precision": "float32"}
+        for learner, lanes in (("rollout", 1), ("evaluate_policy", 1), ("checkpoint", 5), ("reward", 5)):
+            if learner == "reward" and not card_of(env):
+                continue  # its dataset is made from bundled policies
+            who = {"learner": learner, "lanes": lanes, "precision": "float32"}
             yield _turn({"part": "rest", "env": env, "round": k, "width": options.width, **who}, options)
 
 
@@ -139,7 +142,7 @@ def table(frame: pd.DataFrame) -> str:
         cells += [f"{own['updates'].median() / floor['updates'].median():.0%}" if learner == "ours" else "-"]
         cells += [_rest(own), f"{own['memory'].max():.0f}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, "", _rollouts(frame), _memory(frame), _saving(frame), ""])
+    return "\n".join([*lines, "", _rollouts(frame), _memory(frame), _saving(frame), _rewards(frame), ""])
 
 
 def _number(x: pd.Series) -> str:
@@ -175,6 +178,17 @@ def _saving(frame: pd.DataFrame) -> str:
     return (
         f"A checkpoint of AIHF with {lanes} lanes takes {1000 * save:.0f} ms, which is {save / 180:.2%} of the time "
         f"at one every three minutes; {state / lanes:.2f} MiB a lane and {row:.0f} bytes a lane and environment step."
+    )
+
+
+def _rewards(frame: pd.DataFrame) -> str:
+    steps = frame.loc[frame["learner"] == "reward"]
+    if steps.empty:
+        return "Reward steps: not measured, for want of bundled policies."
+    clips, whole, make = (steps[name].median() for name in ("clips", "whole", "make"))
+    return (
+        f"A reward step of AIHF with {int(steps['lanes'].iloc[0])} lanes takes {1000 / clips:.1f} ms on clips of 50 "
+        f"and {1000 / whole:.1f} ms on whole trajectories; making the default dataset takes {make:.1f} s."
     )
 
 

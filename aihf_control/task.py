@@ -1,6 +1,7 @@
 """The task as a method sees it: its lanes' data, an environment to collect in, and nothing else.
 
-A method has no logger, no evaluation, no budget and no path. It never sees the true reward: `collect` throws it away.
+A method has no logger, no evaluation, no budget and no path. It never sees the true reward: `collect` throws it away,
+and what a `rollout` paid stays with the annotator. Steps and labels are counted at these doors.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aihf_control.annotator import Annotator
 from aihf_control.data import Clips, Preferences, Steps
 from aihf_control.dataset import Dataset
 from aihf_control.environments import Envs, EnvSpec, spec_of
 from aihf_control.files import BadInput
 from aihf_control.lanes import Dims, Random
 from aihf_control.nets import Policy
+from aihf_control.pairs import Pairs
 from aihf_control.replay import Buffer
+from aihf_control.rollouts import Rolled, Rollouts
 from aihf_control.sac import RewardFn
 
 N_EPISODES = 20  # episodes over which the share of absorbing steps is counted
@@ -54,17 +58,19 @@ class Task:
         self._demos = self._buffer("demos", [[t.steps() for t in s.demos] for s in shares])
         self._clips = self._buffer("clips", [[s.clip_steps] if s.clip_steps else [] for s in shares])
         pairs = [s.pairs for s in shares if s.pairs]
+        self._comparisons = Pairs(self.dims, pairs) if pairs else None
         self.demo_absorbed = self._tensor([absorbed_share(map(_ending, s.demos), self.spec.horizon) for s in shares])
-        self._comparisons = self._stack(pairs) if pairs else None
-        self._pair_rng = Random(self.dims, "pairs")
-        self.n_labels = 0
-        self.n_steps = 0
+        self.n_offered = n_pairs
+        self.n_steps = np.zeros(len(seeds), int)
+        self._given = self._asked = 0
         self.parts: dict[str, Any] = {}
         self.step = 0
         self._saved: tuple[dict[str, Any], dict[str, Tensor]] | None = None
         self._endings = [deque(maxlen=N_EPISODES) for _ in seeds]
         self._envs: Envs | None = None
         self._rng = Random(self.dims, "acting")
+        teacher = Annotator(**dataset.meta.get("annotator", {}))
+        self._rollouts = Rollouts(self.spec, self.dims, [s.demos for s in shares], teacher, dataset.pool)
 
     # ------------------------------------------------------------------------------------------------ the lanes' data
 
@@ -80,27 +86,12 @@ class Task:
         """The transitions inside the compared clips, or None without comparisons."""
         return self._clips
 
-    def require_pairs(self) -> Preferences:
-        """All comparisons of every lane. Raises BadInput where there are none: for methods that cannot do without."""
+    def comparisons(self) -> Pairs:
+        """The lanes' comparisons. Raises BadInput where there are none: for methods that cannot do without."""
         if self._comparisons is None:
             raise BadInput("this method learns from comparisons; give at least one with --pairs")
+        self._given = self._comparisons.n
         return self._comparisons
-
-    def pairs(self, n_steps: int) -> Preferences:
-        """Comparisons a lane, uniformly with replacement, as many as have `n_steps` steps between them.
-
-        Tensors: obs (L, n, K, O), act (L, n, K, A), real (L, n, K), weight (L, n).
-        Raises BadInput where there are none.
-        """
-        win, lose, weight = self.require_pairs()
-        n_pairs, length = win.real.shape[1:]
-        self.n_labels = n_pairs
-        high = torch.full((self.dims.n_lanes,), n_pairs, device=self.dims.device)
-        index = self._pair_rng.integers(high, max(1, n_steps // (2 * length)))
-        lane = torch.arange(self.dims.n_lanes, device=self.dims.device)[:, None]
-        return Preferences(
-            Clips(*(x[lane, index] for x in win)), Clips(*(x[lane, index] for x in lose)), weight[lane, index]
-        )
 
     def units(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the observations that a lane was given, each (L, O)."""
@@ -137,7 +128,8 @@ class Task:
             parts[name].put_back(rows)
         for name, stream in self._streams().items():
             stream.load_state_dict(state["streams"][name])
-        self.n_steps, self.n_labels = state["n_steps"], state["n_labels"]
+        self.n_steps[:] = state["n_steps"]
+        self._given, self._asked = state["labels"]
         for endings, saved in zip(self._endings, state["endings"], strict=True):
             endings.extend(saved)
         if state["envs"] is not None:
@@ -152,17 +144,17 @@ class Task:
             "step": self.step,
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "streams": {name: stream.state_dict() for name, stream in self._streams().items()},
-            "n_steps": self.n_steps,
-            "n_labels": self.n_labels,
+            "n_steps": self.n_steps.tolist(),
+            "labels": [self._given, self._asked],
             "endings": [list(endings) for endings in self._endings],
             "envs": self._envs and self._envs.state_dict(),
         }
 
     def _streams(self) -> dict[str, Random]:
         """The task's own streams of random numbers."""
-        given = {"demos": self._demos, "clips": self._clips}
-        streams = {name: buffer.rng for name, buffer in given.items() if buffer}
-        return streams | {"pairs": self._pair_rng, "acting": self._rng}
+        given = {"demos": self._demos, "clips": self._clips, "pairs": self._comparisons}
+        streams = {name: data.rng for name, data in given.items() if data}
+        return streams | {"acting": self._rng} | self._rollouts.streams()
 
     def collect(self, policy: Policy, into: Buffer) -> None:
         """One environment step a lane with a sampled action, stored without its reward."""
@@ -176,6 +168,36 @@ class Task:
             self._endings[i].append((int(envs.steps[i]), bool(terminated[i])))
             next_obs[i] = envs.reset(i)
         self._obs = next_obs
+
+    def starts(self, n: int, length: int) -> Tensor:
+        """`n` moments of each lane's demonstrations, (L, n, 2), each with `length` steps (or a fall) before it ends."""
+        _ = self.demos
+        return self._rollouts.starts(n, min(length, self.spec.horizon))
+
+    def shown(self, starts: Tensor, length: int) -> Clips:
+        """What the demonstrations did from there."""
+        return self._rollouts.shown(starts, min(length, self.spec.horizon))
+
+    def rollout(self, policy: Policy, starts: Tensor, length: int) -> Rolled:
+        """A clip of sampled actions from each start, all steps counted."""
+        rolled, played = self._rollouts.play(policy, starts, length)
+        self.n_steps += played
+        return rolled
+
+    def compare(self, first: Rolled, second: Rolled) -> Preferences:
+        """What the annotator says of two rollouts, pair by pair; every question counts as a label.
+
+        n pairs come as (L, n) comparisons; ties as two of weight 1/2, skipped ones with weight 0. No more questions can
+        be asked than the user offered comparisons, so that methods compare at equal labels.
+        """
+        self._asked += first.clips.real.shape[1]
+        assert self._asked <= self.n_offered, "a method asks at most as many questions as it is offered"
+        return self._rollouts.compare(first, second)
+
+    @property
+    def n_labels(self) -> int:
+        """Comparisons a lane that the method has looked at or asked for."""
+        return self._given + self._asked
 
     @property
     def absorbed(self) -> Tensor:
@@ -197,13 +219,6 @@ class Task:
             for steps in lane:
                 buffer.fill(i, *map(self._tensor, steps))
         return buffer
-
-    def _stack(self, lanes: list[Preferences]) -> Preferences:
-        def stack(sides: list[Clips]) -> Clips:
-            return Clips(*(self._tensor(np.stack(column)) for column in zip(*sides, strict=True)))
-
-        weight = self._tensor(np.stack([p.weight for p in lanes]))
-        return Preferences(stack([p.win for p in lanes]), stack([p.lose for p in lanes]), weight)
 
     def _tensor(self, x: Any) -> Tensor:
         return torch.as_tensor(x, dtype=torch.float32, device=self.dims.device)

@@ -14,12 +14,14 @@ import torch
 
 from aihf_control import rivals
 from aihf_control.checkpoint import Checkpoints
-from aihf_control.direct import CloneConfig
+from aihf_control.direct import CloneConfig, clone
 from aihf_control.environments import rollout, spec_of
 from aihf_control.fused import product
 from aihf_control.generate import DataConfig, make_dataset
+from aihf_control.learned import LearnedReward, RewardConfig
 from aihf_control.machine import one_thread
 from aihf_control.methods import aihf
+from aihf_control.replay import Buffer
 from aihf_control.rivals import BATCH, STEPS, timed
 from aihf_control.sac import SACConfig
 from aihf_control.task import Task
@@ -34,7 +36,7 @@ def turn(what: Row) -> Row:
     one_thread()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     works = {"ours": _ours, FLOOR: _floor, "rollout": _rollout, "evaluate_policy": _evaluate_policy}
-    work = (works | {"checkpoint": _checkpoint})[what["learner"]]
+    work = (works | {"checkpoint": _checkpoint, "reward": _reward})[what["learner"]]
     return work(what) | {"memory": rivals.peak_memory()}
 
 
@@ -133,6 +135,26 @@ def _checkpoint(what: Row) -> Row:
         state = max(path.stat().st_size for path in Path(there).glob("*.state"))
         row = (Path(there) / "buffer.rows").stat().st_size / 199 / what["lanes"]
     return {"save": float(np.median(seconds)), "state": state / 2**20, "row": row}
+
+
+def _reward(what: Row) -> Row:
+    """Reward steps of AIHF a second: on clips of 50, on whole trajectories; and seconds to make the default dataset."""
+    began = time.perf_counter()
+    whole = make_dataset(what["env"])
+    row: Row = {"make": time.perf_counter() - began}
+    for name, dataset in (("clips", make_dataset(what["env"], DataConfig(clip=50))), ("whole", whole)):
+        task = Task(dataset, range(what["lanes"]), 1, 200)
+        r, buffer = LearnedReward(task, RewardConfig()), Buffer(task.dims, 1000)
+        policy = clone(task, CloneConfig(updates=1), (what["width"],) * 2)
+        for _ in range(STEPS):
+            task.collect(policy, into=buffer)
+
+        def step(r: LearnedReward = r, buffer: Buffer = buffer) -> None:
+            gap, penalty = r.demo_term(buffer)
+            r.descend(gap + r.pair_term() + penalty)
+
+        row[name] = timed(_times(step), what["seconds"])
+    return row
 
 
 def _model(what: Row) -> Any:

@@ -63,6 +63,14 @@ SMALL: dict[str, Any] = {
     "capacity": 500,
     "last": 100,
     "average": 0.2,
+    "direct_updates": 5,
+    "length": 6,
+    "phases": 3,
+    "played": 4,
+    "queue": 10,
+    "lists": 3,
+    "tries": 2,
+    "step_sizes": (0.0, 0.5),
 }
 
 

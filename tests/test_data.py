@@ -13,11 +13,12 @@ import pandas as pd
 import pytest
 from conftest import SMALL_DATA
 
+from aihf_control.clips import Material
 from aihf_control.commands import data_main
 from aihf_control.data import Clips, Preferences, Steps, Trajectory, cut
 from aihf_control.dataset import PAIR_COLUMNS, Dataset
 from aihf_control.files import BadInput, sha256
-from aihf_control.generate import DataConfig, _clips, make_dataset
+from aihf_control.generate import DataConfig, make_dataset
 from aihf_control.lanes import Dims
 from aihf_control.replay import Batch, Buffer
 from aihf_control.task import Task
@@ -252,7 +253,7 @@ def test_a_save_that_broke_off_is_not_mistaken_for_a_dataset(dataset, copy):
 def test_a_clip_longer_than_every_episode_is_refused():
     pool = [episode(3, terminated=False), episode(4, terminated=False)]
     with pytest.raises(BadInput, match=r"--clip 5 is longer than every episode .* longest has 4 steps"):
-        _clips(pool, [0, 1], 3, 5, np.random.default_rng(0))
+        Material(pool, [0, 1], 5).draw(3, np.random.default_rng(0))
 
 
 def test_whole_trajectories_are_compared_when_the_clip_is_zero(policy_zips, tmp_path):
@@ -303,8 +304,20 @@ def test_a_dataset_without_comparisons_is_a_dataset(policy_zips, tmp_path):
         {"episodes": 1},
         {"error": 0.5},
         {"temperature": -0.1},
+        {"temperature": float("nan")},
+        {"skip": -1.0},
+        {"equal": -0.1},
+        {"memory": 0.0},
+        {"memory": 1.1},
         {"demo_level": "nobody"},
         {"demo_level": "expert+many"},
+        {"demo_level": "expert+1.5"},
+        {"demo_every": 0},
+        {"balance": (4, 4)},
+        {"balance": (3, 3, 3)},
+        {"balance": (4, 0, 4)},
+        {"discount": 1.0},
+        {"label": "regret", "teacher": "myopic"},
         {"levels": ()},
         {"noise": ()},
     ],
@@ -377,7 +390,7 @@ def test_what_a_lane_gets_does_not_depend_on_the_lanes_beside_it(dataset):
         assert int(a.count[1]) == n and np.array_equal(a.data[1, :n], b.data[0, :n])
         assert not np.array_equal(a.data[0, :n], b.data[0, :n])
         assert np.array_equal(a.sample(9).obs[1], b.sample(9).obs[0])
-    for a, b in zip(beside.pairs(100).win, alone.pairs(100).win, strict=True):
+    for a, b in zip(beside.comparisons().draw(100).win, alone.comparisons().draw(100).win, strict=True):
         assert np.array_equal(a[1], b[0])
 
 
@@ -484,6 +497,44 @@ def test_only_a_fall_is_done(t):
     assert len(steps.obs) == len(steps.act) == len(steps.next_obs) == len(steps.done) == len(t)
     assert steps.done.sum() == t.terminated == steps.done[-1]
     assert np.array_equal(steps.obs[1:], steps.next_obs[:-1])
+
+
+@few
+@hypothesis.given(t=episodes, every=st.integers(1, 30), seed=st.integers(0, 99))
+def test_a_thinned_demonstration_is_some_of_its_steps_each_whole(t, every, seed):
+    t = dataclasses.replace(t, seed=seed)
+    whole, thin = t.steps(), dataclasses.replace(t, every=every).steps()
+    first = seed % min(every, len(t))
+    for column, kept in zip(whole, thin, strict=True):
+        assert np.array_equal(column[first::every], kept)
+    assert 1 <= len(thin.act) <= -(-len(t) // every)
+    assert np.array_equal(thin.next_obs - thin.obs, np.array([[1, -1]] * len(thin.act)))
+
+
+def test_a_lane_gets_thinned_demonstrations_and_whole_clips(policy_zips):
+    cfg = DataConfig(demos=3, episodes=4, noise=(0.0,), pairs=6, test_pairs=3, clip=10, demo_every=4)
+    dataset = make_dataset("Hopper-v4", cfg, policy_zips)
+    task = Task(dataset, (0,), 2, 6)
+    drawn = dataset.draw(0, 2, 6).demos
+    assert int(task.demos.count[0]) == sum(len(t.steps().act) for t in drawn) < sum(map(len, drawn)) / 3
+    whole = {
+        row.numpy().tobytes() for c in (task.comparisons().win, task.comparisons().lose) for row in c.obs[c.real > 0]
+    }
+    assert task.clips is not None and int(task.clips.count[0]) == len(whole)
+
+
+@pytest.mark.parametrize("every", [0, 1.5, "2", None])
+def test_demonstrations_thinned_by_no_number_are_refused(copy, every):
+    meta = json.loads((copy / "meta.json").read_text()) | {"demo_every": every}
+    (copy / "meta.json").write_text(json.dumps(meta))
+    refused(copy, "meta.json", "demo_every")
+
+
+def test_levels_may_have_their_own_numbers_of_episodes(policy_zips):
+    cfg = DataConfig(demos=1, levels=("weak", "expert+0.5"), noise=(0.0,), balance=(2, 5), pairs=4, clip=10)
+    dataset = make_dataset("Hopper-v4", cfg, policy_zips)
+    assert [t.level for t in dataset.pool] == ["expert", *["weak"] * 2, *["expert+0.5"] * 5]
+    assert dataset.meta["held_out"] == [7]
 
 
 def test_comparisons_name_their_columns(dataset):

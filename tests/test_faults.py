@@ -5,10 +5,13 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_run import in_this_process, words
 
 from aihf_control import commands, report, run, yardstick
+from aihf_control.data import join
+from aihf_control.dataset import Dataset
 from aihf_control.files import BadInput
 from aihf_control.policies import load_policy, load_reward
 
@@ -19,6 +22,12 @@ def good(dataset_folder, policy_zips, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("good")
     shutil.copytree(dataset_folder, folder / "data")
     shutil.copy(policy_zips["expert"], folder / "policy.zip")
+    shutil.copy(dataset_folder / "preferences.csv", folder / "mine.csv")
+    steps = join([t.steps() for t in Dataset.load(dataset_folder).pool])
+    ends = np.cumsum([len(t) for t in Dataset.load(dataset_folder).pool]) - 1
+    truncated = np.isin(np.arange(len(steps.act)), ends)
+    columns = {"obs": steps.obs, "act": steps.act, "next_obs": steps.next_obs, "reward": 0 * steps.done}
+    np.savez(folder / "mine.npz", **columns, terminated=steps.done > 0, truncated=truncated)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "deal", in_this_process)
         assert run.main(words("irl", dataset_folder, folder / "runs")) == 0
@@ -45,6 +54,8 @@ READERS = {
     "data/meta.json": lambda f: commands.data_main(["show", str(f / "data")]),
     "data/preferences.csv": lambda f: commands.data_main(["show", str(f / "data")]),
     "data/pool.npz": lambda f: commands.data_main(["show", str(f / "data")]),
+    "mine.csv": lambda f: _import(f, "--pool", str(f / "data"), "--pairs", str(f / "mine.csv")),
+    "mine.npz": lambda f: _import(f, "--pool", str(f / "mine.npz"), "--pairs", str(f / "data" / "preferences.csv")),
     "policy.zip": lambda f: commands.experts_main(
         ["import", str(f / "policy.zip"), "--env", "Hopper-v4", "--out", str(f / "clean.zip")]
     ),
@@ -55,6 +66,11 @@ READERS = {
     "runs/*/*/*/reward.safetensors": lambda f: door(load_reward, of_a_run(f, "reward.safetensors")),
     "runs/*/*/*/config.json": lambda f: _resume(f),
 }
+
+
+def _import(folder: Path, *words: str) -> int:
+    expert = ["--expert", str(folder / "policy.zip")]
+    return commands.data_main(["import", "--env", "Hopper-v4", "--out", str(folder / "made"), *words, *expert])
 
 
 def _resume(folder: Path) -> int:
@@ -100,6 +116,7 @@ def test_a_spoilt_file_is_refused_in_a_line_or_does_no_harm(good, tmp_path, name
     code = READERS[name](tmp_path / "f")
     err = capsys.readouterr().err
     assert code in (0, 2) and "Traceback" not in err
+    assert code == 0 or not (tmp_path / "f" / "made").exists()
     if spoil is emptied:
         assert code == 2
 

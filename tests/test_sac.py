@@ -226,6 +226,20 @@ def step(params, loss):
     opt.step()
 
 
+def test_the_actor_is_held_for_as_many_updates_as_is_said_and_a_resumed_learner_knows():
+    d = dims()
+    sac, moved = SAC(d, dataclasses.replace(TINY, hold=2)), []
+    for k in range(4):
+        before = copy.deepcopy(sac.policy)
+        sac.update(batch(d), paid)
+        moved.append(not torch.equal(before.mean.weight, sac.policy.mean.weight))
+        if k == 0:
+            resumed = SAC(d, dataclasses.replace(TINY, hold=2))
+            resumed.load_state_dict(sac.state_dict())
+            assert resumed.n_updates == 1
+    assert moved == [False, False, True, True]
+
+
 def test_a_held_actor_stays_and_its_critics_do_not():
     d = dims()
     sac = SAC(d, TINY)

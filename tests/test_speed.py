@@ -53,22 +53,36 @@ def test_the_table_is_medians_ratios_within_a_round_and_shares_of_the_floor():
         + rest
         + save
     )
+    assert "Reward steps: not measured" in speed.table(frame)
+    reward = {
+        "part": "rest",
+        "env": "E",
+        "learner": "reward",
+        "round": 0,
+        "lanes": 5,
+        "clips": 100,
+        "whole": 50,
+        "make": 7,
+    }
+    frame = pd.concat([frame, pd.DataFrame([reward])])
     text = speed.table(frame)
     assert "| E | ours | 1 | float32 | 200 | 100 | 2.00 [1.00, 4.00] | 2.00 [1.00, 6.00] | 50% | 50% | 9 |" in text
     assert "| E | products alone | 1 | float32 | 400 | - | 4.00 [4.00, 4.00] | - | - | - | 9 |" in text
     assert "3.0 times as fast" in text and "2.0 MiB at width 8" in text
     assert "takes 180 ms, which is 0.10% of the time" in text and "1.00 MiB a lane and 9 bytes" in text
+    assert "takes 10.0 ms on clips of 50 and 20.0 ms on whole trajectories" in text and "takes 7.0 s" in text
     assert speed.figure(frame)[:4] == b"\x89PNG"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("learner", ["ours", speed.FLOOR, "rollout", "evaluate_policy", "checkpoint"])
+@pytest.mark.parametrize("learner", ["ours", speed.FLOOR, "rollout", "evaluate_policy", "checkpoint", "reward"])
 def test_a_turn_measures(learner):
     lanes = 2 if learner == "ours" else 1
-    env = "Hopper-v4" if learner == "checkpoint" else "Pendulum-v1"
+    env = "Hopper-v4" if learner in ("checkpoint", "reward") else "Pendulum-v1"
     what = {**TURN, "env": env, "learner": learner, "lanes": lanes, "precision": "float32"}
     figures = speed._turn(what, speed.Options(seconds=0.05))
     keys = {"ours": ("updates", "loop"), speed.FLOOR: ("updates",), "checkpoint": ("save", "state", "row")}
+    keys["reward"] = ("clips", "whole", "make")
     assert all(figures[key] > 0 for key in ("memory", *keys.get(learner, ("steps",))))
     assert ("loop" in figures) == (learner == "ours")
 

@@ -1,6 +1,10 @@
 """SAC on the true reward, and what is kept of it."""
 
 import dataclasses
+import functools
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -60,6 +64,22 @@ def test_training_leaves_graded_policies_a_card_and_its_evaluations(tmp_path):
     assert read_zip(tmp_path / "expert.zip", spec_of("Pendulum-v1")).n_obs == 3
     frame = pd.read_csv(tmp_path / "training.csv")
     assert set(frame["step"]) == {10, 20, 30} and set(frame["actor"]) == {"raw", "average"}
+
+
+@pytest.mark.slow
+def test_a_training_in_the_background_ends_with_what_there_is(tmp_path):
+    words = ["train", "--env", "Pendulum-v1", "--out", str(tmp_path / "new"), *FLAGS, "--updates", "1000000"]
+    command = [sys.executable, "-u", "-m", "aihf_control.experts", *words]
+    deaf = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # as a shell starts them
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=deaf) as training:
+        assert training.stdout
+        for line in training.stdout:
+            if line.startswith("update 20 "):
+                training.terminate()
+                break
+        told = training.stdout.read()
+    assert training.returncode == 0 and "ending with what there is" in told
+    assert (tmp_path / "new" / "card.toml").exists() and (tmp_path / "new" / "expert.zip").exists()
 
 
 def test_a_training_without_an_evaluation_keeps_nothing(tmp_path, capsys):

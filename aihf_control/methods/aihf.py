@@ -51,7 +51,7 @@ class Config:
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    task.require_pairs()
+    task.comparisons()
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.clone_of() if cfg.kl_to_clone else None)
     r = LearnedReward(task, cfg.reward)

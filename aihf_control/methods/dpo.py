@@ -15,7 +15,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from aihf_control.direct import CloneConfig, DirectConfig, train_direct
+from torch import Tensor
+
+from aihf_control.direct import CloneConfig, DirectConfig, Pupil, Sides, train_direct
 from aihf_control.rewards import bradley_terry
 from aihf_control.task import Progress, Task
 
@@ -24,13 +26,14 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of DPO."""
 
-    steps: int = 10_000
+    steps: int = 2000
     """Gradient steps."""
-    hidden: tuple[int, ...] = (128, 128)
-    """Widths of the policy's hidden layers."""
     direct: DirectConfig = DirectConfig()
     clone: CloneConfig = CloneConfig()
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    return train_direct(task, cfg.direct, cfg.clone, cfg.hidden, bradley_terry)
+    def loss(s: Sides) -> Tensor:
+        return bradley_terry(s.h_win, s.h_lose, s.weight)
+
+    return train_direct(task, task.comparisons(), Pupil(task, cfg.direct, cfg.clone), loss)

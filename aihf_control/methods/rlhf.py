@@ -41,14 +41,12 @@ class Config:
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    task.require_pairs()
+    task.comparisons()
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.clone_of() if cfg.kl_to_clone else None)
     r = LearnedReward(task, cfg.reward)
     buffer = Buffer(task.dims, cfg.replay.capacity)
-    for _ in range(cfg.reward_updates):
-        r.descend(r.pair_term() + r.clip_penalty())
-        r.recentre()
+    r.fit(cfg.reward_updates)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer):
         task.collect(sac.policy, into=buffer)

@@ -1,0 +1,63 @@
+"""AIHF-SPIN: AIHF's self-play special case (arXiv 2406.06874): demonstrations beat what the policy does itself.
+
+Demonstrations D, comparisons P, policy pi, reference pi_ref = clone of D, h = beta log(pi / pi_ref) a step of a clip:
+
+    for k = 1, 2, ...:
+        where a phase begins:
+            pi_ref <- pi
+            own ~ pi_ref, from the states in which clips of D begin
+        (demo, own) and (win, lose) ~ P
+        descend  - w_demo log sigmoid(h(demo) - h(own)) - w_pref log sigmoid(h(win) - h(lose))
+
+The demonstrations' term is SPIN's (Chen et al., arXiv 2401.01335, equation 4.7). It needs no label, but env steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from aihf_control.direct import CloneConfig, DirectConfig, Pupil
+from aihf_control.files import at_least_one
+from aihf_control.online import NEAR, Gathered, OnlineConfig, beats
+from aihf_control.rewards import bradley_terry
+from aihf_control.task import Progress, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of AIHF-SPIN."""
+
+    steps: int = 1000
+    """Gradient steps."""
+    played: int = 32
+    """Clips of its own that it plays in a phase."""
+    w_demo: float = 1.0
+    """w1, weight of the demonstrations' superiority."""
+    w_pref: float = 1.0
+    """w2, weight of the preferences' likelihood; at 0 it does without comparisons."""
+    direct: DirectConfig = NEAR
+    online: OnlineConfig = OnlineConfig(phases=4)
+    clone: CloneConfig = CloneConfig()
+
+    def __post_init__(self):
+        at_least_one({"--played": self.played})
+
+
+def train(task: Task, cfg: Config) -> Iterator[Progress]:
+    pairs = task.comparisons() if cfg.w_pref else None
+    pupil, duels = Pupil(task, cfg.direct, cfg.clone), Gathered(task)
+    yield Progress(pupil.reference, {})
+    for k in task.iterations(pupil=pupil, duels=duels):
+        if cfg.online.begins(k, cfg.steps):
+            pupil.refer_to(pupil.policy)
+            starts = task.starts(cfg.played, cfg.online.length)
+            own = task.rollout(pupil.reference, starts, cfg.online.length).clips
+            duels.add(beats(task.shown(starts, cfg.online.length), own))
+        sides = pupil.sides(duels.draw(cfg.direct.pair_steps))
+        loss = cfg.w_demo * bradley_terry(sides.h_win, sides.h_lose, sides.weight)
+        if pairs:
+            sides = pupil.sides(pairs.draw(cfg.direct.pair_steps))
+            loss = loss + cfg.w_pref * bradley_terry(sides.h_win, sides.h_lose, sides.weight)
+        pupil.descend(loss)
+        yield pupil.progress(loss, sides)

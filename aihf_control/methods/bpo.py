@@ -1,0 +1,77 @@
+"""BPO: online preferences against the policy that was compared (Xu et al., arXiv 2406.12168, algorithm 1).
+
+Demonstrations D, policy pi, which begins as the clone of D, annotator, h = beta log(pi / pi_ref) a step of a clip:
+
+    for k = 1, 2, ...:
+        where a phase begins:
+            pi_ref <- pi                                           the behaviour policy of what is compared next
+            clips, rivals ~ pi, pairwise from one state of D
+            P <- the annotator's answers
+        (win, lose) ~ P
+        descend  loss(h(win), h(lose))                           of DPO, IPO or SLiC
+
+It differs from OAIF in the first line of a phase. The paper steadies it by an ensemble of adapters; here of whole
+policies that begin each phase alike, learn from draws of their own, and act and end as the mean of their weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+
+from aihf_control.direct import CloneConfig, DirectConfig, Pupil
+from aihf_control.files import at_least_one
+from aihf_control.nets import Policy
+from aihf_control.online import NEAR, PAIR_LOSSES, Gathered, OnlineConfig, ask
+from aihf_control.task import Progress, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of BPO."""
+
+    steps: int = 1000
+    """Gradient steps."""
+    loss: Literal["dpo", "ipo", "slic"] = "dpo"
+    """What the pairs are learned from by."""
+    ensemble: int = 1
+    """Policies whose weights are averaged."""
+    direct: DirectConfig = NEAR
+    online: OnlineConfig = OnlineConfig()
+    clone: CloneConfig = CloneConfig()
+
+    def __post_init__(self):
+        at_least_one({"--ensemble": self.ensemble})
+
+
+def train(task: Task, cfg: Config) -> Iterator[Progress]:
+    cfg.online.questions(task)
+    pupils = {f"pupil{i}": Pupil(task, cfg.direct, cfg.clone) for i in range(cfg.ensemble)}
+    answers, first = Gathered(task), pupils["pupil0"]
+    yield Progress(first.reference, {})
+    for k in task.iterations(answers=answers, **pupils):
+        if cfg.online.begins(k, cfg.steps):
+            behaviour = mean_of([pupil.policy for pupil in pupils.values()])
+            for pupil in pupils.values():
+                pupil.refer_to(behaviour)
+                pupil.policy.load_state_dict(behaviour.state_dict())
+            answers.add(ask(task, behaviour, cfg.online))
+        for pupil in reversed(pupils.values()):  # the first comes last: its figures are told
+            sides = pupil.sides(answers.draw(cfg.direct.pair_steps))
+            loss = PAIR_LOSSES[cfg.loss](sides.h_win, sides.h_lose, sides.weight)
+            pupil.descend(loss)
+        yield first.progress(loss, sides)._replace(policy=mean_of([pupil.policy for pupil in pupils.values()]))
+
+
+def mean_of(policies: list[Policy]) -> Policy:
+    """A policy whose weights are the mean of theirs; of one, itself."""
+    if len(policies) == 1:
+        return policies[0]
+    mean = policies[0].clone_of()
+    with torch.no_grad():
+        for p, *all_p in zip(mean.parameters(), *(policy.parameters() for policy in policies), strict=True):
+            p.copy_(torch.stack(all_p).mean(0))
+    return mean

@@ -1,0 +1,110 @@
+"""LIRE: listwise reward enhancement (Zhu et al., arXiv 2405.13516, equations 3 to 5).
+
+Demonstrations D, comparisons P, policy pi, which begins as the clone of D, reward r_theta, returns R_theta of clips:
+
+    theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))
+    for k = 1, 2, ...:
+        where a phase begins:
+            lists <- n clips ~ pi from each of some states of D
+        clips 1 .. n ~ lists,  p_j <- softmax over j of log pi(clip_j) / temperature
+        descend  - sum_j p_j softmax_j(R_theta) - w_best log pi(the best of them)
+
+The likelihood is beta times the mean over a clip's steps, where the paper has a sum over tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from aihf_control.data import Clips
+from aihf_control.direct import CloneConfig, DirectConfig, Pupil, clip_logp
+from aihf_control.files import BadInput, at_least_one
+from aihf_control.lanes import Random
+from aihf_control.learned import LearnedReward, RewardConfig
+from aihf_control.online import OnlineConfig
+from aihf_control.task import Progress, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of LIRE."""
+
+    steps: int = 1000
+    """Gradient steps."""
+    reward_updates: int = 3000
+    """Gradient steps of the reward, before the policy's first."""
+    lists: int = 16
+    """States from which it plays in a phase."""
+    clips: int = 4
+    """Clips from each."""
+    temperature: float = 1.0
+    """The paper's T."""
+    w_best: float = 0.1
+    """Weight of the best clip's likelihood."""
+    direct: DirectConfig = DirectConfig(lr=1e-5)
+    online: OnlineConfig = OnlineConfig()
+    reward: RewardConfig = RewardConfig()
+    clone: CloneConfig = CloneConfig()
+
+    def __post_init__(self):
+        at_least_one({"--lists": self.lists})
+        if self.clips < 2 or self.temperature <= 0:
+            raise BadInput("--clips must be at least 2 and --temperature above 0")
+
+
+def train(task: Task, cfg: Config) -> Iterator[Progress]:
+    task.comparisons()
+    pupil, r = Pupil(task, cfg.direct, cfg.clone), LearnedReward(task, cfg.reward)
+    r.fit(cfg.reward_updates)
+    lists = Lists(task, cfg.clips)
+    yield Progress(pupil.reference, {}, r)
+    for k in task.iterations(pupil=pupil, r=r, lists=lists):
+        if cfg.online.begins(k, cfg.steps):
+            starts = task.starts(cfg.lists, cfg.online.length).repeat_interleave(cfg.clips, 1)
+            clips = task.rollout(pupil.policy, starts, cfg.online.length).clips
+            lists.put(clips, r.clip_returns(*clips).detach())
+        clips, returns = lists.draw(cfg.direct.pair_steps)
+        logp = clip_logp(pupil.policy, clips).unflatten(1, (-1, cfg.clips))
+        loss = listwise(cfg.direct.beta * logp, returns, cfg.temperature, cfg.w_best)
+        pupil.descend(loss)
+        yield Progress(pupil.policy, {"loss": loss.detach(), "logp": logp.detach().mean((1, 2))}, r)
+
+
+def listwise(logp: Tensor, returns: Tensor, temperature: float, w_best: float) -> Tensor:
+    """LIRE's loss of lists of n clips, (L, m, n) to (L,)."""
+    listed = -((logp / temperature).softmax(-1) * returns.softmax(-1)).sum(-1)
+    best = logp.gather(-1, returns.argmax(-1, keepdim=True)).squeeze(-1)
+    return (listed - w_best * best).mean(-1)
+
+
+class Lists:
+    """The last phase's clips, list by list, and what the reward says of each."""
+
+    def __init__(self, task: Task, n_clips: int):
+        self.dims, self.n_clips, self.rng = task.dims, n_clips, Random(task.dims, "lists")
+        self.clips: list[Tensor] = []
+        self.returns = torch.zeros(0)
+
+    def put(self, clips: Clips, returns: Tensor) -> None:
+        self.clips, self.returns = list(clips), returns
+
+    def draw(self, n_steps: int) -> tuple[Clips, Tensor]:
+        """Lists a lane that have `n_steps` steps between them: clips (L, m n, K, ...), returns (L, m, n)."""
+        n_lists = self.returns.shape[1] // self.n_clips
+        m = max(1, n_steps // (self.n_clips * self.clips[2].shape[2]))
+        which = self.rng.integers(torch.full((self.dims.n_lanes,), n_lists, device=self.dims.device), m)
+        index = (which[..., None] * self.n_clips + torch.arange(self.n_clips, device=which.device)).flatten(1)
+        lane = torch.arange(len(index), device=index.device)[:, None]
+        drawn = Clips(*(x[lane, index] for x in self.clips))
+        return drawn, self.returns[lane, index].unflatten(1, (-1, self.n_clips))
+
+    def state_dict(self) -> dict:
+        return {"rng": self.rng.state_dict(), "clips": self.clips, "returns": self.returns}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.rng.load_state_dict(state["rng"])
+        self.clips, self.returns = [x.to(self.dims.device) for x in state["clips"]], state["returns"]

@@ -1,0 +1,73 @@
+"""MPO: mixed preference optimisation (arXiv 2403.19443): easy pairs by DPO, the hard ones by reinforcement learning.
+
+Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of clips:
+
+    pi_0 <- clone of D
+    theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))
+    easy, hard <- the halves of P whose |R_theta(win) - R_theta(lose)| is above and below its median
+    pi_1 <- DPO on the easy half, from pi_0 and with reference pi_0
+    for k = 1, 2, ...:                                               reinforcement learning
+        tau^A ~ pi, into the replay
+        pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] - alpha KL(pi || pi_1)
+
+The paper's second stage has the prompts of the hard pairs; in control the task has one distribution of starts, and
+what the hard pairs know is in r_theta. It differs from RLHF in the policy that it starts from and is held near.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from aihf_control.direct import CloneConfig, DirectConfig, Pupil
+from aihf_control.hybrid import ReplayConfig, sample
+from aihf_control.learned import LearnedReward, RewardConfig
+from aihf_control.replay import Buffer
+from aihf_control.rewards import bradley_terry
+from aihf_control.sac import SAC, SACConfig
+from aihf_control.task import Progress, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of MPO."""
+
+    steps: int = 40_000
+    """Environment steps a lane, each with one update of the policy."""
+    warmup: int = 1000
+    """Environment steps of the aligned policy before the first update."""
+    reward_updates: int = 3000
+    """Gradient steps of the reward, before the policy's first."""
+    direct_updates: int = 2000
+    """Gradient steps of DPO on the easy half."""
+    direct: DirectConfig = DirectConfig()
+    sac: SACConfig = SACConfig()
+    reward: RewardConfig = RewardConfig()
+    replay: ReplayConfig = ReplayConfig()
+    clone: CloneConfig = CloneConfig()
+
+
+def train(task: Task, cfg: Config) -> Iterator[Progress]:
+    pairs = task.comparisons()
+    pupil, r = Pupil(task, cfg.direct, cfg.clone), LearnedReward(task, cfg.reward)
+    yield Progress(pupil.reference, {})
+    r.fit(cfg.reward_updates)
+    easy = easy_half(task, r)
+    for _ in range(cfg.direct_updates):
+        s = pupil.sides(pairs.draw(cfg.direct.pair_steps, easy))
+        pupil.descend(bradley_terry(s.h_win, s.h_lose, s.weight))
+    sac = SAC(task.dims, cfg.sac, pupil.policy, prior=pupil.policy.clone_of())
+    buffer = Buffer(task.dims, cfg.replay.capacity)
+    for k in task.iterations(sac=sac, r=r, buffer=buffer):
+        task.collect(sac.policy, into=buffer)
+        info = sac.update(sample(task, buffer, cfg.replay), r) if k > cfg.warmup else {}
+        yield Progress(sac.average, info, r)
+
+
+def easy_half(task: Task, r: LearnedReward) -> Tensor:
+    """Which comparisons of each lane the reward finds easiest to tell apart, (L, n / 2)."""
+    win, lose, _ = task.comparisons().every()
+    gap = (r.clip_returns(*win) - r.clip_returns(*lose)).detach().abs()
+    return gap.topk(max(1, gap.shape[1] // 2), 1).indices

@@ -1,0 +1,50 @@
+"""OAIF: online preferences from the current policy (Guo et al., arXiv 2402.04792, algorithm 1).
+
+Demonstrations D, policy pi, reference pi_ref = clone of D, annotator, h = beta log(pi / pi_ref) a step of a clip:
+
+    for k = 1, 2, ...:
+        where a phase begins:
+            clips, rivals ~ pi, pairwise from one state of D
+            P <- the annotator's answers
+        (win, lose) ~ P
+        descend  loss(h(win), h(lose))                           of DPO, IPO or SLiC
+
+The paper asks at every step; labels are dear here, so it asks in phases, as many comparisons in all as `--pairs`
+offers, and learns from the latest answers only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Literal
+
+from aihf_control.direct import CloneConfig, DirectConfig, Pupil
+from aihf_control.online import NEAR, PAIR_LOSSES, Gathered, OnlineConfig, ask
+from aihf_control.task import Progress, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of OAIF."""
+
+    steps: int = 1000
+    """Gradient steps."""
+    loss: Literal["dpo", "ipo", "slic"] = "dpo"
+    """What the pairs are learned from by."""
+    direct: DirectConfig = NEAR
+    online: OnlineConfig = OnlineConfig()
+    clone: CloneConfig = CloneConfig()
+
+
+def train(task: Task, cfg: Config) -> Iterator[Progress]:
+    cfg.online.questions(task)
+    pupil, answers = Pupil(task, cfg.direct, cfg.clone), Gathered(task)
+    yield Progress(pupil.reference, {})
+    for k in task.iterations(pupil=pupil, answers=answers):
+        if cfg.online.begins(k, cfg.steps):
+            answers.add(ask(task, pupil.policy, cfg.online))
+        sides = pupil.sides(answers.draw(cfg.direct.pair_steps))
+        loss = PAIR_LOSSES[cfg.loss](sides.h_win, sides.h_lose, sides.weight)
+        pupil.descend(loss)
+        yield pupil.progress(loss, sides)

@@ -1,0 +1,42 @@
+"""RPO: DPO with the loss of supervised fine-tuning as its pessimism (Liu et al., arXiv 2405.16436, equation 4.3).
+
+Comparisons P, policy pi, reference pi_ref = clone of D, h = beta log(pi / pi_ref) averaged over a clip's steps:
+
+    for k = 1, 2, ...:
+        (win, lose) ~ P
+        descend  -log sigmoid(h(win) - h(lose)) - w_win beta log pi(win)
+
+The paper's base policy, whose actions are to stay likely, is the one that won the comparisons. With w_win = 0 this is
+DPO. RPO takes no environment steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from aihf_control.direct import CloneConfig, DirectConfig, Pupil, Sides, train_direct
+from aihf_control.rewards import bradley_terry, weighted
+from aihf_control.task import Progress, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of RPO."""
+
+    steps: int = 2000
+    """Gradient steps."""
+    w_win: float = 0.1
+    """The paper's eta, weight of the winners' likelihood."""
+    direct: DirectConfig = DirectConfig()
+    clone: CloneConfig = CloneConfig()
+
+
+def train(task: Task, cfg: Config) -> Iterator[Progress]:
+    def loss(s: Sides) -> Tensor:
+        anchor = cfg.direct.beta * weighted(-s.logp_win, s.weight)
+        return bradley_terry(s.h_win, s.h_lose, s.weight) + cfg.w_win * anchor
+
+    return train_direct(task, task.comparisons(), Pupil(task, cfg.direct, cfg.clone), loss)

@@ -1,0 +1,43 @@
+"""SLiC: sequence likelihood calibration (Zhao et al., arXiv 2305.10425, equation 2).
+
+Demonstrations D, comparisons P, policy pi, reference pi_ref = clone of D, h = beta log(pi / pi_ref) a step of a clip:
+
+    for k = 1, 2, ...:
+        (win, lose) ~ P,  (s, a) ~ D
+        descend  max(0, 1 - h(win) + h(lose)) - w_demo beta log pi(a | s)
+
+The hinge is on log ratios, as in OAIF and BPO, which compare it with DPO and IPO; the paper's, on bare likelihoods, is
+the same with another margin for every pair. SLiC takes no environment steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from aihf_control.direct import CloneConfig, DirectConfig, Pupil, Sides, train_direct
+from aihf_control.rewards import hinge
+from aihf_control.task import Progress, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of SLiC."""
+
+    steps: int = 2000
+    """Gradient steps."""
+    w_demo: float = 1.0
+    """The paper's lambda, weight of the demonstrations' likelihood, by which the policy is anchored."""
+    direct: DirectConfig = DirectConfig()
+    clone: CloneConfig = CloneConfig()
+
+
+def train(task: Task, cfg: Config) -> Iterator[Progress]:
+    pairs, pupil = task.comparisons(), Pupil(task, cfg.direct, cfg.clone)
+
+    def loss(s: Sides) -> Tensor:
+        return hinge(s.h_win, s.h_lose, s.weight) + cfg.w_demo * cfg.direct.beta * pupil.demo_loss()
+
+    return train_direct(task, pairs, pupil, loss)

@@ -1,0 +1,161 @@
+"""Clips played on purpose: by any policy, from chosen moments of the demonstrations, and compared by the annotator.
+
+What the steps truly paid stays in here. A method gets clips without reward, and a ticket to have them compared with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aihf_control.annotator import Annotator
+from aihf_control.data import Clips, Preferences, Trajectory, cut
+from aihf_control.environments import Envs, EnvSpec
+from aihf_control.files import BadInput
+from aihf_control.lanes import Dims, Random
+from aihf_control.nets import Policy
+
+Array = np.ndarray
+KEPT = 64  # rollouts that can still be compared
+
+
+class Rolled(NamedTuple):
+    """Clips that were played, and the ticket to have them compared with."""
+
+    clips: Clips
+    ticket: int
+
+
+class Rollouts:
+    """Plays clips for every lane at once and has them compared.
+
+    A start (L, n, 2) names moments of a lane's demonstrations: which one, and its step. Two rollouts from the same
+    start begin in the same state of the simulator, as two answers to one prompt do.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        dims: Dims,
+        demos: Sequence[Sequence[Trajectory]],
+        annotator: Annotator,
+        pool: Sequence[Trajectory],
+    ):
+        self.spec, self.dims, self.demos, self.pool = spec, dims, demos, pool
+        self.annotator = annotator
+        self.teachers: dict[int, Annotator] = {}
+        self.acting, self.choosing = Random(dims, "rollouts"), Random(dims, "starts")
+        self.doubts = Random(dims, "annotator")
+        self.paid: dict[int, Array] = {}
+        self.ticket = 0
+        self._envs: dict[int, Envs] = {}
+
+    def starts(self, n: int, length: int) -> Tensor:
+        """`n` moments a lane, (L, n, 2), from which a demonstration goes on for `length` steps, or to its fall.
+
+        Where the simulator cannot be put into a state these are the demonstrations' beginnings.
+        """
+        u = self.choosing.uniform(n, 2).cpu().numpy()
+        return torch.from_numpy(
+            np.stack([self._moments(demos, u[i], length) for i, demos in enumerate(self.demos)])
+        ).long()
+
+    def _moments(self, demos: Sequence[Trajectory], u: Array, length: int) -> Array:
+        which = (u[:, 0] * len(demos)).astype(int)
+        at = [_moments_of(demos[i], length) for i in which]
+        return np.stack([which, [t[int(x * len(t))] for t, x in zip(at, u[:, 1], strict=True)]], 1)
+
+    def shown(self, starts: Tensor, length: int) -> Clips:
+        """What the demonstrations themselves did from there. Raises BadInput where they were thinned out."""
+        if any(demo.every > 1 for demos in self.demos for demo in demos):
+            raise BadInput("this method is shown whole clips of the demonstrations; use data with --demo-every 1")
+        lanes = [[(int(e), int(t), length) for e, t in lane] for lane in starts]
+        cuts = [cut(demos, lane) for demos, lane in zip(self.demos, lanes, strict=True)]
+        return Clips(*(self._tensor(np.stack(column)) for column in zip(*cuts, strict=True)))
+
+    def play(self, policy: Policy, starts: Tensor, length: int) -> tuple[Rolled, Array]:
+        """A clip of sampled actions from every start, and the steps that each lane played, (L,).
+
+        Clips: obs (L, n, K, O), act (L, n, K, A), real (L, n, K), 0 after the end of an episode.
+        """
+        n_lanes, n = starts.shape[:2]
+        envs = self._envs.setdefault(n, Envs(self.spec, n_lanes * n))
+        now = np.stack([self._begin(envs, i, i // n, *pair) for i, pair in enumerate(starts.flatten(0, 1).tolist())])
+        steps, live = [], np.ones(n_lanes * n, bool)
+        for _ in range(min(length, self.spec.horizon)):
+            seen = self._tensor(now).view(n_lanes, n, -1)
+            act = policy.act(seen, self.acting.normal(n, self.spec.n_act)).flatten(0, 1).cpu().numpy()
+            obs, paid, real = now.copy(), np.zeros(len(live)), live.copy()
+            which = np.flatnonzero(live).tolist()
+            if which:
+                now[which], paid[which], terminated, truncated = envs.step(act[which], which)
+                live[which] = ~(terminated | truncated)
+            steps.append((obs, act, real, paid))
+        obs, act, real, paid = (np.stack(column, 1) for column in zip(*steps, strict=True))
+        self.ticket += 1
+        self.paid[self.ticket] = paid
+        self.paid.pop(self.ticket - KEPT, None)
+        clips = Clips(*(self._tensor(x).view(n_lanes, n, *x.shape[1:]) for x in (obs, act, real)))
+        return Rolled(clips, self.ticket), real.reshape(n_lanes, -1).sum(1)
+
+    def _begin(self, envs: Envs, i: int, lane: int, episode: int, t: int) -> Array:
+        demo = self.demos[lane][episode]
+        if t == 0:
+            return envs.reset(i, demo.seed)
+        assert demo.qpos is not None and demo.qvel is not None, "a start within an episode has a state"
+        return envs.put(i, demo.qpos[t], demo.qvel[t])
+
+    def compare(self, first: Rolled, second: Rolled) -> Preferences:
+        """What the annotator says of n pairs a lane: (L, n) comparisons, the weight of a skipped one 0. Where there are
+        ties it is (L, 2n): a tie weighs 1/2 in both orders, and the other pairs nothing in their second."""
+        n, n_steps = first.clips.real.shape[1:]
+        u = self.doubts.uniform(n, 2).flatten(0, 1).cpu().numpy()
+        weight = self._teacher(n_steps).judge(self.paid[first.ticket], self.paid[second.ticket], u)
+        weight = self._tensor(weight).view(-1, n, 2)
+        better = weight[..., 0] >= weight[..., 1]
+        win, lose = _chosen(better, first.clips, second.clips), _chosen(better, second.clips, first.clips)
+        high, low = weight.amax(-1), weight.amin(-1)
+        if not low.any():
+            return Preferences(win, lose, high)
+        return Preferences(_joined(win, lose), _joined(lose, win), torch.cat([high, low], 1))
+
+    def _teacher(self, length: int) -> Annotator:
+        """The dataset's annotator, its dials in units of the pool's clips this long."""
+        if length not in self.teachers:
+            gains = [t.gain(s, length) for t in self.pool for s in range(0, t.starts(length), max(1, length // 2))]
+            units = {"spread": float(np.std(gains)), "floor": float(np.min(gains))} if gains else {}
+            self.teachers[length] = dataclasses.replace(self.annotator, **units)
+        return self.teachers[length]
+
+    def _tensor(self, x: Array) -> Tensor:
+        return torch.as_tensor(x, dtype=torch.float32, device=self.dims.device)
+
+    def streams(self) -> dict[str, Random]:
+        return {"rollouts": self.acting, "starts": self.choosing, "annotator": self.doubts}
+
+
+def _moments_of(demo: Trajectory, length: int) -> Array:
+    """The steps of a demonstration from which clips may begin: of those that a learner is given, for one that is
+    thinned out."""
+    room = max(1, demo.starts(length)) if demo.qpos is not None else 1
+    given = np.arange(demo.first, room, demo.every)
+    return given if len(given) else np.zeros(1, int)
+
+
+def _chosen(which: Tensor, a: Clips, b: Clips) -> Clips:
+    """Of each pair the clip of `a` where `which` (L, n), else that of `b`."""
+
+    def one(x: Tensor, y: Tensor) -> Tensor:
+        return torch.where(which.view(*which.shape, *[1] * (x.dim() - 2)), x, y)
+
+    return Clips(*map(one, a, b))
+
+
+def _joined(a: Clips, b: Clips) -> Clips:
+    """The clips of both, (L, 2n, K, ...)."""
+    return Clips(*(torch.cat(both, 1) for both in zip(a, b, strict=True)))
