@@ -46,7 +46,8 @@ def test_a_grid_is_every_combination(written):
 def test_tables_in_a_row_are_swept_one_by_one(written):
     grid = written(BASE + "[[dataset]]\nerror = 0.1\n[[dataset]]\ntemperature = [0.5, 1.0]\n[[dataset]]\nerror = 0.1")
     data = [c.data for c in grid.cells if c.name == "bc"]
-    assert [(d.error, d.temperature) for d in data] == [(0.1, 0.2), (0.0, 0.5), (0.0, 1.0)]
+    error, temperature = DataConfig().error, DataConfig().temperature
+    assert [(d.error, d.temperature) for d in data] == [(0.1, temperature), (error, 0.5), (error, 1.0)]
     assert set(grid.cells[0].dials) == {"dataset.error", "dataset.temperature"}
 
 
@@ -136,7 +137,7 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
         (BASE + "[report]\nbaseline = 'b'", "report.baseline: unknown key 'b'; did you mean bc?"),
         (BASE + "[report]\ntables = ['score']", "give a list, each of it one of scores, environments, improvement"),
         (BASE + "[report]\nfigure = []", "'figure'; did you mean figures?"),
-        ('environments = ["Hopper-v4"]\nmethods = ["ahif"]', "unknown method 'ahif'; did you mean aihf?"),
+        ('environments = ["Hopper-v4"]\nmethods = ["rhlf"]', "unknown method 'rhlf'; did you mean rlhf?"),
         ('environments = ["Hopper-v4"]\nmethods = ["aihf", "aihf"]', "give at least one, each once"),
         ('environments = ["Hopper-v4"]\nmethods = []', "give at least one"),
         ('environments = ["Hopper-v4"]\nmethods = 3', "methods = 3: give a list"),
