@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import fcntl
 import os
-import shlex
 import signal
 import sys
 import tempfile
@@ -25,11 +24,10 @@ import tyro
 
 from aihf_control import report
 from aihf_control.engine import BAD_INPUT, Attempted, Event, Started, Work, run_here
-from aihf_control.experiment import Experiment, read, worded
+from aihf_control.experiment import Experiment, read
 from aihf_control.files import BadInput, check_writable, read_bytes, write_json, writing
-from aihf_control.grid import Job, by_other_code, data_words, data_works_of, jobs_of, works_of
+from aihf_control.grid import Job, by_other_code, chosen, command_lines, data_works_of, jobs_of, works_of
 from aihf_control.progress import Expected, GridDisplay, Ledger, expected_seconds, plan, title_of
-from aihf_control.strict import check_known
 
 BENCH = Path("results/bench")
 
@@ -127,39 +125,6 @@ def _check(options: Options) -> None:
         raise BadInput("--address, --cores and --gpu are for --engine ray")
     if options.cores <= 0:
         raise BadInput(f"--cores {options.cores}: give more than 0")
-
-
-def chosen(jobs: list[Job], only: Sequence[str]) -> list[Job]:
-    """The jobs that `NAME=VALUE` words leave. Raises BadInput for unknown names and where none is left."""
-    wanted: dict[str, set[str]] = {}
-    for word in only:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise BadInput(f"--only {word}: write it as NAME=VALUE, for instance method=aihf")
-        wanted.setdefault(name, set()).add(value)
-    check_known(wanted, list(names_of(jobs[0])), "--only")
-    for name, values in wanted.items():
-        there = {names_of(job)[name] for job in jobs}
-        if values - there:
-            raise BadInput(f"--only {name}={min(values - there)}: it is none of {', '.join(sorted(there))}")
-    left = [job for job in jobs if all(names_of(job)[name] in values for name, values in wanted.items())]
-    if not left:
-        raise BadInput(f"--only {' '.join(only)}: no cell is left")
-    return left
-
-
-def names_of(job: Job) -> dict[str, str]:
-    """By what a cell can be asked for."""
-    cell = job.cell
-    named = {"env": cell.options.env, "method": cell.name, "demos": cell.options.demos, "pairs": cell.options.pairs}
-    return {name: str(worded(value)) for name, value in {**named, **cell.dials, "key": job.key}.items()}
-
-
-def command_lines(jobs: Sequence[Job]) -> list[str]:
-    """The commands that do the same, one a line: datasets first."""
-    data = {job.dataset: f"python -m aihf_control.data {shlex.join(data_words(job))}" for job in jobs}
-    runs = {job.key: f"python -m aihf_control.run {shlex.join(job.words())}" for job in jobs}
-    return [*data.values(), *runs.values()]
 
 
 # ------------------------------------------------------------------------------------------------------------- running

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ import torch
 
 from aihf_control import methods
 from aihf_control.engine import Work
-from aihf_control.experiment import Experiment, GridCell
+from aihf_control.experiment import Experiment, GridCell, worded
 from aihf_control.files import BadInput, sha256
 from aihf_control.fingerprint import code_of
 from aihf_control.generate import DataConfig, default_folder
 from aihf_control.machine import device_of, products
 from aihf_control.resume import FREE, spelled
 from aihf_control.run import DATASETS, Options
+from aihf_control.strict import check_known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +97,32 @@ def _settings_key(options: Options, cfg: Any, dataset: Path) -> str:
     return sha256(json.dumps(spelled(tree), sort_keys=True, default=str).encode())[:12]
 
 
+def chosen(jobs: list[Job], only: Sequence[str]) -> list[Job]:
+    """The jobs that `NAME=VALUE` words leave. Raises BadInput for unknown names and where none is left."""
+    wanted: dict[str, set[str]] = {}
+    for word in only:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise BadInput(f"--only {word}: write it as NAME=VALUE, for instance method=aihf")
+        wanted.setdefault(name, set()).add(value)
+    check_known(wanted, list(names_of(jobs[0])), "--only")
+    for name, values in wanted.items():
+        there = {names_of(job)[name] for job in jobs}
+        if values - there:
+            raise BadInput(f"--only {name}={min(values - there)}: it is none of {', '.join(sorted(there))}")
+    left = [job for job in jobs if all(names_of(job)[name] in values for name, values in wanted.items())]
+    if not left:
+        raise BadInput(f"--only {' '.join(only)}: no cell is left")
+    return left
+
+
+def names_of(job: Job) -> dict[str, str]:
+    """By what a cell can be asked for."""
+    cell = job.cell
+    named = {"env": cell.options.env, "method": cell.name, "demos": cell.options.demos, "pairs": cell.options.pairs}
+    return {name: str(worded(value)) for name, value in {**named, **cell.dials, "key": job.key}.items()}
+
+
 # ------------------------------------------------------------------------------------------------------------ commands
 
 
@@ -123,6 +151,13 @@ def data_words(job: Job) -> list[str]:
     """What follows `python -m aihf_control.data`, exactly."""
     env, out = job.cell.options.env, str(job.dataset)
     return ["make", "--env", env, "--out", out, *flags(job.cell.data, DataConfig())]
+
+
+def command_lines(jobs: Sequence[Job]) -> list[str]:
+    """The commands that do the same, one a line: datasets first."""
+    data = {job.dataset: f"python -m aihf_control.data {shlex.join(data_words(job))}" for job in jobs}
+    runs = {job.key: f"python -m aihf_control.run {shlex.join(job.words())}" for job in jobs}
+    return [*data.values(), *runs.values()]
 
 
 def works_of(jobs: Sequence[Job], out: Path) -> list[Work]:

@@ -14,8 +14,10 @@ import pytest
 from aihf_control import bench, leash
 from aihf_control.engine import Advanced, Attempted, Started, Work, run_here
 from aihf_control.experiment import read
+from aihf_control.files import BadInput
 from aihf_control.grid import jobs_of
 from aihf_control.progress import Ledger, expected_seconds
+from aihf_control.ray_engine import packed, unpack
 from aihf_control.resume import held, hold
 
 ROOT = Path(__file__).parents[1]
@@ -295,6 +297,37 @@ def test_two_benches_do_not_share_a_folder(grid, runs_in_miniature, capsys):
     with bench._alone(Path("results/bench/small")):
         assert bench.main([str(grid)]) == 2
     assert "another bench is at work" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------- what needs no Ray of Ray
+
+
+def test_without_ray_it_is_told_what_to_install(grid, runs_in_miniature, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert bench.main([str(grid), "--engine", "ray"]) == 2
+    assert "pip install 'aihf_control[ray]'" in capsys.readouterr().err
+
+
+def test_a_folder_travels_whole_and_without_its_locks(tmp_path):
+    there = tmp_path / "there"
+    (there / "checkpoint" / "0").mkdir(parents=True)
+    for name in ("config.json", "checkpoint/0/7.state", "checkpoint/lock", ".log.jsonl.x.tmp"):
+        (there / name).write_text(name)
+    files = packed(there)
+    assert set(files) == {"config.json", "checkpoint/0/7.state"}
+    unpack(files, tmp_path / "deep" / "here")
+    assert packed(tmp_path / "deep" / "here") == files
+    unpack({"config.json": b"other"}, tmp_path / "deep" / "here", over=False)
+    assert packed(tmp_path / "deep" / "here") == files
+    unpack({"config.json": b"other"}, tmp_path / "deep" / "here")
+    assert packed(tmp_path / "deep" / "here") == {"config.json": b"other"}
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["here"]
+
+
+def test_a_file_outside_of_its_folder_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="outside"):
+        unpack({"../evil": b""}, tmp_path / "deep" / "here")
+    assert not list(tmp_path.rglob("evil")) and not list((tmp_path / "deep").iterdir())
 
 
 # ------------------------------------------------------------------------------------------------------------ for real
