@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from scipy import stats
 
 from aihf_control.drawing import Picture, Setting, band, finish, panels_of, picture, point, style_of, told
@@ -55,6 +56,7 @@ def curves(grid: Gathered) -> Picture | None:
             frame = _evaluations(grid, env, method, setting)
             if frame is not None:
                 _curve(ax, frame, method, style_of(grid, method))
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         finish(ax, f"{env}{told(setting)}", "environment steps", "score")
     caption = f"Score at each evaluation, {INTERVALS}; runs that diverged are left out from there on."
     return picture("curves", "Learning curves over environment steps", caption, fig, _finished(grid, shown))
