@@ -11,10 +11,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import json
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -27,13 +25,14 @@ import tyro
 from aihf_control import methods
 from aihf_control.cell import Cell, Evaluated, Home, Notice, Paused
 from aihf_control.dataset import Dataset
-from aihf_control.files import BadInput, check_writable, plain, write_json, writing
-from aihf_control.generate import DataConfig, default_folder, make_dataset, versions
+from aihf_control.files import BadInput, check_writable
+from aihf_control.generate import DataConfig, default_folder, make_dataset
 from aihf_control.machine import default_workers, device_of, products
 from aihf_control.processes import deal
-from aihf_control.results import Collector, Result
-from aihf_control.resume import CHECKPOINT, begun_with, check_same, check_unused, hold, spelled, take_up
-from aihf_control.show import Display, curves, summary
+from aihf_control.records import append, begin, save
+from aihf_control.results import Collector
+from aihf_control.resume import CHECKPOINT, begun_with, check_same, check_unused, hold, take_up
+from aihf_control.show import Display
 from aihf_control.tensorboard import TensorBoard
 
 DATASETS, RUNS = Path("results/datasets"), Path("results/runs")
@@ -163,8 +162,8 @@ def run(options: Options, cfg: Any) -> int:
             if isinstance(event, Evaluated):
                 if not (folder / "config.json").exists():
                     lock = hold(folder)
-                    _begin(folder, options, cell, dataset, where, workers)
-                _append(folder / "log.jsonl", event.rows)
+                    begin(folder, options, cell, dataset, where, workers)
+                append(folder / "log.jsonl", event.rows)
                 if board:
                     board.add(event.rows)
             display.show(event, collector)
@@ -172,7 +171,7 @@ def run(options: Options, cfg: Any) -> int:
         print(_how_to_go_on(folder))
         return 143
     result = collector.result()
-    _save(folder, result, interrupted=stop.is_set())
+    save(folder, result, interrupted=stop.is_set())
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     if lock:
         lock.close()
@@ -222,47 +221,6 @@ def dataset_of(options: Options) -> tuple[Dataset, Path]:
     if dataset.meta["env"] != options.env:
         raise BadInput(f"{folder} is a dataset of {dataset.meta['env']}; give --env {dataset.meta['env']}")
     return dataset, folder
-
-
-# -------------------------------------------------------------------------------------------------- what is left behind
-
-
-def _begin(folder: Path, options: Options, cell: Cell, dataset: Dataset, where: Path, workers: int) -> None:
-    config = {
-        "options": spelled(dataclasses.asdict(options)),
-        "workers": workers,
-        "cell": spelled(dataclasses.asdict(cell)),
-        "dataset": {"folder": where, "digest": dataset.digest(), "sha256": dataset.meta["sha256"]},
-        "versions": versions(),
-        "commit": _commit(),
-    }
-    write_json(folder / "config.json", config)
-
-
-def _commit() -> str:
-    where = Path(__file__).parent
-    try:
-        done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=where, capture_output=True, text=True)
-    except OSError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
-
-
-def _append(path: Path, rows: list[dict[str, Any]]) -> None:
-    with writing(path), path.open("a") as f:
-        f.writelines(json.dumps(plain(row), allow_nan=False) + "\n" for row in rows)
-
-
-def _save(folder: Path, result: Result, interrupted: bool) -> None:
-    result.policy.save(folder / "policy.safetensors")
-    for lane, seed in enumerate(result.cell.seeds):
-        result.policy.export(folder / f"policy_seed{seed}.zip", lane)
-    if result.reward is not None:
-        result.reward.save(folder / "reward.safetensors")
-    curves(result, folder / "curves.png")
-    write_json(
-        folder / "summary.json", summary(result) | {"interrupted": interrupted}
-    )  # last: it says that all is there
 
 
 @contextlib.contextmanager
