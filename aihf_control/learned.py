@@ -37,7 +37,8 @@ class RewardConfig:
     batch: int = 256
     """Steps of the agent, and of the demonstrations, in one reward step."""
     pair_steps: int = 3200
-    """Steps of the compared clips in one reward step: 32 pairs of clips of 50, 1 pair of whole trajectories."""
+    """Steps of the compared clips in one reward step: 32 pairs of clips of 50, 16 of whole trajectories, of which every
+    tenth step is looked at."""
     last: int = 10_000
     """The agent's steps are drawn from this many last ones of its replay."""
     penalty: float = 10.0
