@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from aihf_control import bench, compare, report, run, speed, yardstick
+from aihf_control import bench, compare, report, retrain, run, speed, yardstick
 from aihf_control.data_commands import data_main
 from aihf_control.expert_commands import experts_main
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`aihf run|data|experts|bench|report|compare|yardstick|speed ...`."""
+    """`aihf run|data|experts|bench|report|compare|retrain|yardstick|speed ...`."""
     argv = list(sys.argv[1:] if argv is None else argv)
     doors = {
         "run": run.main,
@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "bench": bench.main,
         "report": report.main,
         "compare": compare.main,
+        "retrain": retrain.main,
         "yardstick": yardstick.main,
         "speed": speed.main,
     }

@@ -19,7 +19,7 @@ from aihf_control.experts import Expert, expert_of, policy_of
 from aihf_control.lanes import Dims, Random
 from aihf_control.nets import Policy
 from aihf_control.replay import Buffer
-from aihf_control.sac import SAC, SACConfig
+from aihf_control.sac import SAC, RewardFn, SACConfig
 
 START_SEED, CHOICE_SEED = 50_000_000, 40_000  # training, and choosing among snapshots, see no evaluation's start
 
@@ -51,10 +51,18 @@ class TruthConfig:
 
 
 def learn(
-    spec: EnvSpec, seeds: Sequence[int], cfg: TruthConfig, start: Expert | None = None, **dims: Any
+    spec: EnvSpec,
+    seeds: Sequence[int],
+    cfg: TruthConfig,
+    start: Expert | None = None,
+    reward: RewardFn | None = None,
+    **dims: Any,
 ) -> Iterator[tuple[int, SAC]]:
-    """Trains a lane for each seed, from a fresh policy or from `start`, and yields the learner after every update."""
-    pupil = Pupil(spec, seeds, cfg, start, **dims)
+    """Trains a lane for each seed, from a fresh policy or from `start`, and yields the learner after every update.
+
+    With a `reward` it is paid by that in place of the truth.
+    """
+    pupil = Pupil(spec, seeds, cfg, start, reward, **dims)
     for k in range(1, cfg.updates + 1):
         pupil.step(random=k <= cfg.warmup and start is None)
         if k > cfg.warmup:
@@ -65,11 +73,19 @@ def learn(
 class Pupil:
     """A learner, its environments and its replay: the two halves of the loop above."""
 
-    def __init__(self, spec: EnvSpec, seeds: Sequence[int], cfg: TruthConfig, start: Expert | None = None, **dims: Any):
+    def __init__(
+        self,
+        spec: EnvSpec,
+        seeds: Sequence[int],
+        cfg: TruthConfig,
+        start: Expert | None = None,
+        reward: RewardFn | None = None,
+        **dims: Any,
+    ):
         size = Dims(tuple(seeds), spec.n_obs, spec.n_act, **dims)
         policy = policy_of(start, size) if start else None
         self.sac = SAC(size, cfg.sac, policy, prior=policy.clone_of() if policy and cfg.near else None)
-        self.batch, self.sampler = cfg.batch, _Sampler(spec, size, cfg)
+        self.batch, self.reward, self.sampler = cfg.batch, reward, _Sampler(spec, size, cfg)
 
     def step(self, random: bool = False) -> None:
         """A step of every environment."""
@@ -78,7 +94,7 @@ class Pupil:
     def update(self, actor: bool = True) -> None:
         """One update of every lane."""
         batch, tape = self.sampler.buffer.sample(self.batch), self.sampler.tape
-        self.sac.update(batch, lambda obs, act: tape.gather(1, batch.index), actor=actor)
+        self.sac.update(batch, self.reward or (lambda obs, act: tape.gather(1, batch.index)), actor=actor)
 
 
 class _Sampler:

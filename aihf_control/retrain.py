@@ -1,0 +1,150 @@
+"""What a learned reward is worth by itself: policies trained from scratch on it alone, and their true return.
+
+python -m aihf_control.retrain results/bench/main
+python -m aihf_control.retrain results/runs/Hopper-v4/aihf/20261121-072237-495 --updates 50000
+
+A reward that was learned beside a policy may be right only where that policy went. Here it is frozen, and SAC begins
+with fresh networks and an empty replay: no clone, no demonstrations, no clips. Each run keeps its own `retrained.csv`.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import tyro
+
+from aihf_control.evaluate import greedy_returns, normalised
+from aihf_control.files import BadInput, at_least_one, check_writable, exit_code, read_json, write_bytes
+from aihf_control.machine import one_thread, products
+from aihf_control.policies import load_reward
+from aihf_control.sac import SACConfig
+from aihf_control.stats import estimate
+from aihf_control.truth import TruthConfig, learn
+
+HEAD = ("run", "environment", "method", "demos", "pairs", "n", "its own policy", "retrained", "score", "diverged")
+RESULT = "retrained.csv"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is retrained, and for how long."""
+
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    """Finished runs, or folders with runs anywhere below them; those without a learned reward are passed over."""
+    updates: int = 20_000
+    """Updates, before each of which every environment takes a step."""
+    envs: int = 4
+    """Environments a lane."""
+    episodes: int = 20
+    """Greedy episodes by which the policies are judged, from the same starts as the runs' own."""
+    workers: int = 0
+    """Runs at a time, one thread each; 0 is one a core."""
+    sac: SACConfig = SACConfig(average=1e-3)
+    """The learner, the same for every reward."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code: 0, or 2 for bad input."""
+    about = (__doc__ or "").splitlines()[0]
+    options = tyro.cli(Options, args=argv, prog="python -m aihf_control.retrain", description=about)
+    return exit_code(retrain, options)
+
+
+def retrain(options: Options) -> None:
+    """Retrains on the reward of every run that has not been, and prints and writes a table of all. Raises BadInput."""
+    at_least_one({f"--{name}": getattr(options, name) for name in ("updates", "envs", "episodes")})
+    if options.workers < 0:
+        raise BadInput(f"--workers {options.workers}: give at least 0")
+    found = {folder: runs_below(folder) for folder in options.folders}
+    runs = list(dict.fromkeys(run for below in found.values() for run in below))
+    todo = [run for run in runs if not (run / RESULT).exists()]
+    for run in todo:
+        load_reward(run / "reward.safetensors")  # says now what cannot be read
+        check_writable(run)
+    workers = min(options.workers or len(os.sched_getaffinity(0)), max(1, len(todo)))
+    print(f"{len(runs)} runs with a learned reward, {len(runs) - len(todo)} of them retrained before", flush=True)
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=one_thread) as pool:
+        for run, value in zip(todo, pool.map(keep, todo, [options] * len(todo)), strict=True):
+            print(f"{run}: {value:.0f}", flush=True)
+    for folder, below in found.items():
+        text = table(folder, below)
+        write_bytes(folder / "retrained.md", text.encode())
+        print(text)
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """Finished runs with a learned reward. Raises BadInput where there is none."""
+    runs = [path.parent for path in sorted(folder.rglob("summary.json"))]
+    found = [run for run in runs if (run / "reward.safetensors").exists()]
+    if not found:
+        raise BadInput(
+            f"no finished run with a learned reward below {folder}; methods like aihf, irl and rlhf leave one"
+        )
+    return found
+
+
+def keep(run: Path, options: Options) -> float:
+    """Retrains on a run's reward and writes what came of it beside it; the mean return."""
+    frame = scratch(run, options)
+    write_bytes(run / RESULT, frame.to_csv(index=False, lineterminator="\n").encode())
+    return float(frame["return"].mean())
+
+
+def scratch(run: Path, options: Options) -> pd.DataFrame:
+    """True returns of greedy episodes, a row each, of policies trained on nothing but a run's reward, a lane a seed."""
+    reward = load_reward(run / "reward.safetensors")
+    cfg = TruthConfig(options.updates, options.envs, sac=options.sac)
+    precision = getattr(torch, products("auto", "cpu"))
+    *_, (_, sac) = learn(reward.spec, reward.seeds, cfg, reward=reward.net, products=precision)
+    returns = greedy_returns(sac.average, reward.spec, options.episodes)
+    rows = [
+        {"seed": seed, "episode": e, "return": float(r), "updates": options.updates, "envs": options.envs}
+        for seed, row in zip(reward.seeds, returns, strict=True)
+        for e, r in enumerate(row)
+    ]
+    return pd.DataFrame(rows)
+
+
+def table(folder: Path, runs: Sequence[Path]) -> str:
+    """Markdown: a row a run, IQM over its seeds with 95 % intervals, those that diverged left out."""
+    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    lines += [f"| {' | '.join(_row(folder, run))} |" for run in runs]
+    return "\n".join(lines) + "\n"
+
+
+def _row(folder: Path, run: Path) -> list[str]:
+    summary: dict[str, Any] = read_json(run / "summary.json")
+    frame = _read(run / RESULT)
+    returns = np.asarray(frame.groupby("seed")["return"].mean(), np.float64)
+    finite = returns[np.isfinite(returns)]
+    told = ["-", "-"]
+    if len(finite):
+        score = normalised(finite, summary["random_return"], summary["expert_return"])
+        told = [str(estimate(finite)), str(estimate(score))]
+    own = summary["rows"][-2]["return"]
+    first = [str(run.relative_to(folder)), *(str(summary[name]) for name in ("env", "method", "demos", "pairs"))]
+    before = "-" if own is None else f"{own['value']:.0f} [{own['low']:.0f}, {own['high']:.0f}]"
+    return [*first, str(len(finite)), before, *told, str(len(returns) - len(finite))]
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path)
+        return frame.assign(**{"return": frame["return"].astype(float), "seed": frame["seed"].astype(int)})
+    except (ValueError, KeyError, OSError) as e:
+        raise BadInput(f"{path} is not what retraining leaves ({e}); remove it and run again") from e
+
+
+if __name__ == "__main__":
+    sys.exit(main())
