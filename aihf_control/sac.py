@@ -7,6 +7,7 @@ the reward is never stale and nothing is ever relabelled.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import torch
@@ -36,6 +37,10 @@ class SACConfig:
     alpha: tuple[float, ...] = (0.1,)
     """Entropy weight (with a prior: weight of the KL to it); several are dealt to the lanes by seed. None at all adapts
     it to an entropy of -A, as in SAC's paper; under a reward that is itself being learned a fixed one is steadier."""
+    alpha_start: float = 2.0
+    """With a prior: the weight of the KL to it at first, while the critics know nothing and would undo the clone."""
+    alpha_fade: float = 0.0
+    """Updates in which the weight falls from there to `alpha` by a factor of e; 0 begins with `alpha`."""
     layer_norm: bool = True
     """Layer normalisation in the critics."""
     hold: int = 0
@@ -87,12 +92,16 @@ class SAC:
             reward = reward_fn(batch.obs, batch.act)
         ended = torch.as_tensor(absorbing, device=self.dims.device).expand(len(reward), 1) / (1 - self.cfg.gamma)
         noise = self.rng.normal(2, batch.act.shape[1], self.dims.n_act)
-        infos = [block.update(batch, reward, ended, noise, actor) for block in self.blocks]
+        alpha = self.alpha()
+        infos = [block.update(batch, reward, alpha, ended, noise, actor) for block in self.blocks]
         return {name: torch.cat([info[name] for info in infos]) for name in infos[0]}
 
     def alpha(self) -> Tensor:
-        """Entropy weight, (L, 1)."""
-        return self.log_alpha.exp()
+        """Entropy weight, (L, 1); with a prior the weight of the KL to it."""
+        alpha = self.log_alpha.detach().exp()
+        if self.prior is None or not self.cfg.alpha or not self.cfg.alpha_fade:
+            return alpha
+        return alpha + (self.cfg.alpha_start - alpha) * math.exp(-self.n_updates / self.cfg.alpha_fade)
 
     def state_dict(self) -> dict:
         state = {name: getattr(self, name).state_dict() for name in self._parts()}
@@ -135,10 +144,11 @@ class _Block:
         )
         self.target_entropy = -float(whole.dims.n_act)
 
-    def update(self, batch: Batch, reward: Tensor, ended: Tensor, noise: Tensor, actor: bool) -> dict[str, Tensor]:
+    def update(
+        self, batch: Batch, reward: Tensor, alpha: Tensor, ended: Tensor, noise: Tensor, actor: bool
+    ) -> dict[str, Tensor]:
         batch = Batch(*(x[self.lanes] for x in batch))
-        reward, ended, noise = (x[self.lanes] for x in (reward, ended, noise))
-        alpha = self.log_alpha.detach().exp()
+        reward, alpha, ended, noise = (x[self.lanes] for x in (reward, alpha, ended, noise))
         target = self._target(batch, reward, ended, alpha, noise[:, 0])
         q = self.q(batch.obs, batch.act)
         q_loss = 0.5 * (q - target[:, None]).square().mean(-1).sum(-1)

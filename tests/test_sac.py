@@ -297,6 +297,24 @@ def test_entropy_weights_are_dealt_to_the_lanes():
     torch.testing.assert_close(sac.alpha(), torch.tensor([[0.25], [0.5], [0.25]]))
 
 
+def test_the_weight_of_the_prior_fades_to_alpha():
+    d = dims()
+    cfg = dataclasses.replace(TINY, alpha=(0.1,), alpha_start=2.0, alpha_fade=10.0)
+    policy = Policy(d, TINY.hidden)
+    sac = SAC(d, cfg, policy, policy.clone_of())
+    info = {}
+    for i in range(10):
+        info = sac.update(batch(d, seed=i), paid)
+    expected = 0.1 + 1.9 * math.exp(-1)
+    torch.testing.assert_close(sac.alpha(), torch.full((d.n_lanes, 1), expected))
+    torch.testing.assert_close(info["alpha"], sac.alpha()[:, 0])
+
+
+def test_without_a_prior_there_is_nothing_to_fade():
+    cfg = dataclasses.replace(TINY, alpha=(0.1,), alpha_start=2.0, alpha_fade=10.0)
+    torch.testing.assert_close(SAC(dims(), cfg).alpha(), torch.full((dims().n_lanes, 1), 0.1))
+
+
 def test_the_average_follows_slowly():
     d = dims()
     sac = SAC(d, dataclasses.replace(TINY, average=0.25))
