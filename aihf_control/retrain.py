@@ -49,7 +49,7 @@ class Options:
     """Greedy episodes by which the policies are judged, from the same starts as the runs' own."""
     workers: int = 0
     """Runs at a time, one thread each; 0 is one a core."""
-    sac: SACConfig = SACConfig(average=1e-3)
+    sac: SACConfig = SACConfig(alpha=(0.1,), average=1e-3)
     """The learner, the same for every reward."""
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from aihf_control.files import BadInput
 from aihf_control.fused import Adam
 from aihf_control.lanes import Dims, Random
 from aihf_control.nets import Policy, TwinQ, lanes_of
@@ -34,19 +35,23 @@ class SACConfig:
     tau: float = 0.02
     """Rate at which the target critics follow. Values approach theirs over 1 / (tau (1 - gamma)) updates: 20,000 at the
     usual 0.005, which is a third of a short run."""
-    alpha: tuple[float, ...] = (0.1,)
+    alpha: tuple[float, ...] = (0.2,)
     """Entropy weight (with a prior: weight of the KL to it); several are dealt to the lanes by seed. None at all adapts
     it to an entropy of -A, as in SAC's paper; under a reward that is itself being learned a fixed one is steadier."""
     alpha_start: float = 2.0
     """With a prior: the weight of the KL to it at first, while the critics know nothing and would undo the clone."""
-    alpha_fade: float = 0.0
-    """Updates in which the weight falls from there to `alpha` by a factor of e; 0 begins with `alpha`."""
+    alpha_fade: float = 4000.0
+    """Updates in which what that weight has above `alpha` falls by a factor of e; 0 begins with `alpha`."""
     layer_norm: bool = True
     """Layer normalisation in the critics."""
     hold: int = 0
     """Updates for which the actor is held while the critics, which know nothing at first, learn what it is worth."""
     average: float = 2e-4
     """Rate of the exponential average of the actor that is evaluated and exported."""
+
+    def __post_init__(self):
+        if min(self.alpha_start, self.alpha_fade) < 0:
+            raise BadInput(f"--sac.alpha-start {self.alpha_start}, --sac.alpha-fade {self.alpha_fade}: give at least 0")
 
 
 RewardFn = Callable[[Tensor, Tensor], Tensor]

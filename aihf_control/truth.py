@@ -45,7 +45,7 @@ class TruthConfig:
     """Transitions in one update."""
     capacity: int = 1_000_000
     """Transitions that are kept, a lane."""
-    sac: SACConfig = SACConfig(lr=6e-4, gamma=0.997, alpha=(0.05, 0.1, 0.2), average=1e-3)
+    sac: SACConfig = SACConfig(lr=6e-4, gamma=0.997, alpha=(0.05, 0.1, 0.2), alpha_fade=0.0, average=1e-3)
     """The learner. A long horizon, because a hopper that looks only 100 steps ahead does well to leap once and fall: at
     0.99 the five lanes of a trial were still at returns of 281 to 420 after 70,000 updates."""
 

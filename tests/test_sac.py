@@ -275,7 +275,7 @@ def test_a_heavy_prior_holds_the_policy_and_a_light_one_lets_it_go():
     for alpha in (100.0, 1e-3):
         policy = Policy(d, TINY.hidden)
         prior = policy.clone_of()
-        sac = SAC(d, dataclasses.replace(TINY, alpha=(alpha,)), policy, prior)
+        sac = SAC(d, dataclasses.replace(TINY, alpha=(alpha,), alpha_fade=0.0), policy, prior)
         for i in range(200):
             sac.update(batch(d, seed=i), lambda obs, act: -5 * act[..., 0])
         obs = batch(d).obs
