@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def retrain(options: Options) -> None:
     """Retrains on the reward of every run that has not been, and prints and writes a table of all. Raises BadInput."""
+    if not options.folders:
+        raise BadInput("nothing to retrain: give the folder of a run, or one with runs below it")
     at_least_one({f"--{name}": getattr(options, name) for name in ("updates", "envs", "episodes")})
     if options.workers < 0:
         raise BadInput(f"--workers {options.workers}: give at least 0")

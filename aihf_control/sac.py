@@ -61,7 +61,8 @@ class SAC:
     """Actor, twin critics and their targets for every lane, and one `update` of them all.
 
     With a `prior` policy pi_0 the entropy term -alpha log pi becomes -alpha log(pi / pi_0): the lower level L3 of AIHF
-    (arXiv 2406.06874, equation 3) with pi_0 given.
+    (arXiv 2406.06874, equation 3) with pi_0 given. Its weight begins at `alpha_start`, which keeps the policy where it
+    was while the critics know nothing, and fades to `alpha`.
     """
 
     def __init__(self, dims: Dims, cfg: SACConfig, policy: Policy | None = None, prior: Policy | None = None):

@@ -8,7 +8,7 @@ import pytest
 from test_methods import small
 
 import aihf_control as aihf
-from aihf_control import bench, commands, compare, methods, report, run, speed, yardstick
+from aihf_control import bench, commands, compare, methods, report, retrain, run, speed, yardstick
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -37,6 +37,7 @@ def test_every_command_of_the_readme_has_a_door(capsys):
         "bench": bench.main,
         "compare": compare.main,
         "report": report.main,
+        "retrain": retrain.main,
         "yardstick": yardstick.main,
         "speed": speed.main,
     }

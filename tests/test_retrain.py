@@ -89,6 +89,7 @@ def test_a_folder_without_a_reward_is_refused(runs, tmp_path, capsys):
     for folder in (tmp_path, runs / "bc"):
         assert retrain.main([str(folder), *FLAGS]) == 2
         assert "no finished run with a learned reward" in capsys.readouterr().err
+    assert retrain.main([]) == 2 and "nothing to retrain" in capsys.readouterr().err
 
 
 def test_a_damaged_result_is_named(runs, capsys):
