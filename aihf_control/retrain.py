@@ -13,6 +13,7 @@ import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code: 0, or 2 for bad input."""
     about = (__doc__ or "").splitlines()[0]
     options = tyro.cli(Options, args=argv, prog="python -m aihf_control.retrain", description=about)
-    return exit_code(retrain, options)
+    try:
+        return exit_code(retrain, options)
+    except KeyboardInterrupt:
+        print("broken off; what has been retrained stands, the same command does the rest", file=sys.stderr)
+        return 130
 
 
 def retrain(options: Options) -> None:
@@ -76,7 +81,7 @@ def retrain(options: Options) -> None:
     workers = min(options.workers or len(os.sched_getaffinity(0)), max(1, len(todo)))
     print(f"{len(runs)} runs with a learned reward, {len(runs) - len(todo)} of them retrained before", flush=True)
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=one_thread) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_begin) as pool:
         for run, value in zip(todo, pool.map(keep, todo, [options] * len(todo)), strict=True):
             print(f"{run}: {value:.0f}", flush=True)
     for folder, below in found.items():
@@ -94,6 +99,12 @@ def runs_below(folder: Path) -> list[Path]:
             f"no finished run with a learned reward below {folder}; methods like aihf, irl and rlhf leave one"
         )
     return found
+
+
+def _begin() -> None:
+    """Of a working process: one thread, and at Ctrl-C it is gone without a word."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    one_thread()
 
 
 def keep(run: Path, options: Options) -> float:
