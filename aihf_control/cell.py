@@ -38,7 +38,7 @@ class Cell:
     seeds: tuple[int, ...]
     demos: int = 1
     pairs: int = 200
-    steps: int = 40_000
+    steps: int = 25_000
     evaluations: int = 8
     """How often the policy is evaluated on the way, evenly spaced."""
     eval_episodes: int = 5

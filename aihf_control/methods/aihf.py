@@ -29,7 +29,7 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of AIHF."""
 
-    steps: int = 40_000
+    steps: int = 25_000
     """Environment steps a lane, each with one update of the policy."""
     warmup: int = 1000
     """Environment steps of the clone before the first update."""

@@ -34,7 +34,7 @@ from aihf_control.task import Progress, Task
 class Config:
     """Settings of MPO."""
 
-    steps: int = 40_000
+    steps: int = 25_000
     """Environment steps a lane, each with one update of the policy."""
     warmup: int = 1000
     """Environment steps of the aligned policy before the first update."""
