@@ -53,8 +53,8 @@ class DataConfig:
     """Comparisons to learn from; each lane of a run draws its own from them."""
     test_pairs: int = 500
     """Comparisons held out, between clips of episodes that no other comparison touches, labelled without error."""
-    clip: int = 0
-    """Steps of a compared clip; 0 compares whole trajectories (what is better was measured: `results/README.md`)."""
+    clip: int = 50
+    """Steps of a compared clip; 0 compares whole trajectories."""
     teacher: Literal["oracle", "noisy", "mistake", "skip", "myopic", "equal"] = "noisy"
     """Who compares: one of B-Pref's six teachers. The next five settings are its own unless they are given."""
     label: Literal["return", "regret"] = "return"
