@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import safetensors
@@ -37,6 +37,15 @@ class Saved(NamedTuple):
     state: dict[str, Any]
 
 
+class Kept(Protocol):
+    """What can be kept: a task with its method's parts, or an expert's training. `parts` names the replays."""
+
+    @property
+    def parts(self) -> dict[str, Any]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+
 class Checkpoints:
     """The states of one process in its folder."""
 
@@ -44,7 +53,7 @@ class Checkpoints:
         self.folder = folder
         self.chunks: dict[str, list[dict[str, Any]]] = {}  # of each replay what was appended
 
-    def save(self, step: int, rows: list[dict[str, Any]], task: Task) -> None:
+    def save(self, step: int, rows: list[dict[str, Any]], task: Kept) -> None:
         """Writes the state at `step`, and forgets the oldest. Raises BadInput where the disk does not take it."""
         for name, buffer in _replays(task).items():
             self._append(name, buffer)
@@ -138,7 +147,7 @@ def restore(task: Task, saved: Saved) -> None:
     task.resume(saved.state["task"], saved.state["replays"])
 
 
-def _replays(task: Task) -> dict[str, Buffer]:
+def _replays(task: Kept) -> dict[str, Buffer]:
     return {name: part for name, part in task.parts.items() if isinstance(part, Buffer)}
 
 

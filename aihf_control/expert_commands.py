@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,10 +19,20 @@ from rich.table import Table
 from aihf_control.cards import card_of
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, rollout, spec_of
 from aihf_control.experts import Expert, read_zip, write_zip
-from aihf_control.files import BadInput, at_least_one, exit_code, subcommands, write_bytes
+from aihf_control.files import (
+    BadInput,
+    at_least_one,
+    check_writable,
+    exit_code,
+    read_bytes,
+    sha256,
+    subcommands,
+    write_bytes,
+)
 from aihf_control.machine import one_thread, products
 from aihf_control.stats import estimate, mean
-from aihf_control.truth import Gallery, TruthConfig, learn
+from aihf_control.training import Training
+from aihf_control.truth import Gallery, Pupil, TruthConfig
 
 Positional = tyro.conf.Positional
 TRUTH = TruthConfig()
@@ -43,12 +55,14 @@ def train(
     enough: float = float("inf"),
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     start: Path | None = None,
+    checkpoint: float = 10.0,
     cfg: Annotated[TruthConfig, tyro.conf.arg(name="")] = TRUTH,
 ) -> None:
     """Trains SAC on the true reward, a lane a seed, and keeps the best policy and weaker ones at 60 and 30 % of it.
 
-    Writes expert.zip, medium.zip, weak.zip (SB3 zips), training.csv and card.toml. Ctrl-C, or SIGTERM for one in the
-    background, ends it with what there is.
+    Writes expert.zip, medium.zip, weak.zip (SB3 zips), training.csv and card.toml. Killed, or left off by SIGTERM,
+    which writes a checkpoint, the same command goes on, to the same numbers. Ctrl-C ends it with what there is, as does
+    the same command with no more `--updates` than are done.
 
     Args:
         env: Gymnasium id.
@@ -60,29 +74,51 @@ def train(
         enough: Stops when a lane's evaluation reaches this return.
         precision: float32, bfloat16, or auto: bfloat16 where the hardware multiplies it.
         start: An SB3 zip of SAC's kind to go on from, instead of a fresh policy.
+        checkpoint: Minutes from one checkpoint to the next.
         cfg: Settings of the learner.
     """
     one_thread()
     at_least_one({"--seeds": seeds, "--episodes": episodes, "--every": every, "--updates": cfg.updates})
+    if not checkpoint > 0:
+        raise BadInput(f"--checkpoint {checkpoint}: give minutes above 0")
     spec, lanes = spec_of(env), tuple(range(first_seed, first_seed + seeds))
     folder, gallery = out or Path("results/experts") / env.replace("/", "__"), Gallery(spec, lanes, every, episodes)
-    print(f"SAC on the true reward of {env}: seeds {lanes}, {cfg.updates:,} updates; writes to {folder}", flush=True)
     inner = getattr(torch, products(precision, "cpu"))
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job in the background hears no SIGINT
+    pupil = Pupil(spec, lanes, cfg, read_zip(start, spec) if start else None, products=inner)
+    begun = {"start": start and sha256(read_bytes(start)), "precision": str(inner), **dataclasses.asdict(cfg)}
+    settings = {"env": env, "lanes": lanes, "episodes": episodes, "every": every, **begun}
+    check_writable(folder)
+    training = Training(pupil, gallery, folder, settings, checkpoint)
+    print(f"SAC on the true reward of {env}: seeds {lanes}, {cfg.updates:,} updates; writes to {folder}", flush=True)
+    if k := training.take_up(print):
+        print(f"going on at update {k:,}", flush=True)
+    _watch(training, every, enough)
+    if not gallery.snapshots:
+        training.close()
+        raise BadInput(f"nothing to keep: the training ended before its first evaluation at update {every}")
+    keep(gallery, spec, folder)
+    training.close()
+
+
+def _watch(training: Training, every: int, enough: float) -> None:
+    """Trains to the end, to a return that is enough, or to Ctrl-C. SIGTERM leaves off, with a checkpoint."""
+    asked = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
     try:
-        for k, sac in learn(spec, lanes, cfg, read_zip(start, spec) if start else None, products=inner):
+        for k, sac in training.pupil.learn():
             if k % every == 0:
-                returns = gallery.look(k, sac)
+                returns = training.gallery.look(k, sac)
                 print(f"update {k:,}  returns {' '.join(f'{r:.0f}' for r in returns)}", flush=True)
                 if returns.max() >= enough:
                     break
+            training.save(now=asked.is_set())
+            if asked.is_set():
+                print(f"left off at update {k:,}; the same command goes on")
+                raise SystemExit(143)
     except KeyboardInterrupt:
         print("ending with what there is")
     finally:
         signal.signal(signal.SIGTERM, before)
-    if not gallery.snapshots:
-        raise BadInput(f"nothing to keep: the training ended before its first evaluation at update {every}")
-    keep(gallery, spec, folder)
 
 
 def keep(gallery: Gallery, spec: EnvSpec, folder: Path) -> None:

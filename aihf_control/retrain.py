@@ -111,7 +111,7 @@ def keep(run: Path, options: Options) -> float:
     """Retrains on a run's reward and writes what came of it beside it; the mean return."""
     frame = scratch(run, options)
     write_bytes(run / RESULT, frame.to_csv(index=False, lineterminator="\n").encode())
-    return float(frame["return"].mean())
+    return float(frame["return"].to_numpy().mean())
 
 
 def scratch(run: Path, options: Options) -> pd.DataFrame:

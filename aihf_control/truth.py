@@ -62,16 +62,11 @@ def learn(
 
     With a `reward` it is paid by that in place of the truth.
     """
-    pupil = Pupil(spec, seeds, cfg, start, reward, **dims)
-    for k in range(1, cfg.updates + 1):
-        pupil.step(random=k <= cfg.warmup and start is None)
-        if k > cfg.warmup:
-            pupil.update(actor=start is None or k > cfg.warmup + cfg.hold)
-        yield k, pupil.sac
+    yield from Pupil(spec, seeds, cfg, start, reward, **dims).learn()
 
 
 class Pupil:
-    """A learner, its environments and its replay: the two halves of the loop above."""
+    """A learner, its environments and its replay."""
 
     def __init__(
         self,
@@ -85,7 +80,18 @@ class Pupil:
         size = Dims(tuple(seeds), spec.n_obs, spec.n_act, **dims)
         policy = policy_of(start, size) if start else None
         self.sac = SAC(size, cfg.sac, policy, prior=policy.clone_of() if policy and cfg.near else None)
-        self.batch, self.reward, self.sampler = cfg.batch, reward, _Sampler(spec, size, cfg)
+        self.cfg, self.fresh, self.reward, self.sampler = cfg, start is None, reward, _Sampler(spec, size, cfg)
+        self.k = 0  # updates done, with those of the warmup
+
+    def learn(self) -> Iterator[tuple[int, SAC]]:
+        """Goes on to the last update, and yields the learner after each."""
+        cfg = self.cfg
+        while self.k < cfg.updates:
+            self.k += 1
+            self.step(random=self.k <= cfg.warmup and self.fresh)
+            if self.k > cfg.warmup:
+                self.update(actor=self.fresh or self.k > cfg.warmup + cfg.hold)
+            yield self.k, self.sac
 
     def step(self, random: bool = False) -> None:
         """A step of every environment."""
@@ -93,8 +99,17 @@ class Pupil:
 
     def update(self, actor: bool = True) -> None:
         """One update of every lane."""
-        batch, tape = self.sampler.buffer.sample(self.batch), self.sampler.tape
+        batch, tape = self.sampler.buffer.sample(self.cfg.batch), self.sampler.tape
         self.sac.update(batch, self.reward or (lambda obs, act: tape.gather(1, batch.index)), actor=actor)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes, but the rows of the replay."""
+        return {"k": self.k, "sac": self.sac.state_dict(), "sampler": self.sampler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any], rows: torch.Tensor) -> None:
+        self.k = state["k"]
+        self.sac.load_state_dict(state["sac"])
+        self.sampler.load_state_dict(state["sampler"], rows)
 
 
 class _Sampler:
@@ -124,6 +139,23 @@ class _Sampler:
         for i in np.flatnonzero(terminated | truncated).tolist():
             next_obs[i] = self.envs.reset(i)
         self.obs = next_obs
+
+    def state_dict(self) -> dict[str, Any]:
+        parts = {name: getattr(self, name).state_dict() for name in ("buffer", "envs", "rng")}
+        return {**parts, "tape": self.tape[:, self._written()]}
+
+    def load_state_dict(self, state: dict[str, Any], rows: torch.Tensor) -> None:
+        for name in ("buffer", "envs", "rng"):
+            getattr(self, name).load_state_dict(state[name])
+        self.buffer.put_back(rows)
+        at = self._written()
+        self.tape[:, at] = state["tape"][:, -len(at) :].to(self.tape)
+        self.obs = self.envs.last.copy()
+
+    def _written(self) -> torch.Tensor:
+        """Where the tape holds something, oldest first."""
+        n = int(self.buffer.count[0])
+        return torch.arange(max(0, n - self.buffer.capacity), n, device=self.dims.device) % self.buffer.capacity
 
     def _lanes(self, x: np.ndarray) -> torch.Tensor:
         rows = torch.as_tensor(x, dtype=torch.float32, device=self.dims.device)
@@ -165,6 +197,13 @@ class Gallery:
 
     def frame(self) -> pd.DataFrame:
         return pd.DataFrame(self.rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "snapshots": [dataclasses.asdict(s) for s in self.snapshots]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = list(state["rows"])
+        self.snapshots = [Snapshot(**{**s, "policy": Expert(**s["policy"])}) for s in state["snapshots"]]
 
     def graded(self, shares: dict[str, float], judge: Any) -> dict[str, Snapshot]:
         """The best snapshot, and for each level the one whose return is nearest to its share of the best's: each by

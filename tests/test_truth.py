@@ -16,7 +16,8 @@ from aihf_control.environments import spec_of
 from aihf_control.experts import read_zip
 from aihf_control.files import BadInput
 from aihf_control.sac import SACConfig
-from aihf_control.truth import Gallery, Snapshot, TruthConfig, _Sampler, learn
+from aihf_control.training import Training
+from aihf_control.truth import Gallery, Pupil, Snapshot, TruthConfig, _Sampler, learn
 
 TINY = TruthConfig(updates=30, envs=2, warmup=10, batch=16, sac=SACConfig(hidden=(8, 8)))
 FLAGS = ["--updates", "30", "--envs", "2", "--warmup", "10", "--batch", "16", "--sac.hidden", "8", "8"]
@@ -67,9 +68,10 @@ def test_training_leaves_graded_policies_a_card_and_its_evaluations(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_training_in_the_background_ends_with_what_there_is(tmp_path):
-    words = ["train", "--env", "Pendulum-v1", "--out", str(tmp_path / "new"), *FLAGS, "--updates", "1000000"]
-    command = [sys.executable, "-u", "-m", "aihf_control.experts", *words]
+def test_a_training_that_is_left_off_goes_on_to_the_same_policies(tmp_path):
+    """SIGTERM, as a job in the background gets it; then the same command, beside one that was never interrupted."""
+    words = ["train", "--env", "Pendulum-v1", *FLAGS, "--updates", "200"]
+    command = [sys.executable, "-u", "-m", "aihf_control.experts", *words, "--out", str(tmp_path / "new")]
     deaf = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # as a shell starts them
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=deaf) as training:
         assert training.stdout
@@ -78,8 +80,52 @@ def test_a_training_in_the_background_ends_with_what_there_is(tmp_path):
                 training.terminate()
                 break
         told = training.stdout.read()
-    assert training.returncode == 0 and "ending with what there is" in told
-    assert (tmp_path / "new" / "card.toml").exists() and (tmp_path / "new" / "expert.zip").exists()
+    assert training.returncode == 143 and "the same command goes on" in told
+    assert {f.name for f in (tmp_path / "new").iterdir()} == {"checkpoint"}
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "going on at update" in again.stdout and "update 10 " not in again.stdout
+    assert commands.experts_main([*words, "--out", str(tmp_path / "whole")]) == 0
+    names = {f.name for f in (tmp_path / "whole").iterdir()}
+    assert names == {f.name for f in (tmp_path / "new").iterdir()} and "checkpoint" not in names
+    for name in ("card.toml", "training.csv"):  # zips know when they were written
+        assert (tmp_path / "new" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_training_taken_up_goes_on_to_the_same_bits(tmp_path):
+    """The ring has gone round: 48 steps a lane in a replay of 40."""
+    spec, cfg = spec_of("Pendulum-v1"), dataclasses.replace(TINY, capacity=40, warmup=15)
+    ends = []
+    for stops in ((30,), (24, 30)):
+        for i, stop in enumerate(stops):
+            pupil = Pupil(spec, (0, 1), dataclasses.replace(cfg, updates=stop))
+            training = Training(pupil, Gallery(spec, (0, 1), 10, 1), tmp_path / str(len(stops)), {"a": 1}, 1.0)
+            assert training.take_up(print) == (stops[i - 1] if i else 0)
+            for k, sac in pupil.learn():
+                if k % 10 == 0:
+                    training.gallery.look(k, sac)
+            training.save(now=True)
+            training.lock.close()
+        ends.append((pupil.sac, training.gallery, pupil.sampler))
+    (sac, gallery, sampler), (other, others, sampled) = ends
+    assert torch.equal(sac.policy.mean.weight, other.policy.mean.weight) and torch.equal(sampler.tape, sampled.tape)
+    assert torch.equal(sampler.buffer.data, sampled.buffer.data) and gallery.rows == others.rows
+    assert [s.value for s in gallery.snapshots] == [s.value for s in others.snapshots]
+
+
+def test_a_folder_with_another_training_is_refused(tmp_path, capsys):
+    spec = spec_of("Pendulum-v1")
+
+    def begin(**settings) -> Training:
+        return Training(Pupil(spec, (0,), TINY), Gallery(spec, (0,)), tmp_path / "new", settings, 1.0)
+
+    first = begin(every=10, updates=30)
+    with pytest.raises(BadInput, match="every was 10, not 20"):
+        begin(every=20, updates=30)
+    with pytest.raises(BadInput, match="still running"):
+        begin(every=10, updates=30)
+    first.lock.close()
+    begin(every=10, updates=60).close()
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_training_without_an_evaluation_keeps_nothing(tmp_path, capsys):

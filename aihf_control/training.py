@@ -1,0 +1,74 @@
+"""An expert's training that can be left off, or killed, and gone on with to the same bits."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aihf_control.checkpoint import Checkpoints
+from aihf_control.files import BadInput, read_json, write_json
+from aihf_control.resume import CHECKPOINT, hold, spelled
+from aihf_control.truth import Gallery, Pupil
+
+LATER = ("updates",)  # settings that may be others when a training is gone on with
+
+
+class Training:
+    """A learner, what was seen of it, and the folder that keeps both while it lasts.
+
+    Raises BadInput where the folder holds a training with other `settings`, or one that still runs.
+    """
+
+    def __init__(self, pupil: Pupil, gallery: Gallery, folder: Path, settings: dict[str, Any], minutes: float):
+        self.pupil, self.gallery, self.folder = pupil, gallery, folder / CHECKPOINT
+        self.seconds, self.last = 60 * minutes, time.monotonic()
+        _check_same(self.folder / "begun.json", spelled(settings))
+        self.lock = hold(folder)
+        write_json(self.folder / "begun.json", spelled(settings))
+        self.states = Checkpoints(self.folder)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The replay, whose rows are appended to a file."""
+        return {"replay": self.pupil.sampler.buffer}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"pupil": self.pupil.state_dict(), "gallery": self.gallery.state_dict()}
+
+    def take_up(self, tell: Callable[[str], None]) -> int:
+        """Goes to the last state, if there is one; the updates done."""
+        saved = self.states.last(tell)
+        if saved:
+            state = saved.state["task"]
+            self.pupil.load_state_dict(state["pupil"], saved.state["replays"]["replay"])
+            self.gallery.load_state_dict(state["gallery"])
+        return self.pupil.k
+
+    def save(self, now: bool = False) -> None:
+        """Writes a state when one is due."""
+        if now or time.monotonic() - self.last >= self.seconds:
+            self.states.save(self.pupil.k, [], self)
+            self.last = time.monotonic()
+
+    def close(self) -> None:
+        """Forgets all states: for a training that has ended."""
+        self.lock.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if not any(self.folder.parent.iterdir()):
+            self.folder.parent.rmdir()
+
+
+def _check_same(path: Path, settings: dict[str, Any]) -> None:
+    if not path.exists():
+        return
+    begun = read_json(path)
+    given = begun if isinstance(begun, dict) else {}
+    changed = [name for name in settings if name not in LATER and given.get(name) != settings[name]]
+    if changed:
+        told = ", ".join(f"{name} was {given.get(name)}, not {settings[name]}" for name in changed)
+        raise BadInput(
+            f"{path.parent.parent} holds a training begun otherwise: {told}; remove it or give another --out"
+        )
