@@ -126,8 +126,7 @@ def _line(row: dict[str, Any], diverged: str) -> str:
 
 
 def _estimate(fields: dict[str, Any]) -> str:
-    known: dict[str, Any] = {name: np.nan if x is None else x for name, x in fields.items()}
-    return str(Estimate(**known))
+    return str(Estimate.read(fields))
 
 
 def _number(x: Any) -> str:

@@ -29,7 +29,7 @@ from aihf_control.files import BadInput, at_least_one, check_writable, exit_code
 from aihf_control.machine import one_thread, products
 from aihf_control.policies import load_reward
 from aihf_control.sac import SACConfig
-from aihf_control.stats import estimate
+from aihf_control.stats import Estimate, estimate
 from aihf_control.truth import TruthConfig, learn
 
 HEAD = ("run", "environment", "method", "demos", "pairs", "n", "its own policy", "retrained", "score", "diverged")
@@ -147,7 +147,7 @@ def _row(folder: Path, run: Path) -> list[str]:
         told = [str(estimate(finite)), str(estimate(score))]
     own = summary["rows"][-2]["return"]
     first = [str(run.relative_to(folder)), *(str(summary[name]) for name in ("env", "method", "demos", "pairs"))]
-    before = "-" if own is None else f"{own['value']:.0f} [{own['low']:.0f}, {own['high']:.0f}]"
+    before = "-" if own is None else str(Estimate.read(own))
     return [*first, str(len(finite)), before, *told, str(len(returns) - len(finite))]
 
 

@@ -7,7 +7,7 @@ several tasks it is stratified: runs are drawn anew within each task, tasks are 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -25,6 +25,11 @@ class Estimate(NamedTuple):
     low: float
     high: float
     n: int
+
+    @staticmethod
+    def read(fields: dict[str, Any]) -> Estimate:
+        """From what a JSON file says of one, null where it is not a number."""
+        return Estimate(**{name: np.nan if x is None else x for name, x in fields.items()})
 
     def __str__(self) -> str:
         digits = 2 if abs(self.value) < 10 else 0

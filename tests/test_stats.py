@@ -119,3 +119,9 @@ def test_estimates_read_well():
     assert str(Estimate(0.912, 0.5, 1.0, 5)) == "0.91 [0.50, 1.00]"
     assert str(Estimate(3012.4, 2000.2, 3500.9, 5)) == "3012 [2000, 3501]"
     assert str(Estimate(0.5, 0.5, 0.5, 1)) == "0.50"
+
+
+def test_an_estimate_is_read_back_with_null_for_what_is_no_number():
+    kept = estimate(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert Estimate.read(kept._asdict()) == kept
+    assert str(Estimate.read({"value": None, "low": None, "high": None, "n": 5})) == "-"
