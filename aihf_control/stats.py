@@ -29,7 +29,8 @@ class Estimate(NamedTuple):
     @staticmethod
     def read(fields: dict[str, Any]) -> Estimate:
         """From what a JSON file says of one, null where it is not a number."""
-        return Estimate(**{name: np.nan if x is None else x for name, x in fields.items()})
+        known: dict[str, Any] = {name: np.nan if x is None else x for name, x in fields.items()}
+        return Estimate(**known)
 
     def __str__(self) -> str:
         digits = 2 if abs(self.value) < 10 else 0
