@@ -15,7 +15,7 @@ from aihf_control.stats import Estimate
 from aihf_control.tables import label
 
 Setting = dict[str, Any]
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#000000")
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#000000", "#bbbbbb")
 MARKERS = "osD^vP*X<>"
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,6 +28,7 @@ from aihf_control.files import (
     write_bytes,
 )
 from aihf_control.machine import one_thread, products
+from aihf_control.sac import SAC
 from aihf_control.stats import estimate, mean
 from aihf_control.training import Training
 from aihf_control.truth import Gallery, Pupil, TruthConfig
@@ -100,25 +99,20 @@ def train(
     training.close()
 
 
-def _watch(training: Training, every: int, enough: float) -> None:
-    """Trains to the end, to a return that is enough, or to Ctrl-C. SIGTERM leaves off, with a checkpoint."""
-    asked = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+def _watch(training: Training[Gallery], every: int, enough: float) -> None:
+    """Trains to the end, to a return that is enough, or to Ctrl-C."""
+
+    def look(k: int, sac: SAC) -> bool:
+        if k % every:
+            return False
+        returns = training.seen.look(k, sac)
+        print(f"update {k:,}  returns {' '.join(f'{r:.0f}' for r in returns)}", flush=True)
+        return bool(returns.max() >= enough)
+
     try:
-        for k, sac in training.pupil.learn():
-            if k % every == 0:
-                returns = training.gallery.look(k, sac)
-                print(f"update {k:,}  returns {' '.join(f'{r:.0f}' for r in returns)}", flush=True)
-                if returns.max() >= enough:
-                    break
-            training.save(now=asked.is_set())
-            if asked.is_set():
-                print(f"left off at update {k:,}; the same command goes on")
-                raise SystemExit(143)
+        training.run(look)
     except KeyboardInterrupt:
         print("ending with what there is")
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def keep(gallery: Gallery, spec: EnvSpec, folder: Path) -> None:

@@ -117,10 +117,11 @@ def chosen(jobs: list[Job], only: Sequence[str]) -> list[Job]:
 
 
 def names_of(job: Job) -> dict[str, str]:
-    """By what a cell can be asked for."""
+    """By what a cell can be asked for: a dial by its own name, too, as tables and lists print it."""
     cell = job.cell
     named = {"env": cell.options.env, "method": cell.name, "demos": cell.options.demos, "pairs": cell.options.pairs}
-    return {name: str(worded(value)) for name, value in {**named, **cell.dials, "key": job.key}.items()}
+    short = {name.removeprefix("dataset."): value for name, value in cell.dials.items()}
+    return {name: str(worded(value)) for name, value in {**short, **named, **cell.dials, "key": job.key}.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------ commands

@@ -4,7 +4,8 @@
     python -m aihf_control.yardstick --env Hopper-v4 --learner sb3
     python -m aihf_control.yardstick --table
 
-Each call adds a csv to results/yardstick; `--table` compares what is there.
+Each measurement is a csv in results/yardstick; `--table` compares what is there. One that was killed, or left off by
+SIGTERM, goes on with the same command: ours from its last checkpoint, SB3's from its last whole seed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,15 +22,18 @@ import pandas as pd
 import torch
 import tyro
 
+from aihf_control.cards import card_of
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, rollout, spec_of
 from aihf_control.evaluate import greedy_returns
-from aihf_control.files import BadInput, at_least_one, exit_code, write_bytes
+from aihf_control.files import BadInput, at_least_one, check_writable, exit_code, write_bytes
 from aihf_control.machine import one_thread
-from aihf_control.sac import SACConfig
+from aihf_control.sac import SAC, SACConfig
 from aihf_control.stats import estimate
-from aihf_control.truth import TruthConfig, learn
+from aihf_control.training import Training
+from aihf_control.truth import Pupil, TruthConfig
 
 FINAL = 20  # episodes of the last evaluation; the others have 5
+Rows = list[dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,91 +46,167 @@ class Options:
     """Whose SAC."""
     seeds: int = 5
     """Seeds 0, 1, ...; lanes of ours, one after another of SB3's."""
-    steps: int = 50_000
+    steps: int = 100_000
     """Environment steps, each with one update from the 1000th on."""
+    evaluations: int = 20
+    """How often it is evaluated on the way."""
     width: int = 128
     """Width of the two hidden layers."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of our inner products. SB3's are float32."""
+    checkpoint: float = 3.0
+    """Minutes between states of ours from which it can go on."""
     out: Path = Path("results/yardstick")
     """Folder of the csv files."""
     table: bool = False
     """Only compares what is in the folder."""
+    reach: float = 0.8
+    """Share of the bundled expert's return to which the table tells the time."""
+
+    @property
+    def csv(self) -> Path:
+        what = "" if self.learner == "sb3" else f"-{self.precision}"
+        return self.out / f"{self.env.replace('/', '__')}_{self.learner}{what}.csv"
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The columns that are the same in every row."""
+        precision = "float32" if self.learner == "sb3" else self.precision
+        return {"env": self.env, "learner": self.learner, "precision": precision, "width": self.width}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = tyro.cli(
         Options, args=argv, prog="python -m aihf_control.yardstick", description=(__doc__ or "").splitlines()[0]
     )
-    return exit_code(compare, options.out) if options.table else exit_code(measure, options)
+    return exit_code(compare, options.out, options.reach) if options.table else exit_code(measure, options)
 
 
 def measure(options: Options) -> None:
-    if options.steps % 5 or options.steps < 5:
-        raise BadInput(f"--steps {options.steps}: give a multiple of 5, for it is evaluated five times")
-    at_least_one({"--seeds": options.seeds, "--width": options.width})
-    one_thread()
+    """Makes the measurement's csv. Raises BadInput where one of other settings is in its place."""
+    at_least_one({"--seeds": options.seeds, "--width": options.width, "--evaluations": options.evaluations})
+    if options.steps % options.evaluations:
+        raise BadInput(f"--steps {options.steps}: give a multiple of --evaluations, {options.evaluations}")
+    if not options.checkpoint > 0:
+        raise BadInput(f"--checkpoint {options.checkpoint}: give minutes above 0")
     spec = spec_of(options.env)
-    rows = list((ours if options.learner == "ours" else sb3)(spec, options))
-    frame = pd.DataFrame(rows).assign(env=options.env, learner=options.learner)
-    path = options.out / f"{options.env.replace('/', '__')}_{options.learner}.csv"
-    write_bytes(path, frame.round(1).to_csv(index=False, lineterminator="\n").encode())
-    print(f"written: {path}")
+    check_writable(options.out)
+    one_thread()
+    there = _there(options)
+    for new in (_ours if options.learner == "ours" else _sb3)(spec, options, {row["seed"] for row in there}):
+        there += [row | options.about for row in new]
+        frame = pd.DataFrame(there).round(1)
+        write_bytes(options.csv, frame.to_csv(index=False, lineterminator="\n").encode())
+    print(f"written: {options.csv}")
 
 
-def ours(spec: EnvSpec, options: Options) -> Iterator[dict[str, Any]]:
+def _there(options: Options) -> Rows:
+    """The rows of the seeds that were measured before."""
+    if not options.csv.exists():
+        return []
+    frame = _read(options.csv)
+    steps, widths = [*{max(at["step"]) for _, at in frame.groupby("seed")}], [*set(frame["width"])]
+    if steps != [options.steps] or widths != [options.width]:
+        raise BadInput(f"{options.csv} holds {steps} steps at width {widths}; remove it or give another --out")
+    return frame.to_dict("records")  # pyright: ignore[reportReturnType]
+
+
+# ----------------------------------------------------------------------------------------------------------- learners
+
+
+class Book:
+    """Rows of returns, and the processor seconds a seed that the training took until then, without evaluations."""
+
+    def __init__(self, seeds: Sequence[int], options: Options):
+        self.seeds, self.options = seeds, options
+        self.rows: Rows = []
+        self.spent, self.since = 0.0, time.process_time()
+
+    def note(self, step: int, returns_of: Callable[[int], np.ndarray]) -> bool:
+        """Evaluates where it is due: `returns_of(n)` gives n returns of each seed, (seeds, n). Never enough."""
+        every = self.options.steps // self.options.evaluations
+        if step % every == 0:
+            self.spent += time.process_time() - self.since
+            returns, seconds = returns_of(FINAL if step == self.options.steps else 5), self.spent / len(self.seeds)
+            for seed, row in zip(self.seeds, returns, strict=True):
+                of = {"seed": seed, "step": step, "seconds": seconds}
+                self.rows += [{**of, "episode": k, "return": float(x)} for k, x in enumerate(row)]
+            print(f"step {step:,}  returns {returns.mean(1).round()}  {seconds:.0f} s a seed", flush=True)
+            self.since = time.process_time()
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "spent": self.spent + time.process_time() - self.since}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, self.spent, self.since = list(state["rows"]), state["spent"], time.process_time()
+
+
+def _ours(spec: EnvSpec, options: Options, done: set[int]) -> Iterator[Rows]:
     """SB3's defaults in our learner: automatic entropy weight, no layer normalisation, the actor itself evaluated."""
+    seeds = [seed for seed in range(options.seeds) if seed not in done]
+    if not seeds:
+        return
     sac = SACConfig(hidden=(options.width,) * 2, alpha=(), layer_norm=False, tau=0.005)
     cfg = TruthConfig(options.steps, envs=1, warmup=1000, sac=sac)
-    seeds, began = range(options.seeds), time.monotonic()
-    for k, learner in learn(spec, seeds, cfg, products=getattr(torch, options.precision)):
-        if k % (options.steps // 5) == 0:
-            returns = greedy_returns(learner.policy, spec, FINAL if k == options.steps else 5)
-            print(k, returns.mean(1).round(), f"{time.monotonic() - began:.0f} s", flush=True)
-            for seed in seeds:
-                yield from _rows(seed, k, returns[seed], time.monotonic() - began)
+    pupil, book = Pupil(spec, seeds, cfg, products=getattr(torch, options.precision)), Book(seeds, options)
+    settings = {**options.about, "seeds": seeds, "steps": options.steps, "evaluations": options.evaluations}
+    training = Training(pupil, book, options.csv.with_suffix(""), settings, options.checkpoint)
+    if k := training.take_up(print):
+        print(f"going on at update {k:,}", flush=True)
+
+    def look(step: int, learner: SAC) -> bool:
+        return book.note(step, lambda n: greedy_returns(learner.policy, spec, n))
+
+    training.run(look)
+    yield book.rows
+    training.close()
 
 
-def sb3(spec: EnvSpec, options: Options) -> Iterator[dict[str, Any]]:
+def _sb3(spec: EnvSpec, options: Options, done: set[int]) -> Iterator[Rows]:
     import gymnasium as gym
-    from stable_baselines3 import SAC
+    import stable_baselines3
 
     for seed in range(options.seeds):
-        began = time.monotonic()
+        if seed in done:
+            continue
         kwargs = {"net_arch": [options.width] * 2}
         env = gym.make(spec.id)
-        model = SAC("MlpPolicy", env, learning_starts=1000, policy_kwargs=kwargs, seed=seed, device="cpu")
-        for k in range(1, 6):
-            model.learn(options.steps // 5, reset_num_timesteps=False)
-            n = FINAL if k == 5 else 5
+        model = stable_baselines3.SAC(
+            "MlpPolicy", env, learning_starts=1000, policy_kwargs=kwargs, seed=seed, device="cpu"
+        )
 
-            def act(obs: np.ndarray, model=model) -> np.ndarray:
+        def returns_of(n: int, model: stable_baselines3.SAC = model) -> np.ndarray:
+            def act(obs: np.ndarray) -> np.ndarray:
                 return spec.from_env(model.predict(obs, deterministic=True)[0])
 
             episodes = rollout(spec, act, range(EVALUATION_SEED, EVALUATION_SEED + n))
-            returns = np.array([t.reward.sum() for t in episodes])
-            print(seed, model.num_timesteps, returns.mean().round(), f"{time.monotonic() - began:.0f} s", flush=True)
-            yield from _rows(seed, model.num_timesteps, returns, time.monotonic() - began)
+            return np.array([[t.reward.sum() for t in episodes]])
+
+        book = Book([seed], options)
+        for _ in range(options.evaluations):
+            model.learn(options.steps // options.evaluations, reset_num_timesteps=False)
+            book.note(model.num_timesteps, returns_of)
+        yield book.rows
 
 
-def _rows(seed: int, step: int, returns: np.ndarray, seconds: float) -> Iterator[dict[str, Any]]:
-    for episode, value in enumerate(returns):
-        yield {"seed": seed, "step": step, "episode": episode, "return": value, "seconds": seconds}
+# -------------------------------------------------------------------------------------------------------------- table
+
+COLUMNS = ("seed", "step", "seconds", "episode", "return", "env", "learner", "precision", "width")
 
 
-COLUMNS = ("seed", "step", "episode", "return", "seconds", "env", "learner")
-
-
-def compare(folder: Path) -> None:
-    """Prints the final returns of all files in the folder, a mean a seed, and writes them to table.md beside them."""
+def compare(folder: Path, reach: float = 0.8) -> None:
+    """Prints what all files in the folder came to, a mean a seed, and writes it to table.md beside them."""
     files = sorted(folder.glob("*_*.csv"))
     if not files:
         raise BadInput(f"{folder} has no measurements; make some with --env and --learner")
     frame = pd.concat([_read(path) for path in files])
-    head = ("environment", "learner", "steps", "n", "IQM of returns [95 %]", "of each seed")
+    head = ["environment", "learner", "precision", "width", "steps", "n", "IQM of returns [95 %]", "of each seed"]
+    head += ["processor s a seed", f"s to {reach:.0%} of the expert"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for names, rows in frame.groupby(["env", "learner"]):
-        lines.append(f"| {' | '.join([*names, *_cells(rows)])} |")  # pyright: ignore[reportGeneralTypeIssues]
+    for names, rows in frame.groupby(["env", "learner", "precision", "width"]):
+        cells = [*map(str, names), *_cells(rows, reach)]  # pyright: ignore[reportArgumentType]
+        lines.append(f"| {' | '.join(cells)} |")
     text = "\n".join(lines) + "\n"
     write_bytes(folder / "table.md", text.encode())
     print(text)
@@ -135,7 +215,8 @@ def compare(folder: Path) -> None:
 def _read(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path)
-        frame["return"] = frame["return"].astype(float)
+        for name in ("return", "seconds", "step", "seed"):
+            frame[name] = frame[name].astype(float if name in ("return", "seconds") else int)
     except (ValueError, KeyError) as e:
         raise BadInput(f"cannot read {path}: {e}") from e
     if not set(COLUMNS) <= set(frame.columns):
@@ -143,12 +224,30 @@ def _read(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _cells(rows: pd.DataFrame) -> list[str]:
-    step = rows["step"].max()
-    last = rows.loc[rows["step"] == step].groupby("seed")
-    seeds = np.asarray(last["return"].mean(), np.float64)
-    each = " ".join(f"{x:.0f}" for x in seeds)
-    return [f"{step:,}", str(len(seeds)), str(estimate(seeds)), each]
+def _cells(rows: pd.DataFrame, reach: float) -> list[str]:
+    step, n = rows["step"].max(), rows["seed"].nunique()
+    last = rows.loc[rows["step"] == step]
+    seeds = np.asarray(last.groupby("seed")["return"].mean(), np.float64)
+    each, seconds = " ".join(f"{x:.0f}" for x in seeds), _seconds(float(np.mean(last["seconds"])))
+    return [f"{step:,}", str(n), str(estimate(seeds)), each, seconds, _time(rows, reach)]
+
+
+def _time(rows: pd.DataFrame, reach: float) -> str:
+    """Median processor seconds to the first evaluation with that share of the expert's return, and how many seeds
+    came there."""
+    card = card_of(str(rows["env"].iloc[0]))
+    if card is None or card.expert_return is None:
+        return "-"
+    n, first = rows["seed"].nunique(), {}
+    for _, at in rows.groupby(["seed", "step"]):  # in the order of steps
+        seed = at["seed"].iloc[0]
+        if np.mean(at["return"]) >= reach * card.expert_return:
+            first.setdefault(seed, float(np.mean(at["seconds"])))
+    return f"{_seconds(float(np.median([*first.values()])))} ({len(first)} of {n})" if first else f"none of {n}"
+
+
+def _seconds(x: float) -> str:
+    return "-" if np.isnan(x) else f"{x:.0f}"  # what was measured before their clock was
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from aihf_control import bench, leash
 from aihf_control.engine import Advanced, Attempted, Started, Work, run_here
 from aihf_control.experiment import read
 from aihf_control.files import BadInput
-from aihf_control.grid import jobs_of
+from aihf_control.grid import chosen, jobs_of
 from aihf_control.progress import Ledger, expected_seconds
 from aihf_control.ray_engine import packed, unpack
 from aihf_control.resume import held, hold
@@ -205,6 +205,15 @@ def test_only_some_of_it_is_run(grid, runs_in_miniature):
     assert bench.main([str(grid), "--only", "method=bc", "pairs=20"]) == 0
     assert len(list(Path("results/bench/small/cells").glob("*/summary.json"))) == 1
     assert len(json.loads(Path("results/bench/small/grid.json").read_text())["cells"]) == 4
+
+
+def test_a_dial_of_the_dataset_is_asked_for_by_its_own_name_as_well():
+    jobs = jobs_of(read(ROOT / "experiments" / "quality.toml"), Path("x"))
+    weak = chosen(jobs, ["demo_level=weak", "method=aihf"])
+    assert [job.cell.dials for job in weak] == [{"dataset.demo_level": "weak"}] * 2
+    assert chosen(jobs, ["dataset.demo_level=weak", "method=aihf"]) == weak
+    with pytest.raises(BadInput, match="demo_level=good: it is none of expert, medium, weak"):
+        chosen(jobs, ["demo_level=good"])
 
 
 def test_cells_that_failed_make_the_exit_code(grid, runs_in_miniature, monkeypatch, capsys):

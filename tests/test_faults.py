@@ -32,7 +32,7 @@ def good(dataset_folder, policy_zips, tmp_path_factory) -> Path:
         patch.setattr(run, "deal", in_this_process)
         assert run.main(words("irl", dataset_folder, folder / "runs")) == 0
     (folder / "csv").mkdir()
-    (folder / "csv" / "E_ours.csv").write_text("seed,step,episode,return,seconds,env,learner\n0,5,0,1.0,2.0,E,ours\n")
+    (folder / "csv" / "E_ours.csv").write_text(f"{','.join(yardstick.COLUMNS)}\n0,5,2.0,0,1.0,E,ours,float32,8\n")
     return folder
 
 

@@ -102,10 +102,10 @@ def test_a_training_taken_up_goes_on_to_the_same_bits(tmp_path):
             assert training.take_up(print) == (stops[i - 1] if i else 0)
             for k, sac in pupil.learn():
                 if k % 10 == 0:
-                    training.gallery.look(k, sac)
+                    training.seen.look(k, sac)
             training.save(now=True)
             training.lock.close()
-        ends.append((pupil.sac, training.gallery, pupil.sampler))
+        ends.append((pupil.sac, training.seen, pupil.sampler))
     (sac, gallery, sampler), (other, others, sampled) = ends
     assert torch.equal(sac.policy.mean.weight, other.policy.mean.weight) and torch.equal(sampler.tape, sampled.tape)
     assert torch.equal(sampler.buffer.data, sampled.buffer.data) and gallery.rows == others.rows
@@ -134,16 +134,73 @@ def test_a_training_without_an_evaluation_keeps_nothing(tmp_path, capsys):
     assert "nothing to keep" in capsys.readouterr().err and not (tmp_path / "new").exists()
 
 
+YARD = ["--env", "Pendulum-v1", "--steps", "1100", "--evaluations", "5", "--width", "8"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("learner", ["ours", "sb3"])
-def test_the_yardstick_measures_both_learners_alike(tmp_path, learner, monkeypatch):
+def test_the_yardstick_measures_both_learners_alike(tmp_path, learner, monkeypatch, capsys):
     monkeypatch.setattr(yardstick, "FINAL", 2)
-    words = ["--env", "Pendulum-v1", "--learner", learner, "--seeds", "2", "--steps", "1100", "--width", "8"]
-    assert yardstick.main([*words, "--out", str(tmp_path)]) == 0
-    frame = pd.read_csv(tmp_path / f"Pendulum-v1_{learner}.csv")
+    words = [*YARD, "--learner", learner, "--seeds", "2", "--out", str(tmp_path)]
+    assert yardstick.main(words) == 0
+    (path,) = tmp_path.iterdir()
+    frame = pd.read_csv(path)
+    assert path.name == {"ours": "Pendulum-v1_ours-bfloat16.csv", "sb3": "Pendulum-v1_sb3.csv"}[learner]
     assert sorted(frame["step"].unique()) == [220, 440, 660, 880, 1100] and set(frame["seed"]) == {0, 1}
-    assert np.isfinite(frame["return"]).all() and (frame["return"] < 0).all()
+    returns, seconds = frame["return"].to_numpy(), frame["seconds"].to_numpy()
+    assert np.isfinite(returns).all() and returns.max() < 0 and seconds.min() >= 0 and seconds.max() > 0
     assert yardstick.main(["--table", "--out", str(tmp_path)]) == 0
+    assert "| 1,100 | 2 |" in capsys.readouterr().out
+    before = path.read_bytes()
+    assert yardstick.main(words) == 0 and path.read_bytes() == before  # nothing is measured twice
+    assert yardstick.main([*words, "--width", "16"]) == 2 and path.read_bytes() == before
+    assert "remove it or give another --out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_measurement_that_was_left_off_goes_on_to_the_same_returns(tmp_path, monkeypatch):
+    monkeypatch.setattr(yardstick, "FINAL", 2)
+    real = yardstick.greedy_returns
+
+    def ended_at(n: int):
+        calls = iter(range(100))
+
+        def returns(*args):
+            if next(calls) == n:
+                signal.raise_signal(signal.SIGTERM)
+            return real(*args)
+
+        return returns
+
+    frames = {}
+    for name, n in (("whole", 99), ("halves", 2)):
+        words = [*YARD, "--learner", "ours", "--seeds", "2", "--out", str(tmp_path / name)]
+        monkeypatch.setattr(yardstick, "greedy_returns", ended_at(n))
+        if name == "halves":
+            with pytest.raises(SystemExit, match="143"):
+                yardstick.main(words)
+            monkeypatch.setattr(yardstick, "greedy_returns", real)
+        assert yardstick.main(words) == 0
+        (path,) = (tmp_path / name).iterdir()  # and no state is left behind
+        frames[name] = pd.read_csv(path).drop(columns="seconds")
+    pd.testing.assert_frame_equal(frames["whole"], frames["halves"])
+
+
+def test_the_time_to_a_share_of_the_expert_is_the_first_evaluation_there(tmp_path, capsys):
+    """Hopper-v4's bundled expert returns 3228: 80 % are 2582."""
+    about = {"env": "Hopper-v4", "learner": "ours", "precision": "float32", "width": 8, "episode": 0}
+    curves = {0: [100, 2600, 2500], 1: [100, 2500, 2590], 2: [0, 0, 2581]}
+    rows = [
+        {"seed": seed, "step": 10 * (k + 1), "seconds": 5.0 * (k + 1), "return": x, **about}
+        for seed, curve in curves.items()
+        for k, x in enumerate(curve)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "Hopper-v4_ours.csv", index=False)
+    yardstick.compare(tmp_path)
+    out = capsys.readouterr().out
+    assert "2500 2590 2581 | 15 | 12 (2 of 3) |" in out  # the median of 10 and 15
+    yardstick.compare(tmp_path, reach=0.9)
+    assert "| none of 3 |" in capsys.readouterr().out
 
 
 def test_a_table_of_no_measurements_is_told(tmp_path):
