@@ -5,6 +5,7 @@ python -m aihf_control.retrain results/runs/Hopper-v4/aihf/20261121-072237-495 -
 
 A reward that was learned beside a policy may be right only where that policy went. Here it is frozen, and SAC begins
 with fresh networks and an empty replay: no clone, no demonstrations, no clips. Each run keeps its own `retrained.csv`.
+With `--truth` the same learner is paid in truth as well, once for each environment: what the budget allows at best.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,8 @@ class Options:
     """Environments a lane."""
     episodes: int = 20
     """Greedy episodes by which the policies are judged, from the same starts as the runs' own."""
+    truth: bool = False
+    """Also trains on the true reward, for comparison."""
     workers: int = 0
     """Runs at a time, one thread each; 0 is one a core."""
     sac: SACConfig = SACConfig(alpha=(0.1,), average=1e-3)
@@ -72,22 +75,43 @@ def retrain(options: Options) -> None:
     at_least_one({f"--{name}": getattr(options, name) for name in ("updates", "envs", "episodes")})
     if options.workers < 0:
         raise BadInput(f"--workers {options.workers}: give at least 0")
-    found = {folder: runs_below(folder) for folder in options.folders}
-    runs = list(dict.fromkeys(run for below in found.values() for run in below))
-    todo = [run for run in runs if not (run / RESULT).exists()]
-    for run in todo:
-        load_reward(run / "reward.safetensors")  # says now what cannot be read
-        check_writable(run)
+    found = {folder: works_below(folder, options.truth) for folder in options.folders}
+    works = list(dict.fromkeys(work for below in found.values() for work in below))
+    todo = [work for work in works if not work.result.exists()]
+    for work in todo:
+        load_reward(work.run / "reward.safetensors")  # says now what cannot be read
+        check_writable(work.result.parent)
     workers = min(options.workers or len(os.sched_getaffinity(0)), max(1, len(todo)))
-    print(f"{len(runs)} runs with a learned reward, {len(runs) - len(todo)} of them retrained before", flush=True)
+    n = sum(not work.truth for work in works)
+    print(f"{n} runs with a learned reward, {n - sum(not w.truth for w in todo)} of them retrained before", flush=True)
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_begin) as pool:
-        for run, value in zip(todo, pool.map(keep, todo, [options] * len(todo)), strict=True):
-            print(f"{run}: {value:.0f}", flush=True)
+        for work, value in zip(todo, pool.map(keep, todo, [options] * len(todo)), strict=True):
+            print(f"{work.result}: {value:.0f}", flush=True)
     for folder, below in found.items():
         text = table(folder, below)
         write_bytes(folder / "retrained.md", text.encode())
         print(text)
+
+
+class Work(NamedTuple):
+    """A training from scratch: on the reward of a run, or on the true one with all else as in that run."""
+
+    result: Path
+    run: Path
+    truth: bool = False
+
+
+def works_below(folder: Path, truth: bool) -> list[Work]:
+    """The trainings of the finished runs below; with `truth` one more for each environment and its seeds."""
+    runs = runs_below(folder)
+    works = [Work(run / RESULT, run) for run in runs]
+    for run in runs if truth else ():
+        summary = read_json(run / "summary.json")
+        seeds = f"{summary['seeds'][0]}-{summary['seeds'][-1]}"
+        work = Work(folder / f"truth-{summary['env'].replace('/', '__')}-{seeds}.csv", run, truth=True)
+        works += [work] if work.result not in [w.result for w in works] else []
+    return works
 
 
 def runs_below(folder: Path) -> list[Path]:
@@ -107,19 +131,19 @@ def _begin() -> None:
     one_thread()
 
 
-def keep(run: Path, options: Options) -> float:
-    """Retrains on a run's reward and writes what came of it beside it; the mean return."""
-    frame = scratch(run, options)
-    write_bytes(run / RESULT, frame.to_csv(index=False, lineterminator="\n").encode())
+def keep(work: Work, options: Options) -> float:
+    """Trains from scratch and writes what came of it; the mean return."""
+    frame = scratch(work, options)
+    write_bytes(work.result, frame.to_csv(index=False, lineterminator="\n").encode())
     return float(frame["return"].to_numpy().mean())
 
 
-def scratch(run: Path, options: Options) -> pd.DataFrame:
-    """True returns of greedy episodes, a row each, of policies trained on nothing but a run's reward, a lane a seed."""
-    reward = load_reward(run / "reward.safetensors")
+def scratch(work: Work, options: Options) -> pd.DataFrame:
+    """True returns of greedy episodes, a row each, of policies trained on nothing but a reward, a lane a seed."""
+    reward = load_reward(work.run / "reward.safetensors")
     cfg = TruthConfig(options.updates, options.envs, sac=options.sac)
-    precision = getattr(torch, products("auto", "cpu"))
-    *_, (_, sac) = learn(reward.spec, reward.seeds, cfg, reward=reward.net, products=precision)
+    paid, precision = None if work.truth else reward.net, getattr(torch, products("auto", "cpu"))
+    *_, (_, sac) = learn(reward.spec, reward.seeds, cfg, reward=paid, products=precision)
     returns = greedy_returns(sac.average, reward.spec, options.episodes)
     rows = [
         {"seed": seed, "episode": e, "return": float(r), "updates": options.updates, "envs": options.envs}
@@ -129,16 +153,16 @@ def scratch(run: Path, options: Options) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def table(folder: Path, runs: Sequence[Path]) -> str:
-    """Markdown: a row a run, IQM over its seeds with 95 % intervals, those that diverged left out."""
+def table(folder: Path, works: Sequence[Work]) -> str:
+    """Markdown: a row a training, IQM over its seeds with 95 % intervals, those that diverged left out."""
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
-    lines += [f"| {' | '.join(_row(folder, run))} |" for run in runs]
+    lines += [f"| {' | '.join(_row(folder, work))} |" for work in works]
     return "\n".join(lines) + "\n"
 
 
-def _row(folder: Path, run: Path) -> list[str]:
-    summary: dict[str, Any] = read_json(run / "summary.json")
-    frame = _read(run / RESULT)
+def _row(folder: Path, work: Work) -> list[str]:
+    summary: dict[str, Any] = read_json(work.run / "summary.json")
+    frame = _read(work.result)
     returns = np.asarray(frame.groupby("seed")["return"].mean(), np.float64)
     finite = returns[np.isfinite(returns)]
     told = ["-", "-"]
@@ -146,8 +170,10 @@ def _row(folder: Path, run: Path) -> list[str]:
         score = normalised(finite, summary["random_return"], summary["expert_return"])
         told = [str(estimate(finite)), str(estimate(score))]
     own = summary["rows"][-2]["return"]
-    first = [str(run.relative_to(folder)), *(str(summary[name]) for name in ("env", "method", "demos", "pairs"))]
-    before = "-" if own is None else str(Estimate.read(own))
+    before = "-" if own is None or work.truth else str(Estimate.read(own))
+    first = [str(work.run.relative_to(folder)), *(str(summary[name]) for name in ("env", "method", "demos", "pairs"))]
+    if work.truth:
+        first = ["-", summary["env"], "the true reward", "-", "-"]
     return [*first, str(len(finite)), before, *told, str(len(returns) - len(finite))]
 
 

@@ -79,10 +79,31 @@ def test_the_true_return_is_told(runs, monkeypatch):
     options = retrain.Options((runs,), updates=12, envs=2, episodes=2, sac=SACConfig(hidden=(8, 8)))
     asked = []
     monkeypatch.setattr(retrain, "greedy_returns", lambda *args: asked.append(args) or greedy_returns(*args))
-    frame = retrain.scratch(runs / "irl", options)
+    frame = retrain.scratch(retrain.Work(runs / "x.csv", runs / "irl"), options)
     ((policy, spec, n),) = asked
     again = greedy_returns(policy, spec, n)
     assert (frame["return"].to_numpy().reshape(again.shape) == again).all() and frame["updates"].eq(12).all()
+
+
+@pytest.mark.slow
+def test_the_truth_is_trained_on_once_for_an_environment(runs, capsys):
+    assert retrain.main([str(runs), *FLAGS, "--truth"]) == 0
+    assert "| - | Hopper-v4 | the true reward | - | - |" in capsys.readouterr().out
+    (path,) = runs.glob("truth-*.csv")
+    before = path.read_bytes()
+    assert retrain.main([str(runs), *FLAGS, "--truth"]) == 0 and path.read_bytes() == before
+
+
+def test_paid_in_truth_it_learns_as_without_a_run(runs):
+    """The reference row is SAC on the true reward, bit for bit, and not what the run's reward teaches."""
+    options = retrain.Options((runs,), updates=1030, envs=2, episodes=1, sac=SACConfig(hidden=(8, 8), average=1.0))
+    work = retrain.Work(runs / "x.csv", runs / "irl", truth=True)
+    frame, other = (retrain.scratch(w, options) for w in (work, work._replace(truth=False)))
+    spec, cfg = spec_of("Hopper-v4"), TruthConfig(1030, 2, sac=options.sac)
+    seeds, products = sorted(set(frame["seed"])), getattr(torch, retrain.products("auto", "cpu"))
+    *_, (_, sac) = learn(spec, seeds, cfg, products=products)
+    assert frame["return"].to_list() == greedy_returns(sac.average, spec, 1).ravel().tolist()
+    assert frame["return"].to_list() != other["return"].to_list()
 
 
 def test_a_folder_without_a_reward_is_refused(runs, tmp_path, capsys):
