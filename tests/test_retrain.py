@@ -82,7 +82,7 @@ def test_the_true_return_is_told(runs, monkeypatch):
     frame = retrain.scratch(retrain.Work(runs / "x.csv", runs / "irl"), options)
     ((policy, spec, n),) = asked
     again = greedy_returns(policy, spec, n)
-    assert (frame["return"].to_numpy().reshape(again.shape) == again).all() and frame["updates"].eq(12).all()
+    assert (frame["return"].to_numpy().reshape(again.shape) == again).all() and set(frame["updates"]) == {12}
 
 
 @pytest.mark.slow
