@@ -20,6 +20,9 @@
     [environment.Hopper-v4.method.aihf]            # and for one environment alone
     steps = 60_000
 
+    [environment.Walker2d-v4]                      # a dataset that is there already, for instance an imported one
+    data = "my_data"
+
     [report]
     baseline = "rlhf"
 
@@ -89,6 +92,7 @@ class GridCell:
     name: str
     """Of the method in the experiment: the method's own, or a variant's."""
     options: Options
+    """Its `dataset` is None where the data is to be made."""
     cfg: Any
     data: DataConfig
     dials: dict[str, Any]
@@ -158,11 +162,19 @@ def _check_environments(sheet: Sheet, names: tuple[str, ...], settings: list[Set
     swept = _dials(settings[0], settings)
     for env, own in sheet.environment.items():
         here = f"{where}, environment.{env}"
-        check_known(table_of(own, here), ("run", "dataset", "method"), here)
+        check_known(table_of(own, here), ("run", "dataset", "data", "method"), here)
+        if "data" in own and ("dataset" in own or any(data != DataConfig() for _, _, data in settings)):
+            raise BadInput(f"{here}.data: it is there already, and [dataset] says how data is made; leave one out")
         check_known(table_of(own.get("method", {}), f"{here}.method"), names, f"{here}.method")
         for dial in table_of(own.get("dataset", {}), f"{here}.dataset"):
             if f"dataset.{dial}" in swept:
                 raise BadInput(f"{here}.dataset.{dial}: it is swept, so an environment cannot set it")
+
+
+def _there(sheet: Sheet, env: str) -> Any:
+    """What the file names as an environment's data that is there already."""
+    own = sheet.environment.get(env, {})
+    return own.get("data") if isinstance(own, dict) else None
 
 
 # ------------------------------------------------------------------------------------------------------ what is swept
@@ -175,7 +187,8 @@ def _settings(sheet: Sheet, where: str) -> list[Setting]:
     data = [config for table in tables for config in _data(table, f"{where}, dataset")]
     every = list(itertools.product(demos, pairs, data))
     settings = [setting for i, setting in enumerate(every) if setting not in every[:i]]
-    for n_demos, n_pairs, config in settings:
+    made = [env for env in sheet.environments if not _there(sheet, env)]
+    for n_demos, n_pairs, config in settings if made else ():
         for name, asked, there in (("demos", n_demos, config.demos), ("pairs", n_pairs, config.pairs)):
             if not 0 <= asked <= there:
                 raise BadInput(f"{where}, {name} = {asked}: the data has {there}; set dataset.{name} to as many")
@@ -222,7 +235,8 @@ def _cell(sheet: Sheet, env: str, setting: Setting, name: str, dials: dict[str, 
     demos, pairs, data = setting
     own, here = sheet.environment.get(env, {}), f"{where}, environment.{env}"
     method, cfg = _method(sheet, env, name, where)
-    options = Options(env, method, sheet.seeds, sheet.first_seed, demos, pairs, workers=1)
+    there = fitted(Path, _there(sheet, env), f"{here}.data") if _there(sheet, env) else None
+    options = Options(env, method, sheet.seeds, sheet.first_seed, demos, pairs, there, workers=1)
     for table, place in ((sheet.run, f"{where}, run"), (own.get("run", {}), f"{here}.run")):
         check_known(table_of(table, place), [f.name for f in dataclasses.fields(Options) if f.name not in OWN], place)
         options = overridden(options, table, place)

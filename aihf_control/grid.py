@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from aihf_control import methods
+from aihf_control.dataset import Dataset
 from aihf_control.engine import Work
 from aihf_control.experiment import Experiment, GridCell, worded
 from aihf_control.files import BadInput, sha256
@@ -23,7 +24,7 @@ from aihf_control.fingerprint import code_of
 from aihf_control.generate import DataConfig, default_folder
 from aihf_control.machine import device_of, products
 from aihf_control.resume import FREE, spelled
-from aihf_control.run import DATASETS, Options
+from aihf_control.run import DATASETS, Options, dataset_of
 from aihf_control.strict import check_known
 
 
@@ -34,6 +35,8 @@ class Job:
     key: str
     cell: GridCell
     """Its options complete: device, type, dataset and folder."""
+    made: bool
+    """Whether its dataset is made out of `cell.data`, and not there already."""
 
     @property
     def dataset(self) -> Path:
@@ -53,25 +56,40 @@ class Job:
 def jobs_of(experiment: Experiment, out: Path, any_code: bool = False) -> list[Job]:
     """The grid's cells in their folders below `out`. With `any_code` those that other code made count as well.
 
-    Raises BadInput where two of them are the same under different names.
+    Raises BadInput where two of them are the same under different names, and where data that is said to be there
+    already is not, or has too little for a cell.
     """
     jobs: dict[str, Job] = {}
+    digests = _digests(experiment)
     for cell in experiment.cells:
-        job = _job(cell, out, any_code)
+        job = _job(cell, out, any_code, digests)
         if job.key in jobs:
             raise BadInput(f"{experiment.name}: {jobs[job.key].cell.name} and {cell.name} are the same; leave one out")
         jobs[job.key] = job
     return list(jobs.values())
 
 
-def _job(cell: GridCell, out: Path, any_code: bool) -> Job:
-    options = _resolved(cell.options)
-    dataset = default_folder(options.env, cell.data, DATASETS)
-    key = f"{_settings_key(options, cell.cfg, dataset)}-{code_of(options.method)}"
+def _job(cell: GridCell, out: Path, any_code: bool, digests: dict[Path, str]) -> Job:
+    options, there = _resolved(cell.options), cell.options.dataset
+    dataset = there or default_folder(options.env, cell.data, DATASETS)
+    key = f"{_settings_key(options, cell.cfg, digests.get(dataset, dataset.name))}-{code_of(options.method)}"
     if any_code:
         key = (by_other_code(out, key) or [key])[-1]
     options = dataclasses.replace(options, dataset=dataset, folder=out / "cells" / key)
-    return Job(key, dataclasses.replace(cell, options=options))
+    return Job(key, dataclasses.replace(cell, options=options), made=there is None)
+
+
+def _digests(experiment: Experiment) -> dict[Path, str]:
+    """What the datasets hold that are there already. Raises BadInput where one has not what a cell asks for."""
+    opened: dict[tuple[Path, str], Dataset] = {}
+    for options in (cell.options for cell in experiment.cells):
+        if options.dataset is None:
+            continue
+        at = options.dataset, options.env
+        if at not in opened:
+            opened[at], _ = dataset_of(options)
+        opened[at].draw(0, options.demos, options.pairs)  # says now what is lacking
+    return {folder: dataset.digest() for (folder, _), dataset in opened.items()}
 
 
 def by_other_code(out: Path, key: str) -> list[str]:
@@ -90,10 +108,11 @@ def _resolved(options: Options) -> Options:
     return dataclasses.replace(options, device=device, precision=products(options.precision, device))
 
 
-def _settings_key(options: Options, cfg: Any, dataset: Path) -> str:
-    """Hash of all flags that change a number, and of the data's settings and policies, which name its folder."""
+def _settings_key(options: Options, cfg: Any, data: str) -> str:
+    """Hash of all flags that change a number, and of the data: of its settings and policies, which name its folder, or
+    where it is there already of what it holds."""
     given = {name: x for name, x in dataclasses.asdict(options).items() if name not in FREE | {"out", "dataset"}}
-    tree = [given, dataclasses.asdict(cfg), dataset.name]
+    tree = [given, dataclasses.asdict(cfg), data]
     return sha256(json.dumps(spelled(tree), sort_keys=True, default=str).encode())[:12]
 
 
@@ -156,7 +175,7 @@ def data_words(job: Job) -> list[str]:
 
 def command_lines(jobs: Sequence[Job]) -> list[str]:
     """The commands that do the same, one a line: datasets first."""
-    data = {job.dataset: f"python -m aihf_control.data {shlex.join(data_words(job))}" for job in jobs}
+    data = {job.dataset: f"python -m aihf_control.data {shlex.join(data_words(job))}" for job in jobs if job.made}
     runs = {job.key: f"python -m aihf_control.run {shlex.join(job.words())}" for job in jobs}
     return [*data.values(), *runs.values()]
 
@@ -179,7 +198,7 @@ def works_of(jobs: Sequence[Job], out: Path) -> list[Work]:
 
 def data_works_of(jobs: Sequence[Job], out: Path) -> list[Work]:
     """Their datasets that are not there yet as work, each once."""
-    missing = {job.dataset: job for job in jobs if not (job.dataset / "meta.json").exists()}
+    missing = {job.dataset: job for job in jobs if job.made and not (job.dataset / "meta.json").exists()}
     return [
         Work(
             f"{job.cell.options.env}-{folder.name}",

@@ -1,16 +1,18 @@
 """An experiment's file: what it spans, and everything that is refused, with the place and the nearest known word."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
 
 from aihf_control import methods, run
+from aihf_control.dataset import Dataset
 from aihf_control.experiment import read
 from aihf_control.files import BadInput
 from aihf_control.fingerprint import _module, code_of
 from aihf_control.generate import DataConfig
-from aihf_control.grid import data_words, jobs_of
+from aihf_control.grid import command_lines, data_words, data_works_of, jobs_of
 from aihf_control.methods.aihf import Config
 
 ROOT = Path(__file__).parents[1]
@@ -134,6 +136,9 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
         (BASE + "environment.Hopper-v4 = 1", "environment.Hopper-v4 = 1: give a table"),
         (BASE + "[environment.Hopper-v4]\ndataset.clip = 'long'", "give a whole number"),
         (BASE + "[dataset]\nclip=[1,2]\n[environment.Hopper-v4]\ndataset.clip = 3", "dataset.clip: it is swept"),
+        (BASE + "[environment.Hopper-v4]\ndata = 3", "environment.Hopper-v4.data = 3: give"),
+        (BASE + "[dataset]\nclip = 3\n[environment.Hopper-v4]\ndata = 'x'", "data: it is there already, and [dataset]"),
+        (BASE + "[environment.Hopper-v4]\ndata = 'x'\ndataset.clip = 3", "data: it is there already, and [dataset]"),
         (BASE + "[report]\nbaseline = 'b'", "report.baseline: unknown key 'b'; did you mean bc?"),
         (BASE + "[report]\ntables = ['score']", "give a list, each of it one of scores, environments, improvement"),
         (BASE + "[report]\nfigure = []", "'figure'; did you mean figures?"),
@@ -149,6 +154,34 @@ def test_what_is_wrong_is_named_in_one_line(written, text, told):
     with pytest.raises(BadInput) as refused:
         written(text)
     assert told in str(refused.value) and "\n" not in str(refused.value)
+
+
+def own(folder: Path, more: str = "") -> str:
+    return BASE + more + f'demos = 2\npairs = 50\n[environment.Hopper-v4]\ndata = "{folder}"'
+
+
+def test_data_that_is_there_already_is_taken_as_it_is(written, dataset_folder, tmp_path):
+    jobs = jobs_of(written(own(dataset_folder)), Path("out"))
+    assert [job.dataset for job in jobs] == [dataset_folder] * 2 and data_works_of(jobs, tmp_path) == []
+    assert [line for line in command_lines(jobs) if "aihf_control.data" in line] == []
+    assert all(f"--dataset {dataset_folder}" in line for line in command_lines(jobs))
+    # its key is what it holds: the same elsewhere, another where a comparison is the other way round
+    shutil.copytree(dataset_folder, tmp_path / "same")
+    assert keys(written(own(tmp_path / "same"))) == [job.key for job in jobs]
+    changed = Dataset.load(dataset_folder)
+    wins, loses = (["win_episode", "win_start"], ["lose_episode", "lose_start"])
+    changed.pairs.loc[0, [*wins, *loses]] = changed.pairs.loc[0, [*loses, *wins]].to_numpy()
+    changed.save(tmp_path / "other")
+    assert not {job.key for job in jobs} & set(keys(written(own(tmp_path / "other"))))
+
+
+def test_data_that_is_not_what_the_cells_ask_for_is_refused(written, dataset_folder, tmp_path):
+    with pytest.raises(BadInput, match=f"{tmp_path / 'none'}"):
+        jobs_of(written(own(tmp_path / "none")), Path("out"))
+    with pytest.raises(BadInput, match="is a dataset of Hopper-v4"):
+        jobs_of(written(own(dataset_folder).replace("Hopper", "Ant")), Path("out"))
+    with pytest.raises(BadInput, match="--demos 9: the dataset has 4"):
+        jobs_of(written(own(dataset_folder).replace("demos = 2", "demos = 9")), Path("out"))
 
 
 def test_two_names_for_the_same_are_refused(written):
