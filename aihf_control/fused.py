@@ -113,7 +113,7 @@ class _Perceptron(torch.autograd.Function):
             if i:
                 torch.ops.aten.threshold_backward.grad_input(grad, inputs[i], 0, grad_input=grad)
                 if ctx.layer_norm:
-                    _normalise_backward_(grad, inputs[i], scales[i - 1])
+                    grad = _normalise_backward(grad, inputs[i], scales[i - 1])
         return (grad if ctx.needs_input_grad[0] else None), None, None, *grads
 
 
@@ -159,12 +159,16 @@ def _weight_grad(h: Tensor, grad: Tensor, rounded: bool) -> Tensor:
 def _normalise_(h: Tensor) -> Tensor:
     """h becomes (h - mean) / std over its last axis, in place; returns 1 / std, (N, B, 1)."""
     h.sub_(h.mean(-1, keepdim=True))
-    scale = (h * h).mean(-1, keepdim=True).add_(EPS).rsqrt_()
+    variance = torch.linalg.vector_norm(h, dim=-1, keepdim=True).square_().div_(h.shape[-1])  # one look at h
+    scale = variance.add_(EPS).rsqrt_()
     h.mul_(scale)
     return scale
 
 
-def _normalise_backward_(grad: Tensor, y: Tensor, scale: Tensor) -> None:
-    """From the gradient for the normalised y to that for what was normalised, in place."""
-    along = (grad * y).mean(-1, keepdim=True)
-    grad.sub_(grad.mean(-1, keepdim=True)).addcmul_(y, along, value=-1).mul_(scale)
+def _normalise_backward(grad: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+    """From the gradient for the normalised y to that for what was normalised:
+    (grad - mean(grad) - y mean(grad y)) scale, in torch's own kernel, to which y is its own normalised form."""
+    zeros, ones = torch.zeros_like(scale), torch.ones_like(scale)
+    wanted = [True, False, False]
+    back = torch.ops.aten.native_layer_norm_backward
+    return back(grad, y, [y.shape[-1]], zeros, ones, None, None, wanted)[0].mul_(scale)
