@@ -26,7 +26,7 @@ from aihf_control import report
 from aihf_control.engine import BAD_INPUT, Attempted, Event, Started, Work, run_here
 from aihf_control.experiment import Experiment, read
 from aihf_control.files import BadInput, check_writable, read_bytes, write_json, writing
-from aihf_control.grid import Job, by_other_code, chosen, command_lines, data_works_of, jobs_of, works_of
+from aihf_control.grid import Job, by_other_code, chosen, command_lines, data_works_of, jobs_of, take_in, works_of
 from aihf_control.progress import Expected, GridDisplay, Ledger, expected_seconds, plan, title_of
 
 BENCH = Path("results/bench")
@@ -172,6 +172,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def make_data(jobs: Sequence[Job], ended: _Ended) -> None:
     """Makes the datasets that are not there yet. Raises BadInput where one cannot be made."""
+    take_in(jobs)
     with tempfile.TemporaryDirectory() as words:
         for event in run_here(data_works_of(jobs, Path(words)), _slots(_cores(())), 1, ended):
             if isinstance(event, Started):

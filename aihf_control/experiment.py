@@ -171,10 +171,15 @@ def _check_environments(sheet: Sheet, names: tuple[str, ...], settings: list[Set
                 raise BadInput(f"{here}.dataset.{dial}: it is swept, so an environment cannot set it")
 
 
-def _there(sheet: Sheet, env: str) -> Any:
+def _there(sheet: Sheet, env: str, where: str) -> Path | None:
     """What the file names as an environment's data that is there already."""
-    own = sheet.environment.get(env, {})
-    return own.get("data") if isinstance(own, dict) else None
+    own = table_of(sheet.environment.get(env, {}), f"{where}, environment.{env}")
+    if "data" not in own:
+        return None
+    folder = fitted(Path, own["data"], f"{where}, environment.{env}.data")
+    if folder == Path():
+        raise BadInput(f"{where}, environment.{env}.data = {own['data']!r}: give the folder of a dataset")
+    return folder
 
 
 # ------------------------------------------------------------------------------------------------------ what is swept
@@ -187,7 +192,7 @@ def _settings(sheet: Sheet, where: str) -> list[Setting]:
     data = [config for table in tables for config in _data(table, f"{where}, dataset")]
     every = list(itertools.product(demos, pairs, data))
     settings = [setting for i, setting in enumerate(every) if setting not in every[:i]]
-    made = [env for env in sheet.environments if not _there(sheet, env)]
+    made = [env for env in sheet.environments if _there(sheet, env, where) is None]
     for n_demos, n_pairs, config in settings if made else ():
         for name, asked, there in (("demos", n_demos, config.demos), ("pairs", n_pairs, config.pairs)):
             if not 0 <= asked <= there:
@@ -235,7 +240,7 @@ def _cell(sheet: Sheet, env: str, setting: Setting, name: str, dials: dict[str, 
     demos, pairs, data = setting
     own, here = sheet.environment.get(env, {}), f"{where}, environment.{env}"
     method, cfg = _method(sheet, env, name, where)
-    there = fitted(Path, _there(sheet, env), f"{here}.data") if _there(sheet, env) else None
+    there = _there(sheet, env, where)
     options = Options(env, method, sheet.seeds, sheet.first_seed, demos, pairs, there, workers=1)
     for table, place in ((sheet.run, f"{where}, run"), (own.get("run", {}), f"{here}.run")):
         check_known(table_of(table, place), [f.name for f in dataclasses.fields(Options) if f.name not in OWN], place)

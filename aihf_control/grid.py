@@ -19,7 +19,7 @@ from aihf_control import methods
 from aihf_control.dataset import Dataset
 from aihf_control.engine import Work
 from aihf_control.experiment import Experiment, GridCell, worded
-from aihf_control.files import BadInput, sha256
+from aihf_control.files import BadInput, read_bytes, sha256, write_bytes
 from aihf_control.fingerprint import code_of
 from aihf_control.generate import DataConfig, default_folder
 from aihf_control.machine import device_of, products
@@ -35,8 +35,8 @@ class Job:
     key: str
     cell: GridCell
     """Its options complete: device, type, dataset and folder."""
-    made: bool
-    """Whether its dataset is made out of `cell.data`, and not there already."""
+    source: Path | None
+    """The data that was there already, of which its dataset is a copy; None where it is made out of `cell.data`."""
 
     @property
     def dataset(self) -> Path:
@@ -70,13 +70,15 @@ def jobs_of(experiment: Experiment, out: Path, any_code: bool = False) -> list[J
 
 
 def _job(cell: GridCell, out: Path, any_code: bool, digests: dict[Path, str]) -> Job:
-    options, there = _resolved(cell.options), cell.options.dataset
-    dataset = there or default_folder(options.env, cell.data, DATASETS)
-    key = f"{_settings_key(options, cell.cfg, digests.get(dataset, dataset.name))}-{code_of(options.method)}"
+    options, source = _resolved(cell.options), cell.options.dataset
+    dataset = default_folder(options.env, cell.data, DATASETS)
+    if source:  # it may be edited while the grid runs, or be elsewhere when a cell goes on
+        dataset = dataset.with_name(digests[source])
+    key = f"{_settings_key(options, cell.cfg, dataset)}-{code_of(options.method)}"
     if any_code:
         key = (by_other_code(out, key) or [key])[-1]
     options = dataclasses.replace(options, dataset=dataset, folder=out / "cells" / key)
-    return Job(key, dataclasses.replace(cell, options=options), made=there is None)
+    return Job(key, dataclasses.replace(cell, options=options), source)
 
 
 def _digests(experiment: Experiment) -> dict[Path, str]:
@@ -86,10 +88,25 @@ def _digests(experiment: Experiment) -> dict[Path, str]:
         if options.dataset is None:
             continue
         at = options.dataset, options.env
-        if at not in opened:
-            opened[at], _ = dataset_of(options)
-        opened[at].draw(0, options.demos, options.pairs)  # says now what is lacking
+        try:
+            if at not in opened:
+                opened[at], _ = dataset_of(options)
+            opened[at].draw(0, options.demos, options.pairs)  # says now what is lacking
+        except BadInput as e:
+            raise BadInput(f"{experiment.name}.toml, environment.{options.env}.data: {e}") from e
     return {folder: dataset.digest() for (folder, _), dataset in opened.items()}
+
+
+def take_in(jobs: Sequence[Job]) -> None:
+    """Copies data that was there already to where the cells read it, a folder named by what it holds. Raises BadInput
+    where it is not what it was when the grid was spanned."""
+    for folder, source in {job.dataset: job.source for job in jobs if job.source}.items():
+        if (folder / "meta.json").exists():
+            continue
+        if Dataset.load(source).digest() != folder.name:
+            raise BadInput(f"{source} has just changed; begin again")
+        for name in ("pool.npz", "preferences.csv", "meta.json"):  # the last makes it whole
+            write_bytes(folder / name, read_bytes(source / name))
 
 
 def by_other_code(out: Path, key: str) -> list[str]:
@@ -108,11 +125,11 @@ def _resolved(options: Options) -> Options:
     return dataclasses.replace(options, device=device, precision=products(options.precision, device))
 
 
-def _settings_key(options: Options, cfg: Any, data: str) -> str:
-    """Hash of all flags that change a number, and of the data: of its settings and policies, which name its folder, or
-    where it is there already of what it holds."""
+def _settings_key(options: Options, cfg: Any, dataset: Path) -> str:
+    """Hash of all flags that change a number, and of the data: of its settings and policies, or of what it holds, which
+    name its folder."""
     given = {name: x for name, x in dataclasses.asdict(options).items() if name not in FREE | {"out", "dataset"}}
-    tree = [given, dataclasses.asdict(cfg), data]
+    tree = [given, dataclasses.asdict(cfg), dataset.name]
     return sha256(json.dumps(spelled(tree), sort_keys=True, default=str).encode())[:12]
 
 
@@ -175,9 +192,16 @@ def data_words(job: Job) -> list[str]:
 
 def command_lines(jobs: Sequence[Job]) -> list[str]:
     """The commands that do the same, one a line: datasets first."""
-    data = {job.dataset: f"python -m aihf_control.data {shlex.join(data_words(job))}" for job in jobs if job.made}
+    data = {job.dataset: _data_line(job) for job in jobs}
     runs = {job.key: f"python -m aihf_control.run {shlex.join(job.words())}" for job in jobs}
     return [*data.values(), *runs.values()]
+
+
+def _data_line(job: Job) -> str:
+    if job.source:
+        there = shlex.quote(str(job.dataset))
+        return f"mkdir -p {there} && cp -rT {shlex.quote(str(job.source))} {there}"
+    return f"python -m aihf_control.data {shlex.join(data_words(job))}"
 
 
 def works_of(jobs: Sequence[Job], out: Path) -> list[Work]:
@@ -198,7 +222,7 @@ def works_of(jobs: Sequence[Job], out: Path) -> list[Work]:
 
 def data_works_of(jobs: Sequence[Job], out: Path) -> list[Work]:
     """Their datasets that are not there yet as work, each once."""
-    missing = {job.dataset: job for job in jobs if job.made and not (job.dataset / "meta.json").exists()}
+    missing = {job.dataset: job for job in jobs if not job.source and not (job.dataset / "meta.json").exists()}
     return [
         Work(
             f"{job.cell.options.env}-{folder.name}",

@@ -162,7 +162,7 @@ def attempt(work: Work, begun: Files, package: str, retries: int, board: Any, *n
     place.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(place):
         for folder, files in zip(work.needs, needed, strict=True):
-            unpack(files, folder, over=_other(files, folder))
+            unpack(files, folder, over=False)
         if begun and not (work.folder / "config.json").exists():
             unpack(begun, work.folder)
         asked, attempts = _Asked(ray, board, work.key), []
@@ -197,12 +197,6 @@ def packed(folder: Path) -> Files:
     """Every file of a folder by its name in it; locks and temporaries are left out."""
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "lock" and not p.name.endswith(".tmp"))
     return {str(path.relative_to(folder)): read_bytes(path) for path in paths}
-
-
-def _other(files: Files, folder: Path) -> bool:
-    """Whether a folder of data of that name holds something else, from an earlier grid."""
-    path = folder / "meta.json"
-    return path.exists() and read_bytes(path) != files.get("meta.json")
 
 
 def unpack(files: Files, folder: Path, over: bool = True) -> None:

@@ -5,7 +5,7 @@ python -m aihf_control.retrain results/runs/Hopper-v4/aihf/20261121-072237-495 -
 
 A reward that was learned beside a policy may be right only where that policy went. Here it is frozen, and SAC begins
 with fresh networks and an empty replay: no clone, no demonstrations, no clips. Each run keeps its own `retrained.csv`.
-With `--truth` the same learner is paid in truth as well, once for each environment: what the budget allows at best.
+With `--truth` the same learner is paid in truth as well, once for each environment of a folder: what the budget allows.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def retrain(options: Options) -> None:
     if options.workers < 0:
         raise BadInput(f"--workers {options.workers}: give at least 0")
     found = {folder: works_below(folder, options.truth) for folder in options.folders}
-    works = list(dict.fromkeys(work for below in found.values() for work in below))
+    works = list({work.result.resolve(): work for below in found.values() for work in below}.values())
+    for work in works:
+        _check_budget(work.result, options)
     todo = [work for work in works if not work.result.exists()]
     for work in todo:
         load_reward(work.run / "reward.safetensors")  # says now what cannot be read
@@ -107,11 +109,22 @@ def works_below(folder: Path, truth: bool) -> list[Work]:
     runs = runs_below(folder)
     works = [Work(run / RESULT, run) for run in runs]
     for run in runs if truth else ():
-        summary = read_json(run / "summary.json")
-        seeds = f"{summary['seeds'][0]}-{summary['seeds'][-1]}"
-        work = Work(folder / f"truth-{summary['env'].replace('/', '__')}-{seeds}.csv", run, truth=True)
+        reward = load_reward(run / "reward.safetensors")
+        seeds = f"{reward.seeds[0]}-{reward.seeds[-1]}"
+        work = Work(folder / f"truth-{reward.spec.id.replace('/', '__')}-{seeds}.csv", run, truth=True)
         works += [work] if work.result not in [w.result for w in works] else []
     return works
+
+
+def _check_budget(path: Path, options: Options) -> None:
+    """Raises BadInput where a result was made with another budget: one table tells of one."""
+    if not path.exists():
+        return
+    frame = _read(path)
+    for name, asked in (("updates", options.updates), ("envs", options.envs)):
+        there = sorted({int(x) for x in frame[name]})
+        if there != [asked]:
+            raise BadInput(f"{path} was made with --{name} {there[0]}, not {asked}; remove it or give the same")
 
 
 def runs_below(folder: Path) -> list[Path]:
@@ -180,7 +193,8 @@ def _row(folder: Path, work: Work) -> list[str]:
 def _read(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path)
-        return frame.assign(**{"return": frame["return"].astype(float), "seed": frame["seed"].astype(int)})
+        kinds = {"return": float, "seed": int, "updates": int, "envs": int}
+        return frame.assign(**{name: frame[name].astype(kind) for name, kind in kinds.items()})
     except (ValueError, KeyError, OSError) as e:
         raise BadInput(f"{path} is not what retraining leaves ({e}); remove it and run again") from e
 

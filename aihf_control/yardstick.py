@@ -10,7 +10,10 @@ SIGTERM, goes on with the same command: ours from its last checkpoint, SB3's fro
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +28,9 @@ import tyro
 from aihf_control.cards import card_of
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, rollout, spec_of
 from aihf_control.evaluate import greedy_returns
-from aihf_control.files import BadInput, at_least_one, check_writable, exit_code, write_bytes
+from aihf_control.files import BadInput, at_least_one, check_writable, exit_code, read_json, write_bytes, writing
 from aihf_control.machine import one_thread
+from aihf_control.resume import CHECKPOINT
 from aihf_control.sac import SAC, SACConfig
 from aihf_control.stats import estimate
 from aihf_control.training import Training
@@ -79,35 +83,63 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = tyro.cli(
         Options, args=argv, prog="python -m aihf_control.yardstick", description=(__doc__ or "").splitlines()[0]
     )
-    return exit_code(compare, options.out, options.reach) if options.table else exit_code(measure, options)
+    try:
+        return exit_code(compare, options.out, options.reach) if options.table else exit_code(measure, options)
+    except KeyboardInterrupt:
+        print("broken off; the same command goes on from the last state that was written", file=sys.stderr)
+        return 130
 
 
 def measure(options: Options) -> None:
     """Makes the measurement's csv. Raises BadInput where one of other settings is in its place."""
-    at_least_one({"--seeds": options.seeds, "--width": options.width, "--evaluations": options.evaluations})
+    at_least_one({f"--{name}": getattr(options, name) for name in ("seeds", "steps", "evaluations", "width")})
     if options.steps % options.evaluations:
         raise BadInput(f"--steps {options.steps}: give a multiple of --evaluations, {options.evaluations}")
     if not options.checkpoint > 0:
         raise BadInput(f"--checkpoint {options.checkpoint}: give minutes above 0")
     spec = spec_of(options.env)
+    _there(options)  # says now what is in the way
     check_writable(options.out)
     one_thread()
-    there = _there(options)
-    for new in (_ours if options.learner == "ours" else _sb3)(spec, options, {row["seed"] for row in there}):
-        there += [row | options.about for row in new]
-        frame = pd.DataFrame(there).round(1)
-        write_bytes(options.csv, frame.to_csv(index=False, lineterminator="\n").encode())
-    print(f"written: {options.csv}")
+    with _alone(options):
+        there = _there(options)
+        for new in (_ours if options.learner == "ours" else _sb3)(spec, options, {row["seed"] for row in there}):
+            there += [row | options.about for row in new]
+            frame = pd.DataFrame(there).round(1)
+            write_bytes(options.csv, frame.to_csv(index=False, lineterminator="\n").encode())
+    print(f"{options.csv}: {len({row['seed'] for row in there})} seeds")
+
+
+@contextlib.contextmanager
+def _alone(options: Options) -> Iterator[None]:
+    """While it lasts, no other measurement writes the same csv. Raises BadInput where one does."""
+    path = options.csv.with_suffix(".lock")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("wb")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise BadInput(f"{options.csv} is being measured; wait for it or give another --out") from e
+        try:
+            yield
+        finally:
+            path.unlink()
 
 
 def _there(options: Options) -> Rows:
     """The rows of the seeds that were measured before."""
     if not options.csv.exists():
         return []
-    frame = _read(options.csv)
-    steps, widths = [*{max(at["step"]) for _, at in frame.groupby("seed")}], [*set(frame["width"])]
-    if steps != [options.steps] or widths != [options.width]:
-        raise BadInput(f"{options.csv} holds {steps} steps at width {widths}; remove it or give another --out")
+    frame, every = _read(options.csv), options.steps // options.evaluations
+    asked = set(range(every, options.steps + 1, every))
+    widths = {int(x) for x in frame["width"]}
+    if widths != {options.width} or any(set(at["step"]) != asked for _, at in frame.groupby("seed")):
+        raise BadInput(
+            f"{options.csv} holds {frame['step'].max()} steps at width {', '.join(map(str, widths))}, "
+            f"evaluated at {frame['step'].nunique()} of them; remove it or give another --out"
+        )
     return frame.to_dict("records")  # pyright: ignore[reportReturnType]
 
 
@@ -144,14 +176,15 @@ class Book:
 
 def _ours(spec: EnvSpec, options: Options, done: set[int]) -> Iterator[Rows]:
     """SB3's defaults in our learner: automatic entropy weight, no layer normalisation, the actor itself evaluated."""
-    seeds = [seed for seed in range(options.seeds) if seed not in done]
+    folder, seeds = options.csv.with_suffix(""), [seed for seed in range(options.seeds) if seed not in done]
+    _forget(folder, done)
     if not seeds:
         return
     sac = SACConfig(hidden=(options.width,) * 2, alpha=(), layer_norm=False, tau=0.005)
     cfg = TruthConfig(options.steps, envs=1, warmup=1000, sac=sac)
     pupil, book = Pupil(spec, seeds, cfg, products=getattr(torch, options.precision)), Book(seeds, options)
     settings = {**options.about, "seeds": seeds, "steps": options.steps, "evaluations": options.evaluations}
-    training = Training(pupil, book, options.csv.with_suffix(""), settings, options.checkpoint)
+    training = Training(pupil, book, folder, settings, options.checkpoint)
     if k := training.take_up(print):
         print(f"going on at update {k:,}", flush=True)
 
@@ -161,6 +194,14 @@ def _ours(spec: EnvSpec, options: Options, done: set[int]) -> Iterator[Rows]:
     training.run(look)
     yield book.rows
     training.close()
+
+
+def _forget(folder: Path, done: set[int]) -> None:
+    """Removes the state of a training whose seeds are all in the csv: it was killed before it could."""
+    path = folder / CHECKPOINT / "begun.json"
+    begun = read_json(path) if path.exists() else None
+    if isinstance(begun, dict) and set(begun.get("seeds", ())) <= done:
+        shutil.rmtree(folder)
 
 
 def _sb3(spec: EnvSpec, options: Options, done: set[int]) -> Iterator[Rows]:
@@ -197,10 +238,16 @@ COLUMNS = ("seed", "step", "seconds", "episode", "return", "env", "learner", "pr
 
 def compare(folder: Path, reach: float = 0.8) -> None:
     """Prints what all files in the folder came to, a mean a seed, and writes it to table.md beside them."""
+    if not reach > 0:
+        raise BadInput(f"--reach {reach}: give a share above 0")
     files = sorted(folder.glob("*_*.csv"))
     if not files:
         raise BadInput(f"{folder} has no measurements; make some with --env and --learner")
     frame = pd.concat([_read(path) for path in files])
+    if frame.duplicated(["env", "learner", "precision", "width", "seed", "step", "episode"]).any():
+        raise BadInput(
+            f"{folder} has two measurements of the same seed; keep one of {', '.join(f.name for f in files)}"
+        )
     head = ["environment", "learner", "precision", "width", "steps", "n", "IQM of returns [95 %]", "of each seed"]
     head += ["processor s a seed", f"s to {reach:.0%} of the expert"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
@@ -217,16 +264,18 @@ def _read(path: Path) -> pd.DataFrame:
         frame = pd.read_csv(path)
         for name in ("return", "seconds", "step", "seed"):
             frame[name] = frame[name].astype(float if name in ("return", "seconds") else int)
-    except (ValueError, KeyError) as e:
+    except (ValueError, KeyError, OSError) as e:
         raise BadInput(f"cannot read {path}: {e}") from e
-    if not set(COLUMNS) <= set(frame.columns):
-        raise BadInput(f"{path} lacks the columns {', '.join(sorted(set(COLUMNS) - set(frame.columns)))}")
+    lacking = sorted(set(COLUMNS) - set(frame.dropna(axis=1).columns) - {"seconds"})  # once there was no clock
+    if lacking or frame.empty:
+        raise BadInput(f"{path} lacks values of {', '.join(lacking or COLUMNS)}")
     return frame
 
 
 def _cells(rows: pd.DataFrame, reach: float) -> list[str]:
-    step, n = rows["step"].max(), rows["seed"].nunique()
+    step = rows["step"].max()
     last = rows.loc[rows["step"] == step]
+    n = last["seed"].nunique()
     seeds = np.asarray(last.groupby("seed")["return"].mean(), np.float64)
     each, seconds = " ".join(f"{x:.0f}" for x in seeds), _seconds(float(np.mean(last["seconds"])))
     return [f"{step:,}", str(n), str(estimate(seeds)), each, seconds, _time(rows, reach)]

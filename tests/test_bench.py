@@ -17,7 +17,7 @@ from aihf_control.experiment import read
 from aihf_control.files import BadInput
 from aihf_control.grid import chosen, jobs_of
 from aihf_control.progress import Ledger, expected_seconds
-from aihf_control.ray_engine import _other, packed, unpack
+from aihf_control.ray_engine import packed, unpack
 from aihf_control.resume import held, hold
 
 ROOT = Path(__file__).parents[1]
@@ -326,10 +326,6 @@ def test_a_folder_travels_whole_and_without_its_locks(tmp_path):
     assert set(files) == {"config.json", "checkpoint/0/7.state"}
     unpack(files, tmp_path / "deep" / "here")
     assert packed(tmp_path / "deep" / "here") == files
-    assert not _other({"meta.json": b"new"}, tmp_path / "deep")  # nothing is there: nothing is in the way
-    (tmp_path / "deep" / "meta.json").write_bytes(b"old")
-    assert _other({"meta.json": b"new"}, tmp_path / "deep") and not _other({"meta.json": b"old"}, tmp_path / "deep")
-    (tmp_path / "deep" / "meta.json").unlink()
     unpack({"config.json": b"other"}, tmp_path / "deep" / "here", over=False)
     assert packed(tmp_path / "deep" / "here") == files
     unpack({"config.json": b"other"}, tmp_path / "deep" / "here")

@@ -1,7 +1,8 @@
-"""Everything a method computes stays on its device: without an accelerator shown on torch's `meta` device, which has
-shapes and no numbers and refuses what lies elsewhere; with one, on it."""
+"""What a method computes stays on its device: without an accelerator shown on torch's `meta` device, which has shapes
+and no numbers and refuses nearly all that lies elsewhere (not an index into the CPU); with one, on it."""
 
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -28,6 +29,12 @@ class Unseeded(lanes.Random):
 
     def uniform(self, *shape: int) -> Tensor:
         return torch.rand(self.n, *shape, device=self.device)
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        pass
 
 
 def known(name: str, number):
@@ -56,20 +63,52 @@ def meta(monkeypatch) -> torch.device:
     return torch.device("meta")
 
 
-def train(dataset, method: str, device, steps: int = 12) -> list:
-    """The method's first steps on a device."""
+def train(dataset, method: str, device, steps: int = 12) -> Iterator:
+    """The method's first steps on a device; before the last it goes on from its own state, read from a disk."""
     module = methods.load(method)
     task = Task(dataset, (0, 1), 1, 20, device=device, products=torch.bfloat16)
-    return [x for x, _ in zip(module.train(task, small_config(method, steps)), range(steps + 1), strict=False)]
+    for k, progress in zip(range(steps + 1), module.train(task, small_config(method, steps)), strict=False):
+        yield progress
+        if k == steps - 1:
+            for part in task.parts.values():
+                part.load_state_dict(on_the_cpu(part.state_dict()))
 
 
+def on_the_cpu(state):
+    """As a checkpoint gives it back."""
+    if isinstance(state, dict):
+        return {name: on_the_cpu(x) for name, x in state.items()}
+    if isinstance(state, list | tuple):
+        return [on_the_cpu(x) for x in state]
+    return state.cpu() if isinstance(state, Tensor) else state
+
+
+def tensors_of(state) -> list[Tensor]:
+    if isinstance(state, dict | list | tuple):
+        return [t for x in (state.values() if isinstance(state, dict) else state) for t in tensors_of(x)]
+    return [state] if isinstance(state, Tensor) else []
+
+
+@pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter")
 @pytest.mark.parametrize("method", methods.names())
-def test_a_method_stays_on_its_device(dataset, meta, method):
-    steps = train(dataset, method, meta)
+def test_a_method_stays_on_its_device(dataset, meta, method, monkeypatch):
+    kept = []
+    monkeypatch.setattr(Task, "iterations", watched(Task.iterations, kept))
+    steps = list(train(dataset, method, meta))
     assert len(steps) > 2
     for step in steps:
         assert {p.device.type for p in step.policy.parameters()} == {"meta"}
         assert {x.device.type for x in step.info.values() if isinstance(x, Tensor)} <= {"meta"}
+    for part in kept:  # torch's own optimisers count their steps on the CPU
+        assert {t.device.type for t in tensors_of(part.state_dict()) if t.ndim} <= {"meta"}, part
+
+
+def watched(iterations, kept: list):
+    def watching(self, **parts):
+        kept.extend(parts.values())
+        yield from iterations(self, **parts)
+
+    return watching
 
 
 def test_what_lies_elsewhere_is_refused(meta):

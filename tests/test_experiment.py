@@ -12,7 +12,7 @@ from aihf_control.experiment import read
 from aihf_control.files import BadInput
 from aihf_control.fingerprint import _module, code_of
 from aihf_control.generate import DataConfig
-from aihf_control.grid import command_lines, data_words, data_works_of, jobs_of
+from aihf_control.grid import command_lines, data_words, data_works_of, jobs_of, take_in
 from aihf_control.methods.aihf import Config
 
 ROOT = Path(__file__).parents[1]
@@ -136,7 +136,9 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
         (BASE + "environment.Hopper-v4 = 1", "environment.Hopper-v4 = 1: give a table"),
         (BASE + "[environment.Hopper-v4]\ndataset.clip = 'long'", "give a whole number"),
         (BASE + "[dataset]\nclip=[1,2]\n[environment.Hopper-v4]\ndataset.clip = 3", "dataset.clip: it is swept"),
-        (BASE + "[environment.Hopper-v4]\ndata = 3", "environment.Hopper-v4.data = 3: give"),
+        (BASE + "[environment.Hopper-v4]\ndata = 3", "environment.Hopper-v4.data = 3: give a path"),
+        (BASE + "[environment.Hopper-v4]\ndata = false", "environment.Hopper-v4.data = False: give a path"),
+        (BASE + "[environment.Hopper-v4]\ndata = ''", "environment.Hopper-v4.data = '': give the folder of a dataset"),
         (BASE + "[dataset]\nclip = 3\n[environment.Hopper-v4]\ndata = 'x'", "data: it is there already, and [dataset]"),
         (BASE + "[environment.Hopper-v4]\ndata = 'x'\ndataset.clip = 3", "data: it is there already, and [dataset]"),
         (BASE + "[report]\nbaseline = 'b'", "report.baseline: unknown key 'b'; did you mean bc?"),
@@ -160,23 +162,35 @@ def own(folder: Path, more: str = "") -> str:
     return BASE + more + f'demos = 2\npairs = 50\n[environment.Hopper-v4]\ndata = "{folder}"'
 
 
-def test_data_that_is_there_already_is_taken_as_it_is(written, dataset_folder, tmp_path):
+def test_data_that_is_there_already_is_copied_and_named_by_what_it_holds(
+    written, dataset_folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (digest,) = {Dataset.load(dataset_folder).digest()}
+    copied = Path("results/datasets/Hopper-v4") / digest
     jobs = jobs_of(written(own(dataset_folder)), Path("out"))
-    assert [job.dataset for job in jobs] == [dataset_folder] * 2 and data_works_of(jobs, tmp_path) == []
-    assert [line for line in command_lines(jobs) if "aihf_control.data" in line] == []
-    assert all(f"--dataset {dataset_folder}" in line for line in command_lines(jobs))
-    # its key is what it holds: the same elsewhere, another where a comparison is the other way round
-    shutil.copytree(dataset_folder, tmp_path / "same")
-    assert keys(written(own(tmp_path / "same"))) == [job.key for job in jobs]
+    assert [job.dataset for job in jobs] == [copied] * 2 and data_works_of(jobs, tmp_path) == []
+    assert command_lines(jobs)[0] == f"mkdir -p {copied} && cp -rT {dataset_folder} {copied}"
+    take_in(jobs)
+    assert Dataset.load(copied).digest() == digest
+    # the same elsewhere is the same cell, another comparison another one; what was copied stays what it was
+    shutil.copytree(dataset_folder, tmp_path / "mine")
+    again = jobs_of(written(own(tmp_path / "mine")), Path("out"))
+    assert [job.key for job in again] == [job.key for job in jobs]
     changed = Dataset.load(dataset_folder)
     wins, loses = (["win_episode", "win_start"], ["lose_episode", "lose_start"])
     changed.pairs.loc[0, [*wins, *loses]] = changed.pairs.loc[0, [*loses, *wins]].to_numpy()
-    changed.save(tmp_path / "other")
-    assert not {job.key for job in jobs} & set(keys(written(own(tmp_path / "other"))))
+    changed.save(tmp_path / "mine")
+    assert not {job.key for job in jobs} & set(keys(written(own(tmp_path / "mine"))))
+    take_in(again)  # it is there
+    shutil.rmtree(copied)
+    with pytest.raises(BadInput, match="has just changed; begin again"):
+        take_in(again)
+    assert not copied.exists()
 
 
 def test_data_that_is_not_what_the_cells_ask_for_is_refused(written, dataset_folder, tmp_path):
-    with pytest.raises(BadInput, match=f"{tmp_path / 'none'}"):
+    with pytest.raises(BadInput, match=f"x.toml, environment.Hopper-v4.data: cannot read {tmp_path / 'none'}"):
         jobs_of(written(own(tmp_path / "none")), Path("out"))
     with pytest.raises(BadInput, match="is a dataset of Hopper-v4"):
         jobs_of(written(own(dataset_folder).replace("Hopper", "Ant")), Path("out"))

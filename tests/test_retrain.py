@@ -91,7 +91,10 @@ def test_the_truth_is_trained_on_once_for_an_environment(runs, capsys):
     assert "| - | Hopper-v4 | the true reward | - | - |" in capsys.readouterr().out
     (path,) = runs.glob("truth-*.csv")
     before = path.read_bytes()
-    assert retrain.main([str(runs), *FLAGS, "--truth"]) == 0 and path.read_bytes() == before
+    assert retrain.main([str(runs), str(runs.resolve()), *FLAGS, "--truth"]) == 0 and path.read_bytes() == before
+    longer = [word if word != "12" else "13" for word in FLAGS]
+    assert retrain.main([str(runs), *longer, "--truth"]) == 2 and path.read_bytes() == before
+    assert "was made with --updates 12, not 13" in capsys.readouterr().err
 
 
 def test_paid_in_truth_it_learns_as_without_a_run(runs):

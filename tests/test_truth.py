@@ -155,35 +155,61 @@ def test_the_yardstick_measures_both_learners_alike(tmp_path, learner, monkeypat
     assert yardstick.main(words) == 0 and path.read_bytes() == before  # nothing is measured twice
     assert yardstick.main([*words, "--width", "16"]) == 2 and path.read_bytes() == before
     assert "remove it or give another --out" in capsys.readouterr().err
+    more = [word if word != "2" else "3" for word in words]
+    assert yardstick.main(more) == 0  # a third seed beside the two that are there
+    frame = pd.read_csv(path)
+    assert set(frame["seed"]) == {0, 1, 2} and list(tmp_path.glob("*.lock")) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--steps", "0"], "--steps 0"),
+        (["--steps", "-20"], "--steps -20"),
+        (["--evaluations", "7"], "multiple of --evaluations, 7"),
+        (["--checkpoint", "0"], "--checkpoint 0"),
+        (["--table", "--reach", "nan"], "--reach nan"),
+    ],
+)
+def test_bad_settings_of_the_yardstick_are_told(tmp_path, capsys, more, told):
+    assert yardstick.main([*YARD, *more, "--out", str(tmp_path / "new")]) == 2
+    assert told in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+def test_one_seed_in_two_files_is_refused(tmp_path):
+    rows = f"{','.join(yardstick.COLUMNS)}\n0,5,2.0,0,1.0,E,ours,float32,8\n"
+    for name in "ab":
+        (tmp_path / f"E_{name}.csv").write_text(rows)
+    with pytest.raises(BadInput, match=r"two measurements of the same seed; keep one of E_a.csv, E_b.csv"):
+        yardstick.compare(tmp_path)
 
 
 @pytest.mark.slow
 def test_a_measurement_that_was_left_off_goes_on_to_the_same_returns(tmp_path, monkeypatch):
+    """Left off 40 updates after the warmup of 1000; killed again when its csv stands and its state is not yet gone."""
     monkeypatch.setattr(yardstick, "FINAL", 2)
-    real = yardstick.greedy_returns
+    real, looks = yardstick.greedy_returns, iter(range(100))
 
-    def ended_at(n: int):
-        calls = iter(range(100))
-
-        def returns(*args):
-            if next(calls) == n:
-                signal.raise_signal(signal.SIGTERM)
-            return real(*args)
-
-        return returns
+    def ended(*args):
+        if next(looks) == 25:
+            signal.raise_signal(signal.SIGTERM)
+        return real(*args)
 
     frames = {}
-    for name, n in (("whole", 99), ("halves", 2)):
-        words = [*YARD, "--learner", "ours", "--seeds", "2", "--out", str(tmp_path / name)]
-        monkeypatch.setattr(yardstick, "greedy_returns", ended_at(n))
+    for name in ("whole", "halves"):
+        words = ["--env", "Pendulum-v1", "--steps", "1200", "--evaluations", "30", "--width", "8", "--seeds", "2"]
+        words += ["--out", str(tmp_path / name)]
         if name == "halves":
+            monkeypatch.setattr(yardstick, "greedy_returns", ended)
             with pytest.raises(SystemExit, match="143"):
                 yardstick.main(words)
             monkeypatch.setattr(yardstick, "greedy_returns", real)
+            monkeypatch.setattr(Training, "close", lambda self: self.lock.close())
         assert yardstick.main(words) == 0
-        (path,) = (tmp_path / name).iterdir()  # and no state is left behind
-        frames[name] = pd.read_csv(path).drop(columns="seconds")
+        frames[name] = pd.read_csv(*(tmp_path / name).glob("*.csv")).drop(columns="seconds")
     pd.testing.assert_frame_equal(frames["whole"], frames["halves"])
+    assert len(list((tmp_path / "halves").iterdir())) == 2  # with the state that was not forgotten
+    assert yardstick.main(words) == 0 and len(list((tmp_path / "halves").iterdir())) == 1
 
 
 def test_the_time_to_a_share_of_the_expert_is_the_first_evaluation_there(tmp_path, capsys):

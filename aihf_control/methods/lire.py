@@ -107,4 +107,5 @@ class Lists:
 
     def load_state_dict(self, state: dict) -> None:
         self.rng.load_state_dict(state["rng"])
-        self.clips, self.returns = [x.to(self.dims.device) for x in state["clips"]], state["returns"]
+        self.clips = [x.to(self.dims.device) for x in state["clips"]]
+        self.returns = state["returns"].to(self.dims.device)
