@@ -48,8 +48,11 @@ def scores(grid: Gathered) -> Picture | None:
 
 
 def curves(grid: Gathered) -> Picture | None:
-    """Score over environment steps, a panel for each environment and setting."""
-    shown = list(itertools.product(grid.envs, grid.settings()))[:PANELS]
+    """Score over environment steps, a panel for each environment and setting of which something has been run."""
+    every = itertools.product(grid.envs, grid.settings())
+    shown = [at for at in every if any(_evaluations(grid, at[0], m, at[1]) is not None for m in grid.methods)][:PANELS]
+    if not shown:
+        return None
     fig, axes = panels_of(len(shown))
     for ax, (env, setting) in zip(axes, shown, strict=True):
         for method in grid.methods:

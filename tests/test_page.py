@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aihf_control import report
+from aihf_control import figures, report
+from aihf_control.drawing import panels_of
+from aihf_control.figures import curves
 from aihf_control.files import BadInput
 from aihf_control.gather import gather
 from aihf_control.page import write_report
@@ -257,6 +259,16 @@ def test_what_has_not_finished_is_told_and_its_rows_are_empty(grid):
     assert rows.loc[(20, "aihf"), "IQM"] > 0
     env = table(grid, "environments").set_index(["environment", "pairs", "method"])
     assert env.loc[("A-v0", 40, "aihf"), "score"] == 1.0 and np.isnan(env.loc[("B-v0", 40, "aihf"), "score"])
+
+
+def test_curves_have_no_panel_for_what_was_not_run(grid, monkeypatch):
+    for method in ("aihf", "bc"):
+        (grid / "cells" / key_of(method, 40, "B-v0") / "summary.json").unlink()
+    drawn = []
+    monkeypatch.setattr(figures, "panels_of", lambda n: drawn.append(n) or panels_of(n))
+    assert curves(gather(grid)) and drawn == [3]
+    (grid / "cells" / key_of("bc", 40, "A-v0") / "summary.json").unlink()
+    assert curves(gather(grid)) and drawn == [3, 3]  # one of its methods is enough
 
 
 def test_runs_that_were_not_made_alike_are_told(grid):
