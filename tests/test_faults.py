@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_run import in_this_process, words
 
-from aihf_control import commands, report, run, yardstick
+from aihf_control import commands, report, run, yardstick, yardstick_table
 from aihf_control.data import join
 from aihf_control.dataset import Dataset
 from aihf_control.files import BadInput
@@ -32,7 +32,7 @@ def good(dataset_folder, policy_zips, tmp_path_factory) -> Path:
         patch.setattr(run, "deal", in_this_process)
         assert run.main(words("irl", dataset_folder, folder / "runs")) == 0
     (folder / "csv").mkdir()
-    (folder / "csv" / "E_ours.csv").write_text(f"{','.join(yardstick.COLUMNS)}\n0,5,2.0,0,1.0,E,ours,float32,8\n")
+    (folder / "csv" / "E_ours.csv").write_text(f"{','.join(yardstick_table.COLUMNS)}\n0,5,2.0,0,1.0,E,ours,float32,8\n")
     return folder
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from aihf_control import commands, yardstick
+from aihf_control import commands, yardstick, yardstick_table
 from aihf_control.environments import spec_of
 from aihf_control.experts import read_zip
 from aihf_control.files import BadInput
@@ -177,11 +177,11 @@ def test_bad_settings_of_the_yardstick_are_told(tmp_path, capsys, more, told):
 
 
 def test_one_seed_in_two_files_is_refused(tmp_path):
-    rows = f"{','.join(yardstick.COLUMNS)}\n0,5,2.0,0,1.0,E,ours,float32,8\n"
+    rows = f"{','.join(yardstick_table.COLUMNS)}\n0,5,2.0,0,1.0,E,ours,float32,8\n"
     for name in "ab":
         (tmp_path / f"E_{name}.csv").write_text(rows)
     with pytest.raises(BadInput, match=r"two measurements of the same seed; keep one of E_a.csv, E_b.csv"):
-        yardstick.compare(tmp_path)
+        yardstick_table.compare(tmp_path)
 
 
 @pytest.mark.slow
@@ -222,13 +222,13 @@ def test_the_time_to_a_share_of_the_expert_is_the_first_evaluation_there(tmp_pat
         for k, x in enumerate(curve)
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "Hopper-v4_ours.csv", index=False)
-    yardstick.compare(tmp_path)
+    yardstick_table.compare(tmp_path)
     out = capsys.readouterr().out
     assert "2500 2590 2581 | 15 | 12 (2 of 3) |" in out  # the median of 10 and 15
-    yardstick.compare(tmp_path, reach=0.9)
+    yardstick_table.compare(tmp_path, reach=0.9)
     assert "| none of 3 |" in capsys.readouterr().out
 
 
 def test_a_table_of_no_measurements_is_told(tmp_path):
     with pytest.raises(BadInput, match="no measurements"):
-        yardstick.compare(tmp_path)
+        yardstick_table.compare(tmp_path)
