@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import signal
 import sys
@@ -25,7 +24,7 @@ import tyro
 from aihf_control import report
 from aihf_control.engine import BAD_INPUT, Attempted, Event, Started, Work, run_here
 from aihf_control.experiment import Experiment, read
-from aihf_control.files import BadInput, check_writable, read_bytes, write_json, writing
+from aihf_control.files import BadInput, check_writable, lock, read_bytes, write_json
 from aihf_control.grid import Job, by_other_code, chosen, command_lines, data_works_of, jobs_of, take_in, works_of
 from aihf_control.progress import Expected, GridDisplay, Ledger, expected_seconds, plan, title_of
 
@@ -159,14 +158,7 @@ def _signals() -> Iterator[_Ended]:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """While it lasts, no other bench works in the folder. Raises BadInput where one does."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("wb")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise BadInput(f"another bench is at work in {folder}; wait for it, or give another --out") from e
+    with lock(folder / "lock", f"another bench is at work in {folder}; wait for it, or give another --out"):
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -13,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import safetensors
@@ -97,6 +98,20 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as e:
         raise cannot_write(path, e) from e
+
+
+def lock(path: Path, taken: str) -> IO[bytes]:
+    """Takes hold of a file, made if it is not there, for as long as what is returned stays open. Raises BadInput with
+    what `taken` says where another process has it."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        file.close()
+        raise BadInput(taken) from e
+    return file
 
 
 def _sync(folder: Path) -> None:

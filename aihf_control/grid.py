@@ -71,9 +71,10 @@ def jobs_of(experiment: Experiment, out: Path, any_code: bool = False) -> list[J
 
 def _job(cell: GridCell, out: Path, any_code: bool, digests: dict[Path, str]) -> Job:
     options, source = _resolved(cell.options), cell.options.dataset
-    dataset = default_folder(options.env, cell.data, DATASETS)
-    if source:  # it may be edited while the grid runs, or be elsewhere when a cell goes on
-        dataset = dataset.with_name(digests[source])
+    if source:  # a copy: it may be edited while the grid runs, or be elsewhere when a cell goes on
+        dataset = DATASETS / options.env.replace("/", "__") / digests[source]
+    else:
+        dataset = default_folder(options.env, cell.data, DATASETS)
     key = f"{_settings_key(options, cell.cfg, dataset)}-{code_of(options.method)}"
     if any_code:
         key = (by_other_code(out, key) or [key])[-1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import math
 import types
 import typing
@@ -14,7 +13,7 @@ from aihf_control import methods
 from aihf_control.cell import Cell
 from aihf_control.checkpoint import sweep
 from aihf_control.dataset import Dataset
-from aihf_control.files import BadInput, plain, read_json, writing
+from aihf_control.files import BadInput, lock, plain, read_json, writing
 from aihf_control.generate import versions
 from aihf_control.machine import device_of
 
@@ -75,15 +74,7 @@ def held(folder: Path) -> bool:
 
 def hold(folder: Path) -> IO[bytes]:
     """Takes hold of a run's folder for as long as what is returned stays open. Raises BadInput where another has it."""
-    path = folder / CHECKPOINT / "lock"
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("wb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
-        raise BadInput(f"{folder} is still running; wait for it or end it first") from e
-    return file
+    return lock(folder / CHECKPOINT / "lock", f"{folder} is still running; wait for it or end it first")
 
 
 def spelled(tree: Any) -> Any:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import shutil
 import sys
 import time
@@ -27,7 +26,7 @@ import tyro
 
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, rollout, spec_of
 from aihf_control.evaluate import greedy_returns
-from aihf_control.files import BadInput, at_least_one, check_writable, exit_code, read_json, write_bytes, writing
+from aihf_control.files import BadInput, at_least_one, check_writable, exit_code, lock, read_json, write_bytes
 from aihf_control.machine import one_thread
 from aihf_control.resume import CHECKPOINT
 from aihf_control.sac import SAC, SACConfig
@@ -112,14 +111,7 @@ def measure(options: Options) -> None:
 def _alone(options: Options) -> Iterator[None]:
     """While it lasts, no other measurement writes the same csv. Raises BadInput where one does."""
     path = options.csv.with_suffix(".lock")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("wb")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise BadInput(f"{options.csv} is being measured; wait for it or give another --out") from e
+    with lock(path, f"{options.csv} is being measured; wait for it or give another --out"):
         try:
             yield
         finally:

@@ -14,7 +14,7 @@ import torch
 from aihf_control import commands, yardstick, yardstick_table
 from aihf_control.environments import spec_of
 from aihf_control.experts import read_zip
-from aihf_control.files import BadInput
+from aihf_control.files import BadInput, lock
 from aihf_control.sac import SACConfig
 from aihf_control.training import Training
 from aihf_control.truth import Gallery, Pupil, Snapshot, TruthConfig, _Sampler, learn
@@ -174,6 +174,12 @@ def test_the_yardstick_measures_both_learners_alike(tmp_path, learner, monkeypat
 def test_bad_settings_of_the_yardstick_are_told(tmp_path, capsys, more, told):
     assert yardstick.main([*YARD, *more, "--out", str(tmp_path / "new")]) == 2
     assert told in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+def test_two_measurements_do_not_write_the_same_csv(tmp_path, capsys):
+    with lock(tmp_path / "Pendulum-v1_ours-bfloat16.lock", ""):
+        assert yardstick.main([*YARD, "--out", str(tmp_path)]) == 2
+    assert "is being measured; wait for it" in capsys.readouterr().err and list(tmp_path.glob("*.csv")) == []
 
 
 def test_one_seed_in_two_files_is_refused(tmp_path):
