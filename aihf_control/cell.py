@@ -55,6 +55,11 @@ class Cell:
         if not 0 <= min(self.seeds) <= max(self.seeds) < EVALUATION_SEED or len(set(self.seeds)) < len(self.seeds):
             raise BadInput(f"seeds {self.seeds}: give different ones, from 0 up and below {EVALUATION_SEED}")
 
+    @property
+    def rounds_on_cpu(self) -> bool:
+        """Whether its products are those of `kernel.py`, where that can be had."""
+        return self.device == "cpu" and self.products == "bfloat16"
+
     def evaluated_at(self) -> set[int]:
         return {round(self.steps * i / self.evaluations) for i in range(1, self.evaluations + 1)}
 

@@ -1,7 +1,8 @@
 """What a run's numbers come from, as hashes: the code that it executes.
 
 Only the modules that training imports count (not the report, not the bench, not the other methods), and of them neither
-comments nor docstrings nor layout: whoever words a docstring better need not run a benchmark anew.
+comments nor docstrings nor layout: whoever words a docstring better need not run a benchmark anew. The C file beside a
+module counts with it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def _module(name: str) -> tuple[str, tuple[str, ...]]:
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [part for part in body if not _is_docstring(part)]  # type: ignore[attr-defined]
-    return sha256(ast.unparse(tree).encode()), imported
+    beside = _path(name).with_suffix(".c")  # the C that it compiles
+    return sha256(ast.unparse(tree).encode() + (read_bytes(beside) if beside.exists() else b"")), imported
 
 
 def _path(name: str) -> Path:

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from aihf_control import kernel
+
 EPS = 1e-5  # of the layer normalisation
 
 
@@ -26,9 +28,13 @@ def perceptron(
 
     x (N, B, in), weights (N, in, out), biases (N, 1, out); returns (N, B, out of the last) in float32. With bfloat16
     `products` the factors of the inner products are rounded to it (to TF32 on an NVIDIA GPU); the sums, and the first
-    and last layers, whose inputs and outputs need their digits, are float32.
+    and last layers, whose inputs and outputs need their digits, are float32 (in `kernel.c`, 16 digits).
     """
-    return _Perceptron.apply(x, layer_norm, products == torch.bfloat16, *(t for pair in layers for t in pair))
+    params = [t for pair in layers for t in pair]
+    rounded = products == torch.bfloat16
+    if rounded and kernel.takes(x, params):
+        return kernel.perceptron(x, params, layer_norm)
+    return _Perceptron.apply(x, layer_norm, rounded, *params)
 
 
 def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -47,7 +53,11 @@ def log_slope(u: Tensor) -> Tensor:
 
 class Adam:
     """Adam (Kingma and Ba, arXiv 1412.6980) on torch's fused kernel, without what torch.optim does around it, which
-    takes longer than the kernel on small networks. It works elementwise, so a lane that diverges stays alone."""
+    takes longer than the kernel on small networks. It works elementwise, so a lane that diverges stays alone.
+
+    The moments of a unit that is dead decay towards zero, end at the least number above it, and stay there. Arithmetic
+    on such numbers is many times as slow, so the step takes them as zero.
+    """
 
     def __init__(
         self, params: Iterable[Tensor], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
@@ -64,11 +74,15 @@ class Adam:
     def step(self, grads: Sequence[Tensor]) -> None:
         self.steps += 1
         laid_out = [g.contiguous() for g in grads]  # the kernel reads memory as it lies
-        torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage]
-            self.params, laid_out, self.first, self.second, [], [self.steps] * len(self.params),
-            lr=self.lr, beta1=self.betas[0], beta2=self.betas[1], eps=self.eps,
-            weight_decay=0.0, amsgrad=False, maximize=False,
-        )  # fmt: skip
+        torch.set_flush_denormal(True)
+        try:
+            torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage]
+                self.params, laid_out, self.first, self.second, [], [self.steps] * len(self.params),
+                lr=self.lr, beta1=self.betas[0], beta2=self.betas[1], eps=self.eps,
+                weight_decay=0.0, amsgrad=False, maximize=False,
+            )  # fmt: skip
+        finally:
+            torch.set_flush_denormal(False)
 
     def state_dict(self) -> dict:
         return {"steps": self.steps, "first": self.first, "second": self.second}

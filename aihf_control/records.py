@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from aihf_control import kernel
 from aihf_control.cell import Cell
 from aihf_control.dataset import Dataset
 from aihf_control.files import plain, write_json, writing
@@ -24,7 +25,7 @@ def begin(folder: Path, options: Any, cell: Cell, dataset: Dataset, where: Path,
         "workers": workers,
         "cell": spelled(dataclasses.asdict(cell)),
         "dataset": {"folder": where, "digest": dataset.digest(), "sha256": dataset.meta["sha256"]},
-        "versions": versions(),
+        "versions": versions() | ({"products": kernel.state()} if cell.rounds_on_cpu else {}),
         "commit": _commit(),
     }
     write_json(folder / "config.json", config)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from aihf_control import kernel
 from aihf_control.cell import Cell, Evaluated, Event
 from aihf_control.dataset import Dataset
 from aihf_control.environments import EnvSpec, spec_of
@@ -58,7 +59,8 @@ class Display:
         p(f"[bold]{c.method}[/] on {self.dataset.meta['env']}: {len(c.seeds)} seeds, {c.steps:,} iterations each")
         p(f"  learns from  {c.demos} demonstrations and {c.pairs} comparisons a seed")
         p(f"  of dataset   {where} ({self.dataset.digest()})")
-        p(f"  runs on      {c.device}, {self.workers} processes, {c.products} products")
+        by = f" ({kernel.state()})" if c.rounds_on_cpu else ""
+        p(f"  runs on      {c.device}, {self.workers} processes, {c.products} products{by}")
         p(f"  writes to    {folder}")
         meta = self.dataset.meta
         seconds = estimate_seconds(c, spec_of(meta["env"], **meta["options"]), self.workers)

@@ -240,7 +240,7 @@ def test_a_key_holds_the_code_that_the_method_runs_and_no_other(monkeypatch):
     def changed(which):
         return lambda name: ("other" if name == which else real(name)[0], real(name)[1])
 
-    for module, both in (("nets", True), ("methods.aihf", False), ("cell", True)):
+    for module, both in (("nets", True), ("kernel", True), ("methods.aihf", False), ("cell", True)):
         monkeypatch.setattr("aihf_control.fingerprint._module", changed(module))
         assert code_of("aihf") != before["aihf"] and (code_of("bc") != before["bc"]) == both
     for module in ("report", "bench", "show", "methods.dpo"):
@@ -259,6 +259,8 @@ def test_comments_and_docstrings_are_no_code(monkeypatch, tmp_path):
     one = hashed('"""Doc."""\ndef f(x):\n    """Says."""\n    return x + 1\n')
     assert hashed('"""Other."""\n\n\ndef f(x):  # why\n    return x + 1\nif __name__ == "__main__":\n    f(1)\n') == one
     assert hashed("def f(x):\n    return x + 2\n") != one
+    (tmp_path / "aihf_control" / "m.c").write_text("int f(int x) { return x + 1; }")  # what m.py compiles
+    assert hashed("def f(x):\n    return x + 1\n") != one
 
 
 def test_the_commands_give_back_the_cells(written, capsys):
