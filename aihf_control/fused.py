@@ -28,7 +28,8 @@ def perceptron(
 
     x (N, B, in), weights (N, in, out), biases (N, 1, out); returns (N, B, out of the last) in float32. With bfloat16
     `products` the factors of the inner products are rounded to it (to TF32 on an NVIDIA GPU); the sums, and the first
-    and last layers, whose inputs and outputs need their digits, are float32 (in `kernel.c`, 16 digits).
+    and last layers, whose inputs and outputs need their digits, are float32 (in
+    `kernel.c` 16 digits, and in the gradient 8, as everywhere).
     """
     params = [t for pair in layers for t in pair]
     rounded = products == torch.bfloat16
@@ -56,7 +57,7 @@ class Adam:
     takes longer than the kernel on small networks. It works elementwise, so a lane that diverges stays alone.
 
     The moments of a unit that is dead decay towards zero, end at the least number above it, and stay there. Arithmetic
-    on such numbers is many times as slow, so the step takes them as zero.
+    on such numbers is many times as slow, so the step takes them as zero (on this thread; those that train are alone).
     """
 
     def __init__(

@@ -3,12 +3,13 @@
    What an update costs beside its products is the memory that it touches. So 32 rows go through all layers while they
    are in the first cache, and what the gradient needs is kept as bfloat16. `fused.py` has the plain form.
 
-   Factors are rounded to bfloat16, sums are float32. Where digits count, at the inputs of the first and the outputs of
-   the last layer, a factor is split into two bfloat16 numbers, x = hi + lo, and a b = ahi bhi + alo bhi + ahi blo: 16
-   digits in place of 8. Everything is padded: rows and inner dimensions to 32, columns to 16.
+   Factors are rounded to bfloat16, which leaves 8 digits, and sums are float32. Where digits count, in the values of
+   the first and the last layer, a factor is split into two such numbers, x = hi + lo, and
+   a b = ahi bhi + alo bhi + ahi blo: 16 digits. Gradients are of rounded factors in all layers. Everything is padded:
+   rows and inner dimensions to 32, columns to 16.
 
-   Matrices are named by rows x columns; `ld` is the distance of two rows. `panel`s are right factors as tiles read them:
-   16 columns after 16 columns, in each of which two consecutive inner indices lie side by side. */
+   Matrices are named by rows x columns; `ld` is the distance of two rows. `panel`s are right factors as tiles read
+   them: 16 columns after 16 columns, in each of which two consecutive inner indices lie side by side. */
 
 #define _GNU_SOURCE
 #include <immintrin.h>
@@ -126,11 +127,15 @@ static void transpose(const bf16 *a, int ld, bf16 *to, int rows, int columns) {
 
 /* --- products --------------------------------------------------------------------------------------------------- */
 
+/* Compilers know little of what the tile instructions read and write: here all of it is in memory. */
+static void settle(void) { __asm__ volatile("" ::: "memory"); }
+
 typedef struct { const bf16 *a, *panel; } Term;  /* a left factor and a right one */
 
 /* c (ROWS x columns) = the sum of n products, each ROWS x inner times a panel. Two tiles of rows by two of columns. */
 static void product(const Term *terms, int n, int ld, int inner, float *c, int columns) {
     size_t line = sizeof(bf16) * ld, step = sizeof(float) * columns, column = 16 * (size_t)inner;
+    settle();
     for (int j = 0; j < columns; j += 32, c += 32) {
         int both = j + 16 < columns;
         _tile_zero(0);
@@ -157,6 +162,7 @@ static void product(const Term *terms, int n, int ld, int inner, float *c, int c
         _tile_stored(2, c + 16, step);
         _tile_stored(3, c + (size_t)16 * columns + 16, step);
     }
+    settle();
 }
 
 typedef struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } Tiles;
@@ -166,13 +172,16 @@ static Tiles configure(void) {
     Tiles before, mine = {.palette = 1};
     for (int i = 0; i < 8; i++) mine.bytes[i] = 64, mine.rows[i] = 16;
     _tile_storeconfig(&before);
+    settle();
     _tile_loadconfig(&mine);
     return before;
 }
 
 /* --- layers ----------------------------------------------------------------------------------------------------- */
 
-static __m512 at(const float *c, const float *b, int j) { return _mm512_add_ps(_mm512_loadu_ps(c + j), _mm512_loadu_ps(b + j)); }
+static __m512 at(const float *c, const float *b, int j) {
+    return _mm512_add_ps(_mm512_loadu_ps(c + j), _mm512_loadu_ps(b + j));
+}
 
 /* Mean of c + b, and 1 / std. */
 static void moments(const float *c, const float *b, int n, __m512 *mean, __m512 *scale) {
@@ -186,8 +195,8 @@ static void moments(const float *c, const float *b, int n, __m512 *mean, __m512 
     *scale = _mm512_set1_ps(1 / sqrtf(_mm512_reduce_add_ps(squares) / n + EPS));
 }
 
-/* A hidden layer's end for ROWS rows from row `row` of all: c becomes relu((layer_norm)(c + b)), and h is that rounded. A
-   NaN stays one. Widths of hidden layers are multiples of 32. */
+/* A hidden layer's end for ROWS rows from row `row` of all: c becomes relu((layer_norm)(c + b)), and h is that rounded.
+   A NaN stays one. Widths of hidden layers are multiples of 32. */
 static void finish(const Stack *s, int layer, int g, size_t row, float *c, bf16 *h) {
     int n = s->width[layer + 1];
     const float *b = s->b[layer] + (size_t)g * n;
@@ -374,15 +383,17 @@ static void backward_net(const Stack *s, int g, int widest) {
 
 int usable(void) { return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) ? -1 : 0; }
 
-static int each_net(const Stack *s, void (*one)(const Stack *, int, int)) {
-    int widest = 32, rows = up(s->batch, ROWS);
+/* `rows` are those of which `one` needs all at once. */
+static int each_net(const Stack *s, int rows, void (*one)(const Stack *, int, int)) {
+    int widest = 32;
     for (int l = 0; l <= s->layers; l++) widest = s->width[l] > widest ? up(s->width[l], ROWS) : widest;
     if (reserve((size_t)4 * (s->layers + 3) * (widest + ROWS) * (widest + rows + ROWS))) return -1;
     Tiles before = configure();
     for (int g = 0; g < s->nets; g++, pool.used = 0) one(s, g, widest);
+    settle();
     _tile_loadconfig(&before);
     return 0;
 }
 
-int forward(const Stack *s) { return each_net(s, forward_net); }
-int backward(const Stack *s) { return each_net(s, backward_net); }
+int forward(const Stack *s) { return each_net(s, ROWS, forward_net); }
+int backward(const Stack *s) { return each_net(s, up(s->batch, ROWS), backward_net); }

@@ -25,7 +25,7 @@ from aihf_control.files import read_bytes, sha256
 
 SOURCE = Path(__file__).with_suffix(".c")
 SETS = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512bf16", "amx-tile", "amx-bf16")
-FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", *(f"-m{name}" for name in SETS))
+FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC", *(f"-m{name}" for name in SETS))
 SWITCH = "AIHF_KERNEL"  # in the environment; 0 is torch's products
 ROWS, MOST = 32, 8  # as in kernel.c
 
@@ -44,10 +44,19 @@ class _Stack(ctypes.Structure):
 
 
 def takes(x: Tensor, params: Sequence[Tensor]) -> bool:
-    """Whether `perceptron` can be used for these: float32 on the CPU, hidden widths in whole tiles, a kernel."""
-    plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, *params))
-    tiled = all(w.shape[-1] % ROWS == 0 for w in params[:-2:2]) and len(params) <= 2 * MOST
-    return plain and tiled and x.shape[1] > 0 and library() is not None
+    """Whether `perceptron` can be used for these: float32 on the CPU, shapes that fit, hidden widths in whole tiles, a
+    kernel. What does not fit is torch's to refuse."""
+    plain = all(
+        t.device.type == "cpu" and t.dtype == torch.float32 and t.dim() == 3 and t.numel() for t in (x, *params)
+    )
+    if not plain or len(params) > 2 * MOST or library() is None:
+        return False
+    n_in = x.shape[2]
+    for w, b in zip(params[0::2], params[1::2], strict=True):
+        if w.shape[:2] != (len(x), n_in) or b.shape != (len(x), 1, w.shape[2]):
+            return False
+        n_in = w.shape[2]
+    return all(w.shape[2] % ROWS == 0 for w in params[:-2:2])
 
 
 def perceptron(x: Tensor, params: Sequence[Tensor], layer_norm: bool) -> Tensor:
@@ -94,31 +103,35 @@ def state() -> str:
 
 @functools.cache
 def _load() -> tuple[ctypes.CDLL | None, str]:
-    compiler = shutil.which("cc")
     if not torch.cpu._is_amx_tile_supported():
         return None, "torch: the processor has no tiles for bfloat16"
     if os.environ.get(SWITCH) == "0":
         return None, f"torch: {SWITCH} is 0"
-    if not compiler:
-        return None, "torch: there is no C compiler, cc"
     try:
-        kernel = ctypes.CDLL(str(_compiled(compiler)))
-    except (OSError, subprocess.CalledProcessError) as e:
+        kernel = ctypes.CDLL(str(_compiled()))
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as e:  # RuntimeError: of a user without a home
         said = (getattr(e, "stderr", None) or str(e)).strip().splitlines()
         return None, f"torch: kernel.c cannot be had: {said[0] if said else e}"
     return (kernel, "tiles") if kernel.usable() == 0 else (None, "torch: the system does not lend its tiles")
 
 
-def _compiled(compiler: str) -> Path:
-    """The shared library, compiled unless it is there."""
+def _compiled() -> Path:
+    """The shared library, compiled unless it is there. Raises RuntimeError, OSError or CalledProcessError."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aihf_control"
     path = folder / f"kernel-{sha256(read_bytes(SOURCE) + ' '.join(FLAGS).encode())[:16]}.so"
     if not path.exists():
+        compiler = shutil.which("cc")
+        if not compiler:
+            raise OSError("there is no C compiler, cc")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as aside:  # several processes may be at it
             made = Path(aside) / path.name
             subprocess.run(
-                [compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"], check=True, capture_output=True, text=True
+                [compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"],
+                check=True,
+                capture_output=True,
+                text=True,
+                errors="replace",
             )
             made.replace(path)
     return path
@@ -134,7 +147,7 @@ def _room(x: Tensor, weights: Sequence[Tensor], layer_norm: bool) -> dict[str, l
     """What the gradient needs of each hidden layer. Rows are padded to whole tiles."""
     rows = -(-x.shape[1] // ROWS) * ROWS
     shapes = [(len(x), rows, w.shape[-1]) for w in weights]
-    kept = {"h": [torch.empty(shape, dtype=torch.bfloat16) for shape in shapes]}
+    kept = {"h": [x.new_empty(shape, dtype=torch.bfloat16) for shape in shapes]}
     if layer_norm:
         kept["y"] = [torch.empty_like(h) for h in kept["h"]]
         kept["scale"] = [x.new_empty(shape[:2]) for shape in shapes]

@@ -8,13 +8,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from aihf_control import kernel
 from aihf_control.cell import Cell
 from aihf_control.dataset import Dataset
 from aihf_control.files import plain, write_json, writing
-from aihf_control.generate import versions
 from aihf_control.results import Result
-from aihf_control.resume import spelled
+from aihf_control.resume import spelled, versions_of
 from aihf_control.show import curves, summary
 
 
@@ -25,7 +23,7 @@ def begin(folder: Path, options: Any, cell: Cell, dataset: Dataset, where: Path,
         "workers": workers,
         "cell": spelled(dataclasses.asdict(cell)),
         "dataset": {"folder": where, "digest": dataset.digest(), "sha256": dataset.meta["sha256"]},
-        "versions": versions() | ({"products": kernel.state()} if cell.rounds_on_cpu else {}),
+        "versions": versions_of(cell),
         "commit": _commit(),
     }
     write_json(folder / "config.json", config)

@@ -9,7 +9,7 @@ import typing
 from pathlib import Path
 from typing import IO, Any
 
-from aihf_control import methods
+from aihf_control import kernel, methods
 from aihf_control.cell import Cell
 from aihf_control.checkpoint import sweep
 from aihf_control.dataset import Dataset
@@ -41,16 +41,20 @@ def take_up(folder: Path, cell: Cell, dataset: Dataset) -> tuple[Cell, int]:
     config = _config(folder)
     if config["dataset"]["digest"] != dataset.digest():
         raise BadInput(f"{folder} was begun on dataset {config['dataset']['digest']}, and this is {dataset.digest()}")
-    changed = [
-        f"{k} {config['versions'].get(k)} -> {v}" for k, v in versions().items() if config["versions"].get(k) != v
-    ]
+    was, then = config["cell"], config["versions"]
+    cell = dataclasses.replace(cell, device=device_of(was["device"]), products=was["products"])
+    changed = [f"{k} {then.get(k)} -> {v}" for k, v in versions_of(cell).items() if then.get(k) != v]
     if changed:
         print(f"note: other versions than the run was begun with, so not the same bits: {', '.join(changed)}")
     with writing(folder):
         sweep(folder)
         (folder / "log.jsonl").unlink(missing_ok=True)  # it is told again, as far as the states remember
-    was = config["cell"]
-    return dataclasses.replace(cell, device=device_of(was["device"]), products=was["products"]), config["workers"]
+    return cell, config["workers"]
+
+
+def versions_of(cell: Cell) -> dict[str, str]:
+    """What a run's numbers are made with, and by what its products are if that is not said by their type."""
+    return versions() | ({"products": kernel.state()} if cell.rounds_on_cpu else {})
 
 
 def check_unused(folder: Path) -> None:

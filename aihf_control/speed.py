@@ -22,12 +22,12 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
-from aihf_control import rivals
+from aihf_control import kernel, rivals
 from aihf_control.cards import card_of
 from aihf_control.environments import spec_of
 from aihf_control.files import BadInput, at_least_one, exit_code, write_bytes
 from aihf_control.machine import products
-from aihf_control.turns import FLOOR, Row, turn
+from aihf_control.turns import BY_TORCH, FLOOR, OURS, Row, turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,9 @@ def measure(options: Options) -> None:
 def measurements(options: Options) -> Iterator[Row]:
     """All turns: the comparison, then how cost grows, then the rest of the work."""
     precisions = sorted({"float32", products("auto", "cpu")}, reverse=True)
-    ours = [{"learner": "ours", "lanes": n, "precision": p} for n in options.lanes for p in precisions]
+    ours = [{"learner": OURS, "lanes": n, "precision": p} for n in options.lanes for p in precisions]
+    if kernel.library():
+        ours += [{"learner": BY_TORCH, "lanes": n, "precision": "bfloat16"} for n in options.lanes]
     floors = [{"learner": FLOOR, "lanes": max(options.lanes), "precision": p} for p in precisions]
     others = ["sb3", "plain", *(["sbx"] if options.sbx else [])]
     rest = [{"learner": name, "lanes": 1, "precision": "float32"} for name in others]
@@ -98,7 +100,7 @@ def measurements(options: Options) -> Iterator[Row]:
     env = options.envs[0]
     for width in options.growth_widths:
         for n in options.growth_lanes:
-            who = {"learner": "ours", "lanes": n, "precision": products("auto", "cpu")}
+            who = {"learner": OURS, "lanes": n, "precision": products("auto", "cpu")}
             yield _turn({"part": "growth", "env": env, "round": 0, "width": width, **who}, options)
     for k in range(options.rounds):
         for learner, lanes in (("rollout", 1), ("evaluate_policy", 1), ("checkpoint", 5), ("reward", 5)):
@@ -111,6 +113,8 @@ def measurements(options: Options) -> Iterator[Row]:
 def _turn(what: Row, options: Options) -> Row:
     """Measures one learner in a process of its own: `what` with its figures."""
     alone = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "XLA_FLAGS": _XLA}
+    if what["learner"] == BY_TORCH:
+        alone[kernel.SWITCH] = "0"
     words = [sys.executable, "-m", "aihf_control.speed", "--turn", json.dumps({**what, "seconds": options.seconds})]
     if what["learner"] in ("sb3", "plain", "sbx"):
         python = str(options.sbx) if what["learner"] == "sbx" else sys.executable
@@ -130,7 +134,7 @@ _XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 def table(frame: pd.DataFrame) -> str:
     """Markdown: medians over rounds, ratios to SB3 within each round, shares of the floor."""
     lines = ["| environment | learner | lanes | precision | updates/s | whole loop/s | updates : SB3 | loop : SB3 | "]
-    lines[0] += "share of the products' own speed | rest of the loop | MiB |"
+    lines[0] += "share of torch's products alone | rest of the loop | MiB |"
     lines.append("|---" * 11 + "|")
     rows = frame.loc[frame["part"] == "comparison"]
     for (env, learner, lanes, precision), turns in rows.groupby(["env", "learner", "lanes", "precision"], sort=False):
@@ -139,7 +143,7 @@ def table(frame: pd.DataFrame) -> str:
         floor = rows.loc[(rows["env"] == env) & (rows["learner"] == FLOOR) & (rows["precision"] == precision)]
         cells = [env, learner, int(lanes), precision, f"{own['updates'].median():.0f}", _number(own["loop"])]
         cells += [_ratio(own, peer, "updates"), _ratio(own, peer, "loop")]
-        cells += [f"{own['updates'].median() / floor['updates'].median():.0%}" if learner == "ours" else "-"]
+        cells += [f"{own['updates'].median() / floor['updates'].median():.0%}" if learner in (OURS, BY_TORCH) else "-"]
         cells += [_rest(own), f"{own['memory'].max():.0f}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join([*lines, "", _rollouts(frame), _memory(frame), _saving(frame), _rewards(frame), ""])

@@ -27,7 +27,7 @@ from aihf_control.sac import SACConfig
 from aihf_control.task import Task
 from aihf_control.truth import Pupil, TruthConfig
 
-FLOOR = "products alone"
+OURS, BY_TORCH, FLOOR = "ours", "ours by torch", "products alone"  # by torch: without kernel.c
 Row = dict[str, Any]
 
 
@@ -35,7 +35,7 @@ def turn(what: Row) -> Row:
     """What a process of its own measures: rates a second, summed over lanes, and the peak memory in MiB."""
     one_thread()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    works = {"ours": _ours, FLOOR: _floor, "rollout": _rollout, "evaluate_policy": _evaluate_policy}
+    works = {OURS: _ours, BY_TORCH: _ours, FLOOR: _floor, "rollout": _rollout, "evaluate_policy": _evaluate_policy}
     work = (works | {"checkpoint": _checkpoint, "reward": _reward})[what["learner"]]
     return work(what) | {"memory": rivals.peak_memory()}
 

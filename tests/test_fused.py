@@ -114,3 +114,14 @@ def test_adam_goes_on_where_it_was_saved():
     for opt in (a, b):
         opt.step([torch.tensor([0.5, -2.0, 1.0])])
     assert torch.equal(one[0], other[0])
+
+
+def test_adam_takes_the_moments_of_dead_units_as_zero_and_nothing_else():
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor has no such mode")
+    p = torch.ones(2, requires_grad=True)
+    adam = Adam([p], 0.1)
+    adam.first[0].copy_(torch.tensor([1e-40, 1.0]))
+    adam.step([torch.zeros(2)])
+    assert adam.first[0].tolist() == [0.0, pytest.approx(0.9)]
+    assert torch.tensor(1e-40).mul(0.5).item() > 0  # elsewhere they are numbers still

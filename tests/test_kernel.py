@@ -1,7 +1,10 @@
 """kernel.c against the same roundings in float64, and what happens where it cannot be had."""
 
 import itertools
+import platform
+import shutil
 import stat
+import subprocess
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from aihf_control import fused, kernel
 from aihf_control.fused import perceptron
 
 needs_tiles = pytest.mark.skipif(kernel.library() is None, reason=f"no kernel here ({kernel.state()})")
-SIZES = [(14, 64, 96, 6), (3, 32, 1), (393, 64, 32, 96, 34), (11, 256, 256, 1), (5, 2)]
+SIZES = [(14, 64, 96, 6), (3, *[32] * 7, 2), (3, 32, 1), (393, 64, 32, 96, 34), (11, 256, 256, 1), (5, 2)]
 
 
 def stack(*sizes: int, n: int = 2):
@@ -70,7 +73,7 @@ def off(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @needs_tiles
 @pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("batch", [256, 50])
+@pytest.mark.parametrize("batch", [256, 50, 1])
 @pytest.mark.parametrize("sizes", SIZES)
 def test_values_and_gradients_are_those_of_its_roundings(sizes, batch, norm):
     pairs, x, grad = stack(*sizes), numbers(2, batch, sizes[0]).requires_grad_(), numbers(2, batch, sizes[-1], seed=3)
@@ -113,11 +116,12 @@ def test_a_network_gives_the_same_bits_alone():
 def test_a_network_that_diverges_says_so_and_stays_alone(norm):
     pairs, x = stack(4, 32, 32, 2), numbers(2, 40, 4)
     with torch.no_grad():
-        pairs[1][0][0, 3, 5] = torch.nan
+        pairs[0][1][0, 0, 5] = torch.nan  # a bias: the relu has to let it through, forward and back
     out = perceptron(x, pairs, torch.bfloat16, norm)
-    assert out[0].isnan().any() and out[1].isfinite().all()
-    grads = torch.autograd.grad(out.sum(), leaves(x, pairs)[1:])
-    assert grads[0][0].isnan().any() and all(g[1].isfinite().all() for g in grads)
+    assert out[0].isnan().all() and out[1].isfinite().all()
+    grads = torch.autograd.grad(out.square().sum(), leaves(x, pairs)[1:])
+    assert all(g[0].isnan().any() and g[1].isfinite().all() for g in grads)
+    assert grads[1][0, 0, 5].isnan()
 
 
 @needs_tiles
@@ -142,7 +146,7 @@ def test_what_it_was_given_is_not_written_on_and_may_lie_anyhow():
 
 
 @needs_tiles
-def test_small_and_large_calls_in_turn_and_torchs_own_products_between_them():
+def test_small_and_large_calls_beside_torchs_own_products_give_the_same_bits_again():
     small, large = (numbers(2, 7, 3), stack(3, 32, 1)), (numbers(2, 3000, 20), stack(20, 128, 128, 4))
     first = [perceptron(x, pairs, torch.bfloat16) for x, pairs in (small, large)]
     a = numbers(3, 64, 64)
@@ -162,7 +166,11 @@ def test_it_takes_only_what_it_can():
     assert not asked(good.double(), [(w.double(), b.double()) for w, b in stack(4, 32, 2)])
     assert not asked(good, stack(4, 20, 2))  # not in whole tiles
     assert not asked(good, stack(4, *[32] * 8, 2))  # deeper than it goes
-    assert not asked(numbers(2, 0, 4), stack(4, 32, 2))
+    assert not asked(numbers(2, 0, 4), stack(4, 32, 2)) and not asked(numbers(2, 8, 0), stack(0, 32, 2))
+    assert not asked(numbers(2, 8, 5), stack(4, 32, 2)) and not asked(numbers(3, 8, 4), stack(4, 32, 2))
+    assert not asked(numbers(8, 4), stack(4, 32, 2))
+    (w, b), last = stack(4, 32, 2)
+    assert not asked(good, [(w, b[:1]), last])  # torch spreads it over both
     assert not asked(good.to("meta"), [(w.to("meta"), b.to("meta")) for w, b in stack(4, 32, 2)])
 
 
@@ -187,7 +195,7 @@ def compiler(folder, script: str) -> None:
 
 def test_without_a_compiler_torch_multiplies_and_it_is_said(anew, tmp_path):
     anew.setenv("PATH", str(tmp_path))
-    assert kernel.state() == "torch: there is no C compiler, cc"
+    assert kernel.state() == "torch: kernel.c cannot be had: there is no C compiler, cc"
     x, pairs = numbers(2, 8, 4), stack(4, 32, 2)
     assert perceptron(x, pairs, torch.bfloat16).shape == (2, 8, 2)
 
@@ -206,6 +214,15 @@ def test_a_cache_that_cannot_be_written_is_named(anew, tmp_path):
     assert kernel.state().startswith("torch: kernel.c cannot be had: [Errno ")
 
 
+def test_without_a_home_torch_multiplies_and_it_is_said(anew):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    anew.delenv("XDG_CACHE_HOME")
+    anew.setattr(kernel.Path, "home", nowhere)
+    assert kernel.state() == "torch: kernel.c cannot be had: Could not determine home directory."
+
+
 def test_it_can_be_switched_off(anew):
     anew.setenv(kernel.SWITCH, "0")
     assert kernel.state() == "torch: AIHF_KERNEL is 0"
@@ -214,6 +231,26 @@ def test_it_can_be_switched_off(anew):
 def test_without_tiles_nothing_is_compiled(anew, tmp_path):
     anew.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert kernel.state() == "torch: the processor has no tiles for bfloat16" and not (tmp_path / "cache").exists()
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler here")
+@pytest.mark.parametrize("level", ["-O0", "-O3"])
+def test_the_compiler_has_nothing_to_say(tmp_path, level):
+    if "x86" not in platform.machine():
+        pytest.skip("another processor's instructions")
+    words = [
+        "cc",
+        *kernel.FLAGS,
+        level,
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        str(kernel.SOURCE),
+        "-o",
+        str(tmp_path / "k.so"),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @needs_tiles

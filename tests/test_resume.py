@@ -377,6 +377,15 @@ def test_sigterm_leaves_off_and_resume_gives_the_same_files(left_off, tmp_path):
     assert not (folder / "checkpoint").exists()
 
 
+def test_what_else_multiplies_now_is_told(left_off, monkeypatch, capsys):
+    folder, _ = left_off
+    monkeypatch.setattr(Cell, "rounds_on_cpu", True)
+    monkeypatch.setattr("aihf_control.kernel.state", lambda: "torch: for a test")
+    assert run.main(["--resume", str(folder)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "not the same bits: products" in out and "-> torch: for a test" in out
+
+
 def test_other_settings_are_refused_with_the_difference(left_off, capsys):
     folder, _ = left_off
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}

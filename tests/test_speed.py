@@ -77,16 +77,21 @@ def test_the_table_is_medians_ratios_within_a_round_and_shares_of_the_floor():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("learner", ["ours", speed.FLOOR, "rollout", "evaluate_policy", "checkpoint", "reward"])
+@pytest.mark.parametrize(
+    "learner", ["ours", speed.BY_TORCH, speed.FLOOR, "rollout", "evaluate_policy", "checkpoint", "reward"]
+)
 def test_a_turn_measures(learner):
     lanes = 2 if learner == "ours" else 1
     env = "Hopper-v4" if learner in ("checkpoint", "reward") else "Pendulum-v1"
     what = {**TURN, "env": env, "learner": learner, "lanes": lanes, "precision": "float32"}
     figures = speed._turn(what, speed.Options(seconds=0.05))
-    keys = {"ours": ("updates", "loop"), speed.FLOOR: ("updates",), "checkpoint": ("save", "state", "row")}
+    keys = {name: ("updates", "loop") for name in (speed.OURS, speed.BY_TORCH)} | {
+        speed.FLOOR: ("updates",),
+        "checkpoint": ("save", "state", "row"),
+    }
     keys["reward"] = ("clips", "whole", "make")
     assert all(figures[key] > 0 for key in ("memory", *keys.get(learner, ("steps",))))
-    assert ("loop" in figures) == (learner == "ours")
+    assert ("loop" in figures) == (learner in (speed.OURS, speed.BY_TORCH))
 
 
 @pytest.mark.slow
