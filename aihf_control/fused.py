@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from aihf_control import kernel
-
-EPS = 1e-5  # of the layer normalisation
+from aihf_control.kernel import EPS
 
 
 def perceptron(
@@ -28,8 +27,8 @@ def perceptron(
 
     x (N, B, in), weights (N, in, out), biases (N, 1, out); returns (N, B, out of the last) in float32. With bfloat16
     `products` the factors of the inner products are rounded to it (to TF32 on an NVIDIA GPU); the sums, and the first
-    and last layers, whose inputs and outputs need their digits, are float32 (in
-    `kernel.c` 16 digits, and in the gradient 8, as everywhere).
+    and last layers, whose inputs and outputs need their digits, are float32 (in `kernel.c` 16 digits, and in the
+    gradient 8, as everywhere).
     """
     params = [t for pair in layers for t in pair]
     rounded = products == torch.bfloat16

@@ -7,6 +7,7 @@
    the first and the last layer, a factor is split into two such numbers, x = hi + lo, and
    a b = ahi bhi + alo bhi + ahi blo: 16 digits. Gradients are of rounded factors in all layers. Everything is padded:
    rows and inner dimensions to 32, columns to 16.
+   `kernel.py` gives ROWS, those rows, MOST, the most layers, and EPS, of the layer normalisation.
 
    Matrices are named by rows x columns; `ld` is the distance of two rows. `panel`s are right factors as tiles read
    them: 16 columns after 16 columns, in each of which two consecutive inner indices lie side by side. */
@@ -21,8 +22,6 @@
 #include <unistd.h>
 
 typedef uint16_t bf16;
-enum { ROWS = 32, MOST = 8 };  /* rows that go through all layers together; layers */
-#define EPS 1e-5f
 
 typedef struct {
     int nets, batch, layers, layer_norm;

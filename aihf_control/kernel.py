@@ -25,9 +25,10 @@ from aihf_control.files import read_bytes, sha256
 
 SOURCE = Path(__file__).with_suffix(".c")
 SETS = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512bf16", "amx-tile", "amx-bf16")
-FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC", *(f"-m{name}" for name in SETS))
+ROWS, MOST, EPS = 32, 8, 1e-5  # rows at a time; most layers; of the layer normalisation
+GIVEN = (f"-DROWS={ROWS}", f"-DMOST={MOST}", f"-DEPS={EPS}f")
+FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC", *(f"-m{name}" for name in SETS), *GIVEN)
 SWITCH = "AIHF_KERNEL"  # in the environment; 0 is torch's products
-ROWS, MOST = 32, 8  # as in kernel.c
 
 
 class _Stack(ctypes.Structure):

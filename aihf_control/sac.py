@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aihf_control.files import BadInput
 from aihf_control.fused import Adam
@@ -145,8 +145,6 @@ class _Block:
         if whole.prior is not None:
             self.prior = lanes_of(whole.prior, n, lanes)
         self.log_alpha = whole.log_alpha[lanes].requires_grad_()
-        pairs = (self.q_target, self.q, self.cfg.tau), (self.average, self.policy, self.cfg.average)
-        self.followers = [(tuple(a.parameters()), tuple(b.parameters()), rate) for a, b, rate in pairs]
         self.opt_pi, self.opt_q, self.opt_alpha = (
             Adam(params, whole.cfg.lr) for params in (self.policy.parameters(), self.q.parameters(), [self.log_alpha])
         )
@@ -172,8 +170,8 @@ class _Block:
         if not self.cfg.alpha:
             gap = (cost.detach() + self.target_entropy).mean(-1, keepdim=True)
             self.opt_alpha.descend(-(self.log_alpha * gap).squeeze(-1))
-        for slow, fast, rate in self.followers:
-            follow(slow, fast, rate)
+        follow(self.q_target, self.q, self.cfg.tau)
+        follow(self.average, self.policy, self.cfg.average)
         reach = reward.abs().amax(-1) + (alpha * cost.detach()).abs().amax(-1)
         return {
             "q": q.detach().mean((1, 2)),
@@ -204,6 +202,7 @@ class _Block:
 
 
 @torch.no_grad()
-def follow(slow: Iterable[Tensor], fast: Iterable[Tensor], rate: float) -> None:
-    """slow += rate * (fast - slow), for parameters in the same order."""
-    torch._foreach_lerp_(tuple(slow), tuple(fast), rate)  # pyright: ignore[reportPrivateImportUsage]
+def follow(slow: nn.Module, fast: nn.Module, rate: float) -> None:
+    """slow += rate * (fast - slow), for all parameters."""
+    after, ahead = tuple(slow.parameters()), tuple(fast.parameters())
+    torch._foreach_lerp_(after, ahead, rate)  # pyright: ignore[reportPrivateImportUsage]

@@ -57,5 +57,5 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
         sides = pupil.sides(queue.draw(cfg.direct.pair_steps))
         loss = bradley_terry(sides.h_win, sides.h_lose, sides.weight)
         pupil.descend(loss)
-        follow(pupil.reference.parameters(), pupil.policy.parameters(), cfg.rate)
+        follow(pupil.reference, pupil.policy, cfg.rate)
         yield pupil.progress(loss, sides)
