@@ -26,6 +26,7 @@ from aihf_control.replay import Buffer
 from aihf_control.task import Task
 
 KEPT = 2
+FORM = 2  # of what a state holds; one more whenever that changes
 DONE = "done.state"
 
 
@@ -58,7 +59,8 @@ class Checkpoints:
         for name, buffer in _replays(task).items():
             self._append(name, buffer)
         self._write(
-            f"{step:012d}.state", {"step": step, "rows": rows, "chunks": self.chunks, "task": task.state_dict()}
+            f"{step:012d}.state",
+            {"form": FORM, "step": step, "rows": rows, "chunks": self.chunks, "task": task.state_dict()},
         )
         for path in self._states()[:-KEPT]:
             with writing(path):
@@ -81,7 +83,10 @@ class Checkpoints:
         return Saved(tree["step"], tree["rows"], tree["learned"])
 
     def last(self, tell: Callable[[str], None] = print) -> Saved | None:
-        """The newest state that is whole, its replays with it; None where there is none. Damaged ones are told."""
+        """The newest state that is whole, its replays with it; None where there is none. Damaged ones are told.
+
+        Raises BadInput where another version of this package, with other parts, wrote it.
+        """
         for path in reversed(self._states()):
             try:
                 tree = _read(path)
@@ -91,6 +96,11 @@ class Checkpoints:
                 with writing(path):
                     path.rename(path.with_suffix(".damaged"))
                 continue
+            if tree.get("form") != FORM:
+                raise BadInput(
+                    f"{path} is the state of another version of aihf_control: go on with that version, "
+                    f"or begin again without {self.folder}"
+                )
             self.chunks = tree["chunks"]
             self._cut()
             return Saved(tree["step"], tree["rows"], {"task": tree["task"], "replays": replays})

@@ -185,16 +185,12 @@ class RewardNet(nn.Module):
         self.centre.lerp_(g_demo.mean(-1, keepdim=True), rate)
 
 
-def lanes_of(net: Net, n_lanes: int, part: slice) -> Net:
-    """The same network for some of its lanes: its parameters and buffers are views of the whole's."""
+def fixed(net: Net) -> Net:
+    """The same network, to which no gradient flows: its parameters and buffers are the net's own memory."""
     of = copy.deepcopy(net)
-    for whole, some in zip(net.modules(), of.modules(), strict=True):
-        for name, p in whole.named_parameters(recurse=False):
-            setattr(some, name, nn.Parameter(_rows(p.detach(), n_lanes, part), p.requires_grad))
-        for name, b in whole.named_buffers(recurse=False):
-            setattr(some, name, _rows(b, n_lanes, part))
+    for mine, its in zip(of.modules(), net.modules(), strict=True):
+        for name, p in its.named_parameters(recurse=False):
+            setattr(mine, name, nn.Parameter(p.detach(), requires_grad=False))
+        for name, b in its.named_buffers(recurse=False):
+            setattr(mine, name, b)
     return of
-
-
-def _rows(x: Tensor, n_lanes: int, part: slice) -> Tensor:
-    return x.view(n_lanes, -1, *x.shape[1:])[part].flatten(0, 1)

@@ -16,10 +16,8 @@ from torch import Tensor, nn
 from aihf_control.files import BadInput
 from aihf_control.fused import Adam
 from aihf_control.lanes import Dims, Random
-from aihf_control.nets import Policy, TwinQ, lanes_of
+from aihf_control.nets import Policy, TwinQ, fixed
 from aihf_control.replay import Batch
-
-BLOCK_WIDTH = 1280  # lanes x width of the widest layer that a CPU updates together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +56,8 @@ RewardFn = Callable[[Tensor, Tensor], Tensor]
 
 
 class SAC:
-    """Actor, twin critics and their targets for every lane, and one `update` of them all.
+    """Soft actor-critic (Haarnoja et al., arXiv 1812.05905): actor, twin critics and their targets for every lane, and
+    one `update` of them all.
 
     With a `prior` policy pi_0 the entropy term -alpha log pi becomes -alpha log(pi / pi_0): the lower level L3 of AIHF
     (arXiv 2406.06874, equation 3) with pi_0 given. Its weight begins at `alpha_start`, which keeps the policy where it
@@ -73,11 +72,14 @@ class SAC:
         self.q.units.load_state_dict(self.policy.units.state_dict())
         self.q_target = TwinQ(dims, cfg.hidden, cfg.layer_norm).requires_grad_(False)
         self.q_target.load_state_dict(self.q.state_dict())
-        fixed = [cfg.alpha[seed % len(cfg.alpha)] if cfg.alpha else 1.0 for seed in dims.seeds]
-        self.log_alpha = torch.tensor(fixed, device=dims.device)[:, None].log()
+        self.fixed_q = fixed(self.q)
+        at_first = [cfg.alpha[seed % len(cfg.alpha)] if cfg.alpha else 1.0 for seed in dims.seeds]
+        self.log_alpha = torch.tensor(at_first, device=dims.device)[:, None].log().requires_grad_()
+        self.opt_pi, self.opt_q, self.opt_alpha = (
+            Adam(params, cfg.lr) for params in (self.policy.parameters(), self.q.parameters(), [self.log_alpha])
+        )
         self.rng = Random(dims, "updates")
         self.n_updates = 0
-        self.blocks = [_Block(self, lanes) for lanes in blocks(dims, cfg.hidden)]
 
     def update(
         self, batch: Batch, reward_fn: RewardFn, absorbing: float | Tensor = 0.0, actor: bool | None = None
@@ -96,11 +98,25 @@ class SAC:
         actor = self.n_updates > self.cfg.hold if actor is None else actor
         with torch.no_grad():
             reward = reward_fn(batch.obs, batch.act)
-        ended = torch.as_tensor(absorbing, device=self.dims.device).expand(len(reward), 1) / (1 - self.cfg.gamma)
-        noise = self.rng.normal(2, batch.act.shape[1], self.dims.n_act)
-        alpha = self.alpha()
-        infos = [block.update(batch, reward, alpha, ended, noise, actor) for block in self.blocks]
-        return {name: torch.cat([info[name] for info in infos]) for name in infos[0]}
+        noise, alpha = self.rng.normal(2, batch.act.shape[1], self.dims.n_act), self.alpha()
+
+        target = self.target(batch, reward, absorbing, alpha, noise[:, 0])
+        q = self.q(batch.obs, batch.act)
+        q_loss = 0.5 * (q - target[:, None]).square().mean(-1).sum(-1)
+        self.opt_q.descend(q_loss)
+
+        with torch.set_grad_enabled(actor):
+            act, cost = self.act(batch.obs, noise[:, 1])
+        if actor:
+            pi_loss = (alpha * cost - self.fixed_q(batch.obs, act).amin(1)).mean(-1)
+            self.opt_pi.descend(pi_loss)
+        if not self.cfg.alpha:
+            gap = (cost.detach() - self.dims.n_act).mean(-1, keepdim=True)  # the target entropy is -A
+            self.opt_alpha.descend(-(self.log_alpha * gap).squeeze(-1))
+
+        follow(self.q_target, self.q, self.cfg.tau)
+        follow(self.average, self.policy, self.cfg.average)
+        return self._info(q.detach(), q_loss.detach(), cost.detach(), reward, alpha)
 
     def alpha(self) -> Tensor:
         """Entropy weight, (L, 1); with a prior the weight of the KL to it."""
@@ -109,96 +125,44 @@ class SAC:
             return alpha
         return alpha + (self.cfg.alpha_start - alpha) * math.exp(-self.n_updates / self.cfg.alpha_fade)
 
-    def state_dict(self) -> dict:
-        state = {name: getattr(self, name).state_dict() for name in self._parts()}
-        state |= {"log_alpha": self.log_alpha, "n_updates": self.n_updates}
-        return state | {"blocks": [block.state_dict() for block in self.blocks]}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.log_alpha.copy_(state["log_alpha"])
-        self.n_updates = state["n_updates"]
-        for block, saved in zip(self.blocks, state["blocks"], strict=True):
-            block.load_state_dict(saved)
-        for name in self._parts():
-            getattr(self, name).load_state_dict(state[name])
-
-    def _parts(self) -> list[str]:
-        return ["policy", "average", "q", "q_target", "rng", *(["prior"] if self.prior is not None else [])]
-
-
-def blocks(dims: Dims, hidden: tuple[int, ...]) -> list[slice]:
-    """Which lanes are updated together. An accelerator takes them all. On a CPU many share what a call costs, and too
-    many crowd each other out of the caches: five nets of width 256 are best (`results/speed`)."""
-    n = dims.n_lanes if dims.device.type != "cpu" else max(1, BLOCK_WIDTH // max(hidden))
-    return [slice(i, min(i + n, dims.n_lanes)) for i in range(0, dims.n_lanes, n)]
-
-
-class _Block:
-    """SAC for some lanes: soft actor-critic (Haarnoja et al., arXiv 1812.05905) on one page."""
-
-    def __init__(self, whole: SAC, lanes: slice):
-        self.lanes, self.cfg, self.prior = lanes, whole.cfg, None
-        n = whole.dims.n_lanes
-        self.policy, self.average = (lanes_of(net, n, lanes) for net in (whole.policy, whole.average))
-        self.q, self.q_target = (lanes_of(net, n, lanes) for net in (whole.q, whole.q_target))
-        self.fixed_q = lanes_of(whole.q, n, lanes).requires_grad_(False)
-        if whole.prior is not None:
-            self.prior = lanes_of(whole.prior, n, lanes)
-        self.log_alpha = whole.log_alpha[lanes].requires_grad_()
-        self.opt_pi, self.opt_q, self.opt_alpha = (
-            Adam(params, whole.cfg.lr) for params in (self.policy.parameters(), self.q.parameters(), [self.log_alpha])
-        )
-        self.target_entropy = -float(whole.dims.n_act)
-
-    def update(
-        self, batch: Batch, reward: Tensor, alpha: Tensor, ended: Tensor, noise: Tensor, actor: bool
-    ) -> dict[str, Tensor]:
-        batch = Batch(*(x[self.lanes] for x in batch))
-        reward, alpha, ended, noise = (x[self.lanes] for x in (reward, alpha, ended, noise))
-        target = self._target(batch, reward, ended, alpha, noise[:, 0])
-        q = self.q(batch.obs, batch.act)
-        q_loss = 0.5 * (q - target[:, None]).square().mean(-1).sum(-1)
-        self.opt_q.descend(q_loss)
-
-        if actor:
-            act, cost = self.act(batch.obs, noise[:, 1])
-            pi_loss = (alpha * cost - self.fixed_q(batch.obs, act).amin(1)).mean(-1)
-            self.opt_pi.descend(pi_loss)
-        else:
-            with torch.no_grad():
-                _, cost = self.act(batch.obs, noise[:, 1])
-        if not self.cfg.alpha:
-            gap = (cost.detach() + self.target_entropy).mean(-1, keepdim=True)
-            self.opt_alpha.descend(-(self.log_alpha * gap).squeeze(-1))
-        follow(self.q_target, self.q, self.cfg.tau)
-        follow(self.average, self.policy, self.cfg.average)
-        reach = reward.abs().amax(-1) + (alpha * cost.detach()).abs().amax(-1)
-        return {
-            "q": q.detach().mean((1, 2)),
-            "q_of_reach": q.detach().abs().mean((1, 2)) * (1 - self.cfg.gamma) / reach,
-            "q_loss": q_loss.detach(),
-            "entropy_cost": cost.detach().mean(-1),
-            "reward": reward.mean(-1),
-            "alpha": alpha.squeeze(-1),
-        }
-
     def act(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """A sampled action and what it costs: log pi, or log(pi / prior)."""
+        """A sampled action (L, B, A) and what it costs (L, B): log pi, or log(pi / prior)."""
         act, cost, raw = self.policy.sample(obs, noise)
         return act, cost if self.prior is None else cost - self.prior.log_prob(obs, raw)
 
     @torch.no_grad()
-    def _target(self, batch: Batch, reward: Tensor, ended: Tensor, alpha: Tensor, noise: Tensor) -> Tensor:
+    def target(self, batch: Batch, reward: Tensor, absorbing: float | Tensor, alpha: Tensor, noise: Tensor) -> Tensor:
+        """What the critics are to say, (L, B)."""
         act, cost = self.act(batch.next_obs, noise)
         going_on = self.q_target(batch.next_obs, act).amin(1) - alpha * cost
+        ended = torch.as_tensor(absorbing, device=self.dims.device) / (1 - self.cfg.gamma)
         return reward + self.cfg.gamma * torch.where(batch.done > 0, ended, going_on)
 
-    def state_dict(self) -> dict:
-        return {name: getattr(self, name).state_dict() for name in ("opt_pi", "opt_q", "opt_alpha")}
+    def _info(self, q: Tensor, q_loss: Tensor, cost: Tensor, reward: Tensor, alpha: Tensor) -> dict[str, Tensor]:
+        reach = reward.abs().amax(-1) + (alpha * cost).abs().amax(-1)
+        return {
+            "q": q.mean((1, 2)),
+            "q_of_reach": q.abs().mean((1, 2)) * (1 - self.cfg.gamma) / reach,
+            "q_loss": q_loss,
+            "entropy_cost": cost.mean(-1),
+            "reward": reward.mean(-1),
+            "alpha": alpha.squeeze(-1),
+        }
 
+    def state_dict(self) -> dict:
+        state = {name: getattr(self, name).state_dict() for name in self._parts()}
+        return state | {"log_alpha": self.log_alpha, "n_updates": self.n_updates}
+
+    @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:
-        for name, value in state.items():
-            getattr(self, name).load_state_dict(value)
+        self.log_alpha.copy_(state["log_alpha"])
+        self.n_updates = state["n_updates"]
+        for name in self._parts():
+            getattr(self, name).load_state_dict(state[name])
+
+    def _parts(self) -> list[str]:
+        parts = ["policy", "average", "q", "q_target", "rng", "opt_pi", "opt_q", "opt_alpha"]
+        return parts if self.prior is None else [*parts, "prior"]
 
 
 @torch.no_grad()

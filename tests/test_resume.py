@@ -23,7 +23,7 @@ from test_run import in_this_process, words
 
 from aihf_control import methods, run
 from aihf_control.cell import Cell, Evaluated, Finished, Home, Notice, Paused, work
-from aihf_control.checkpoint import Checkpoints, pack, sweep, unpack
+from aihf_control.checkpoint import FORM, Checkpoints, pack, sweep, unpack
 from aihf_control.environments import Envs, spec_of
 from aihf_control.files import BadInput, plain, write_bytes
 from aihf_control.lanes import Dims
@@ -212,6 +212,14 @@ def test_damaged_rows_are_found(kept, seed, flip):
     saved = Checkpoints(kept).last(told.append)
     assert told and str(path) in told[0]
     assert saved is None or saved.step < 8  # what lies before the damage is whole
+
+
+def test_a_state_of_another_version_is_refused_and_kept(kept, monkeypatch):
+    before = {p.name: p.read_bytes() for p in kept.iterdir()}
+    monkeypatch.setattr("aihf_control.checkpoint.FORM", FORM + 1)
+    with pytest.raises(BadInput, match=r"another version.*: go on with that version, or begin again"):
+        Checkpoints(kept).last()
+    assert {p.name: p.read_bytes() for p in kept.iterdir()} == before
 
 
 def test_with_all_states_damaged_it_begins_again_and_says_so(kept, dataset):

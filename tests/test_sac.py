@@ -171,8 +171,7 @@ def test_targets_by_hand():
     sac = SAC(d, dataclasses.replace(TINY, alpha=(0.3,), gamma=0.9))
     b, noise = batch(d), torch.randn(2, 32, 2)
     reward = paid(b.obs, b.act)
-    (block,) = sac.blocks
-    target = block._target(b, reward, torch.full((2, 1), -20.0), sac.alpha(), noise)
+    target = sac.target(b, reward, torch.full((2, 1), -2.0), sac.alpha(), noise)
     act, logp, _ = sac.policy.sample(b.next_obs, noise)
     going_on = reward + 0.9 * (sac.q_target(b.next_obs, act).amin(1) - 0.3 * logp)
     by_hand = torch.where(b.done > 0, reward + 0.9 * (-2.0 / 0.1), going_on)
@@ -249,24 +248,11 @@ def test_a_held_actor_stays_and_its_critics_do_not():
     assert not torch.equal(sac.q.out.weight, q.out.weight)
 
 
-@pytest.mark.parametrize("width, n_blocks", [(1280, 3), (640, 2), (64, 1)])
-def test_blocks_of_lanes_learn_as_all_at_once(width, n_blocks, monkeypatch):
-    d, cfg = dims(3, 4, 5), dataclasses.replace(TINY, hidden=(width, 16))
-    in_blocks = SAC(d, cfg)
-    monkeypatch.setattr("aihf_control.sac.BLOCK_WIDTH", 10_000)
-    at_once = SAC(d, cfg)
-    assert (len(in_blocks.blocks), len(at_once.blocks)) == (n_blocks, 1)
-    infos = [[sac.update(batch(d, seed=i), paid) for i in range(5)][-1] for sac in (in_blocks, at_once)]
-    torch.testing.assert_close(*infos)
-    torch.testing.assert_close(in_blocks.policy.state_dict(), at_once.policy.state_dict(), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(in_blocks.average.state_dict(), at_once.average.state_dict(), atol=1e-5, rtol=1e-4)
-
-
 def test_a_prior_equal_to_the_policy_costs_nothing():
     d = dims()
     policy = Policy(d, TINY.hidden)
     sac = SAC(d, TINY, policy, prior=policy.clone_of())
-    _, cost = sac.blocks[0].act(batch(d).obs, torch.randn(2, 32, 2))
+    _, cost = sac.act(batch(d).obs, torch.randn(2, 32, 2))
     torch.testing.assert_close(cost, torch.zeros_like(cost), atol=1e-5, rtol=0)
 
 
