@@ -2,9 +2,9 @@
 
 A script of its own that imports nothing of this package, so that SBX can be measured in its own environment:
 
-    python aihf_control/rivals.py sb3 Hopper-v4 256 3.0
+    echo updates 0.5 | python aihf_control/rivals.py sb3 Hopper-v4 256
 
-prints what it measured as JSON.
+makes the learner, and answers every line of its input as `serve` says.
 """
 
 from __future__ import annotations
@@ -32,6 +32,15 @@ def timed(work: Callable[[int], Any], seconds: float, n: int = 20) -> float:
         work(n)
         done += n
     return done / (time.perf_counter() - began)
+
+
+def serve(works: dict[str, Callable[[int], Any]], n: int = 20) -> None:
+    """Says as JSON which works there are. Then each line of standard input, the name of one and seconds, is answered by
+    how many times a second it was done, and the peak memory in MiB. Between them the process rests."""
+    print(json.dumps({"works": list(works)}), flush=True)
+    for line in sys.stdin:
+        name, seconds = line.split()
+        print(json.dumps({name: timed(works[name], float(seconds), n), "memory": peak_memory()}), flush=True)
 
 
 def peak_memory() -> float:
@@ -138,8 +147,8 @@ class Plain:
             self.update()
 
 
-def main(name: str, env_id: str, width: str, seconds: str) -> None:
-    """Prints updates and whole-loop steps a second and the peak memory of one of the rivals."""
+def main(name: str, env_id: str, width: str) -> None:
+    """Serves updates and whole-loop steps of one of the rivals."""
     warnings.filterwarnings("ignore")
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     if name != "sbx":
@@ -148,15 +157,7 @@ def main(name: str, env_id: str, width: str, seconds: str) -> None:
         torch.set_num_threads(1)
     plain = Plain(env_id, int(width)) if name == "plain" else None
     updates, loop = (plain.updates, plain.loop) if plain else sb3(env_id, int(width), sbx=name == "sbx")
-    print(
-        json.dumps(
-            {
-                "updates": timed(updates, float(seconds)),
-                "loop": timed(loop, float(seconds)),
-                "memory": peak_memory(),
-            }
-        )
-    )
+    serve({"updates": updates, "loop": loop})
 
 
 if __name__ == "__main__":

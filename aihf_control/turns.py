@@ -1,4 +1,4 @@
-"""What one process of the speed command measures: rates a second, summed over lanes."""
+"""What a process of the speed command measures: the learners answer turn by turn, the rest of the work is done once."""
 
 from __future__ import annotations
 
@@ -29,18 +29,21 @@ from aihf_control.truth import Pupil, TruthConfig
 
 OURS, BY_TORCH, FLOOR = "ours", "ours by torch", "products alone"  # by torch: without kernel.c
 Row = dict[str, Any]
+Works = dict[str, Callable[[int], Any]]
 
 
-def turn(what: Row) -> Row:
-    """What a process of its own measures: rates a second, summed over lanes, and the peak memory in MiB."""
+def turn(what: Row) -> Row | None:
+    """Serves a learner (`rivals.serve`), or measures another work once: rates a second and the peak memory in MiB."""
     one_thread()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    works = {OURS: _ours, BY_TORCH: _ours, FLOOR: _floor, "rollout": _rollout, "evaluate_policy": _evaluate_policy}
-    work = (works | {"checkpoint": _checkpoint, "reward": _reward})[what["learner"]]
-    return work(what) | {"memory": rivals.peak_memory()}
+    learners = {OURS: _ours, BY_TORCH: _ours, FLOOR: _floor}
+    if what["learner"] in learners:
+        return rivals.serve(learners[what["learner"]](what), max(1, 20 // what["lanes"]))
+    works = {"rollout": _rollout, "evaluate_policy": _evaluate_policy, "checkpoint": _checkpoint, "reward": _reward}
+    return works[what["learner"]](what) | {"memory": rivals.peak_memory()}
 
 
-def _ours(what: Row) -> Row:
+def _ours(what: Row) -> Works:
     """SB3's defaults in our learner: no layer normalisation, automatic entropy weight, a step an update."""
     spec, n = spec_of(what["env"]), what["lanes"]
     sac = SACConfig(hidden=(what["width"],) * 2, alpha=(), layer_norm=False, tau=0.005)
@@ -53,11 +56,10 @@ def _ours(what: Row) -> Row:
         pupil.step()
         pupil.update()
 
-    rates = {"updates": pupil.update, "loop": both, "steps": pupil.step}
-    return {name: n * timed(_times(work), what["seconds"]) for name, work in rates.items()}
+    return {"updates": _times(pupil.update), "loop": _times(both), "steps": _times(pupil.step)}
 
 
-def _floor(what: Row) -> Row:
+def _floor(what: Row) -> Works:
     """The matrix products of one update and nothing else."""
     spec, width, n = spec_of(what["env"]), what["width"], what["lanes"]
     rounded = what["precision"] == "bfloat16"
@@ -73,7 +75,7 @@ def _floor(what: Row) -> Row:
             for a, b, r in pairs:
                 product(a, b, r)
 
-    return {"updates": n * timed(work, what["seconds"], 5)}
+    return {"updates": work}
 
 
 def _products_of_an_update(o: int, a: int, w: int, n: int) -> Iterator[tuple[int, int, list]]:

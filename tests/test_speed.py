@@ -7,14 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from aihf_control import rivals, speed
+from aihf_control import rivals, speed, speed_table
+from aihf_control.files import BadInput
 
-TURN = {"part": "comparison", "env": "Pendulum-v1", "round": 0, "width": 8, "seconds": 0.05}
+TURN = {"part": "comparison", "env": "Pendulum-v1", "width": 8, "seconds": 0.05}
 
 
 def test_the_table_is_medians_ratios_within_a_round_and_shares_of_the_floor():
     def rows(learner, precision, updates, loops):
-        what = {"part": "comparison", "env": "E", "learner": learner, "lanes": 1, "precision": precision, "memory": 9.0}
+        what = {"part": "comparison", "env": "E", "learner": learner, "lanes": 1, "beside": 1}
+        what |= {"precision": precision, "memory": 9.0}
         return [
             {**what, "round": k, "updates": u, "loop": x} for k, (u, x) in enumerate(zip(updates, loops, strict=True))
         ]
@@ -25,6 +27,7 @@ def test_the_table_is_medians_ratios_within_a_round_and_shares_of_the_floor():
             "env": "E",
             "learner": "ours",
             "lanes": n,
+            "round": 0,
             "width": 8,
             "updates": 10.0 * n,
             "memory": 100 + 2 * n,
@@ -49,13 +52,18 @@ def test_the_table_is_medians_ratios_within_a_round_and_shares_of_the_floor():
     ]
     frame = pd.DataFrame(
         rows("ours", "float32", [200, 100, 400], [100, 50, 300])
+        + [row | {"beside": 2, "lanes": 2} for row in rows("ours", "float32", [300], [300])]
+        + [
+            row | {"beside": 2}
+            for row in rows("sb3", "float32", [300], [100]) + rows(speed.FLOOR, "float32", [300], [None])
+        ]
         + rows("sb3", "float32", [100, 100, 100], [50, 50, 50])
         + rows(speed.FLOOR, "float32", [400, 400, 400], [None] * 3)
         + growth
         + rest
         + save
     )
-    assert "Reward steps: not measured" in speed.table(frame)
+    assert "Reward steps: not measured" in speed_table.table(frame)
     reward = {
         "part": "rest",
         "env": "E",
@@ -67,41 +75,58 @@ def test_the_table_is_medians_ratios_within_a_round_and_shares_of_the_floor():
         "make": 7,
     }
     frame = pd.concat([frame, pd.DataFrame([reward])])
-    text = speed.table(frame)
-    assert "| E | ours | 1 | float32 | 200 | 100 | 2.00 [1.00, 4.00] | 2.00 [1.00, 6.00] | 50% | 50% | 9 |" in text
+    text = speed_table.table(frame)
+    assert "| E | ours | 1 | float32 | 200 | 100 | 2.00 [1.50, 3.00] | 2.00 [1.50, 4.00] | 50% | 50% | 9 |" in text
+    assert "| E | ours | 2 | float32 | 300 | 300 | 1.00 [1.00, 1.00] | 3.00 [3.00, 3.00] | 100% | 0% | 9 |" in text
     assert "| E | products alone | 1 | float32 | 400 | - | 4.00 [4.00, 4.00] | - | - | - | 9 |" in text
     assert "3.0 times as fast" in text and "2.0 MiB at width 8" in text
     assert "takes 180 ms, which is 0.10% of the time" in text and "1.00 MiB a lane and 9 bytes" in text
     assert "takes 10.0 ms on clips of 50 and 20.0 ms on whole trajectories" in text and "takes 7.0 s" in text
-    assert speed.figure(frame)[:4] == b"\x89PNG"
+    assert speed_table.figure(frame)[:4] == b"\x89PNG"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "learner", ["ours", speed.BY_TORCH, speed.FLOOR, "rollout", "evaluate_policy", "checkpoint", "reward"]
-)
-def test_a_turn_measures(learner):
-    lanes = 2 if learner == "ours" else 1
+@pytest.mark.parametrize("learner", ["rollout", "evaluate_policy", "checkpoint", "reward"])
+def test_a_work_is_measured_once(learner):
     env = "Hopper-v4" if learner in ("checkpoint", "reward") else "Pendulum-v1"
-    what = {**TURN, "env": env, "learner": learner, "lanes": lanes, "precision": "float32"}
-    figures = speed._turn(what, speed.Options(seconds=0.05))
-    keys = {name: ("updates", "loop") for name in (speed.OURS, speed.BY_TORCH)} | {
-        speed.FLOOR: ("updates",),
-        "checkpoint": ("save", "state", "row"),
-    }
-    keys["reward"] = ("clips", "whole", "make")
+    figures = speed._once({**TURN, "env": env, "learner": learner, "lanes": 1}, speed.Options())
+    keys = {"checkpoint": ("save", "state", "row"), "reward": ("clips", "whole", "make")}
     assert all(figures[key] > 0 for key in ("memory", *keys.get(learner, ("steps",))))
-    assert ("loop" in figures) == (learner in (speed.OURS, speed.BY_TORCH))
+
+
+@pytest.mark.slow
+def test_a_group_takes_turns():
+    group = [
+        {**TURN, "learner": learner, "lanes": lanes, "precision": "float32"}
+        for learner, lanes in ((speed.OURS, 2), (speed.BY_TORCH, 1), (speed.FLOOR, 2))
+    ]
+    rows = list(speed._in_turns(group, ("updates", "loop"), speed.Options(rounds=2, seconds=0.05)))
+    assert [(row["learner"], row["round"]) for row in rows] == [(what["learner"], k) for k in (0, 1) for what in group]
+    assert all(min(row["updates"], row["memory"]) > 0 for row in rows)
+    assert [row.get("loop", 0) > 0 for row in rows] == [True, True, False] * 2
+
+
+@pytest.mark.slow
+def test_what_a_learner_that_dies_has_said_is_told():
+    with pytest.raises(BadInput, match=r"measuring sb3 on Nowhere-v0 failed: .*Nowhere"):
+        next(speed._in_turns([{**TURN, "env": "Nowhere-v0", "learner": "sb3", "lanes": 1}], (), speed.Options()))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "sb3"])
-def test_a_rival_is_measured(name, capsys, monkeypatch):
+def test_a_rival_answers(name, capsys, monkeypatch):
     monkeypatch.setattr(rivals, "STEPS", 300)
     monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)
-    rivals.main(name, "Pendulum-v1", "8", "0.05")
-    figures = json.loads(capsys.readouterr().out)
-    assert min(figures[key] for key in ("updates", "loop", "memory")) > 0
+    monkeypatch.setattr("sys.stdin", ["updates 0.05", "loop 0.05", "updates 0.01"])
+    rivals.main(name, "Pendulum-v1", "8")
+    said, *answers = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert said == {"works": ["updates", "loop"]}
+    assert [sorted(figures) for figures in answers] == [
+        ["memory", "updates"],
+        ["loop", "memory"],
+        ["memory", "updates"],
+    ]
+    assert all(min(figures.values()) > 0 for figures in answers)
 
 
 def test_the_plain_rival_learns():
