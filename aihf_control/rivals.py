@@ -50,6 +50,8 @@ def peak_memory() -> float:
 
 def sb3(env_id: str, width: int, sbx: bool = False) -> tuple[Callable[[int], Any], Callable[[int], Any]]:
     """Updates, and the whole loop, of Stable-Baselines3's SAC, or of SBX's, which has the same face."""
+    from stable_baselines3.common.logger import Logger
+
     if sbx:
         from sbx import SAC  # pyright: ignore[reportMissingImports]
     else:
@@ -57,6 +59,7 @@ def sb3(env_id: str, width: int, sbx: bool = False) -> tuple[Callable[[int], Any
 
     kwargs = {"net_arch": [width, width]}
     model: Any = SAC("MlpPolicy", gym.make(env_id), learning_starts=STEPS, batch_size=BATCH, policy_kwargs=kwargs)
+    model.set_logger(Logger(None, []))  # its own makes a folder every time
     model.learn(STEPS + 1)
     return (lambda n: model.train(n, BATCH)), (lambda n: model.learn(n, reset_num_timesteps=False))
 

@@ -52,11 +52,9 @@ def test_the_table_is_medians_ratios_within_a_round_and_shares_of_the_floor():
     ]
     frame = pd.DataFrame(
         rows("ours", "float32", [200, 100, 400], [100, 50, 300])
+        + [row | {"beside": 2} for row in rows("sb3", "float32", [300], [100])]
         + [row | {"beside": 2, "lanes": 2} for row in rows("ours", "float32", [300], [300])]
-        + [
-            row | {"beside": 2}
-            for row in rows("sb3", "float32", [300], [100]) + rows(speed.FLOOR, "float32", [300], [None])
-        ]
+        + [row | {"beside": 2, "lanes": 2} for row in rows(speed.FLOOR, "float32", [300], [None])]
         + rows("sb3", "float32", [100, 100, 100], [50, 50, 50])
         + rows(speed.FLOOR, "float32", [400, 400, 400], [None] * 3)
         + growth
