@@ -67,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(options: Options) -> None:
     at_least_one({"--rounds": options.rounds, "--width": options.width, "--lanes": min(options.lanes, default=0)})
-    if options.sbx and not options.sbx.is_file():
+    if not options.seconds > 0:
+        raise BadInput(f"--seconds {options.seconds}: give more than 0")
+    if options.sbx and not (options.sbx.is_file() and os.access(options.sbx, os.X_OK)):
         raise BadInput(f"--sbx {options.sbx}: give the path of a Python")
     for env in options.envs:
         spec_of(env)
@@ -156,7 +158,8 @@ class _Served:
         if work not in self.works:
             return {}
         assert self.process.stdin
-        print(work, seconds, file=self.process.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # one that has ended gives no answer, which is told
+            print(work, seconds, file=self.process.stdin, flush=True)
         figures = self._answer()
         return figures | {work: figures[work] * self.what["lanes"]}
 

@@ -111,6 +111,16 @@ def test_what_a_learner_that_dies_has_said_is_told():
 
 
 @pytest.mark.slow
+def test_a_learner_that_is_killed_between_turns_is_told():
+    what = {**TURN, "learner": speed.FLOOR, "lanes": 1, "precision": "float32"}
+    with speed._Served(what, speed.Options()) as learner:
+        learner.process.kill()
+        learner.process.wait()
+        with pytest.raises(BadInput, match="measuring products alone on Pendulum-v1 failed: it ended without a word"):
+            learner.turn("updates", 0.01)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "sb3"])
 def test_a_rival_answers(name, capsys, monkeypatch):
     monkeypatch.setattr(rivals, "STEPS", 300)
@@ -145,6 +155,8 @@ def test_the_plain_rival_learns():
     "words, said",
     [
         (["--sbx", "/nowhere/python"], "--sbx /nowhere/python"),
+        (["--sbx", __file__], f"--sbx {__file__}"),
+        (["--seconds", "0"], "--seconds 0"),
         (["--envs", "Nowhere-v0"], "Nowhere-v0"),
         (["--rounds", "0"], "--rounds 0"),
         (["--lanes", "0"], "--lanes 0"),
