@@ -58,8 +58,7 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["--turn"]:  # how the command calls itself
-        figures = turn(json.loads(argv[1]))
-        print(*([] if figures is None else [json.dumps(figures)]))
+        turn(json.loads(argv[1]))
         return 0
     options = tyro.cli(Options, args=argv, prog="python -m aihf_control.speed", description=(__doc__ or "")[:120])
     return exit_code(measure, options)
@@ -93,7 +92,7 @@ def measurements(options: Options) -> Iterator[Row]:
     best = products("auto", "cpu")
     peers: list[Row] = [
         {"learner": name, "lanes": 1, "precision": "float32"}
-        for name in ("sb3", "plain", *["sbx"][: bool(options.sbx)])
+        for name in ("sb3", "plain", *(["sbx"] if options.sbx else []))
     ]
     for env in options.envs:
         for n in options.lanes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
@@ -32,15 +33,17 @@ Row = dict[str, Any]
 Works = dict[str, Callable[[int], Any]]
 
 
-def turn(what: Row) -> Row | None:
-    """Serves a learner (`rivals.serve`), or measures another work once: rates a second and the peak memory in MiB."""
+def turn(what: Row) -> None:
+    """Serves a learner (`rivals.serve`), or measures another work once and prints it as JSON: rates a second, and the
+    peak memory in MiB."""
     one_thread()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     learners = {OURS: _ours, BY_TORCH: _ours, FLOOR: _floor}
     if what["learner"] in learners:
-        return rivals.serve(learners[what["learner"]](what), max(1, 20 // what["lanes"]))
+        rivals.serve(learners[what["learner"]](what), max(1, 20 // what["lanes"]))
+        return
     works = {"rollout": _rollout, "evaluate_policy": _evaluate_policy, "checkpoint": _checkpoint, "reward": _reward}
-    return works[what["learner"]](what) | {"memory": rivals.peak_memory()}
+    print(json.dumps(works[what["learner"]](what) | {"memory": rivals.peak_memory()}))
 
 
 def _ours(what: Row) -> Works:
