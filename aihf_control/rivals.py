@@ -2,7 +2,7 @@
 
 A script of its own that imports nothing of this package, so that SBX can be measured in its own environment:
 
-    echo updates 0.5 | python aihf_control/rivals.py sb3 Hopper-v4 256
+    echo updates 0.5 | python aihf_control/rivals.py sb3 Hopper-v4 256 cpu
 
 makes the learner, and answers every line of its input as `serve` says.
 """
@@ -44,11 +44,14 @@ def serve(works: dict[str, Callable[[int], Any]], n: int = 20) -> None:
 
 
 def peak_memory() -> float:
-    """MiB that this process has held at most."""
+    """MiB that this process has held at most; of a GPU's memory, where torch uses one."""
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_reserved() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def sb3(env_id: str, width: int, sbx: bool = False) -> tuple[Callable[[int], Any], Callable[[int], Any]]:
+def sb3(env_id: str, width: int, device: str, sbx: bool = False) -> tuple[Callable[[int], Any], Callable[[int], Any]]:
     """Updates, and the whole loop, of Stable-Baselines3's SAC, or of SBX's, which has the same face."""
     from stable_baselines3.common.logger import Logger
 
@@ -57,8 +60,10 @@ def sb3(env_id: str, width: int, sbx: bool = False) -> tuple[Callable[[int], Any
     else:
         from stable_baselines3 import SAC
 
-    kwargs = {"net_arch": [width, width]}
-    model: Any = SAC("MlpPolicy", gym.make(env_id), learning_starts=STEPS, batch_size=BATCH, policy_kwargs=kwargs)
+    kwargs: dict[str, Any] = {"learning_starts": STEPS, "batch_size": BATCH, "policy_kwargs": {"net_arch": [width] * 2}}
+    if not sbx:  # JAX is told by the environment
+        kwargs["device"] = device
+    model: Any = SAC("MlpPolicy", gym.make(env_id), **kwargs)
     model.set_logger(Logger(None, []))  # its own makes a folder every time
     model.learn(STEPS + 1)
     return (lambda n: model.train(n, BATCH)), (lambda n: model.learn(n, reset_num_timesteps=False))
@@ -70,21 +75,21 @@ class Plain:
     Automatic entropy weight; no normalisation. Written for this comparison.
     """
 
-    def __init__(self, env_id: str, width: int):
+    def __init__(self, env_id: str, width: int, device: str = "cpu"):
         import torch
         from torch import nn
 
-        self.torch, self.env = torch, gym.make(env_id)
+        self.torch, self.device, self.env = torch, device, gym.make(env_id)
         n_obs, n_act = self.env.observation_space.shape[0], self.env.action_space.shape[0]  # type: ignore[index]
 
         def mlp(n_in: int, n_out: int) -> nn.Module:
             return nn.Sequential(
                 nn.Linear(n_in, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, n_out)
-            )
+            ).to(device)
 
         self.actor = mlp(n_obs, 2 * n_act)
         self.q1, self.q2, self.t1, self.t2 = (mlp(n_obs + n_act, 1) for _ in range(4))
-        self.log_alpha = torch.zeros(1, requires_grad=True)
+        self.log_alpha = torch.zeros(1, device=device, requires_grad=True)
         self.opt_q = torch.optim.Adam([*self.q1.parameters(), *self.q2.parameters()], 3e-4)
         self.opt_pi = torch.optim.Adam(self.actor.parameters(), 3e-4)
         self.opt_alpha = torch.optim.Adam([self.log_alpha], 3e-4)
@@ -105,7 +110,8 @@ class Plain:
 
     def step(self) -> None:
         with self.torch.no_grad():
-            act = self.act(self.torch.as_tensor(self.obs[None], dtype=self.torch.float32))[0][0].numpy()
+            obs = self.torch.as_tensor(self.obs[None], dtype=self.torch.float32, device=self.device)
+            act = self.act(obs)[0][0].cpu().numpy()
         obs, reward, terminated, truncated, _ = self.env.step(act * self.scale)
         for column, value in zip(self.replay, (self.obs, act, obs, reward, terminated), strict=True):
             column[self.size] = value
@@ -115,7 +121,7 @@ class Plain:
     def update(self) -> None:
         torch = self.torch
         rows = np.random.randint(self.size, size=BATCH)
-        obs, act, next_obs, reward, done = (torch.as_tensor(column[rows]) for column in self.replay)
+        obs, act, next_obs, reward, done = (torch.as_tensor(column[rows], device=self.device) for column in self.replay)
         alpha = self.log_alpha.exp().detach()
         with torch.no_grad():
             next_act, next_logp = self.act(next_obs)
@@ -150,7 +156,7 @@ class Plain:
             self.update()
 
 
-def main(name: str, env_id: str, width: str) -> None:
+def main(name: str, env_id: str, width: str, device: str) -> None:
     """Serves updates and whole-loop steps of one of the rivals."""
     warnings.filterwarnings("ignore")
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -158,8 +164,11 @@ def main(name: str, env_id: str, width: str) -> None:
         import torch
 
         torch.set_num_threads(1)
-    plain = Plain(env_id, int(width)) if name == "plain" else None
-    updates, loop = (plain.updates, plain.loop) if plain else sb3(env_id, int(width), sbx=name == "sbx")
+    if name == "plain":
+        plain = Plain(env_id, int(width), device)
+        updates, loop = plain.updates, plain.loop
+    else:
+        updates, loop = sb3(env_id, int(width), device, sbx=name == "sbx")
     serve({"updates": updates, "loop": loop})
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from aihf_control.files import BadInput
 from aihf_control.fused import Adam
+from aihf_control.graphs import Replayed
 from aihf_control.lanes import Dims, Random
 from aihf_control.nets import Policy, TwinQ, fixed
 from aihf_control.replay import Batch
@@ -80,6 +81,7 @@ class SAC:
         )
         self.rng = Random(dims, "updates")
         self.n_updates = 0
+        self.step = Replayed(self._step)
 
     def update(
         self, batch: Batch, reward_fn: RewardFn, absorbing: float | Tensor = 0.0, actor: bool | None = None
@@ -98,9 +100,16 @@ class SAC:
         actor = self.n_updates > self.cfg.hold if actor is None else actor
         with torch.no_grad():
             reward = reward_fn(batch.obs, batch.act)
-        noise, alpha = self.rng.normal(2, batch.act.shape[1], self.dims.n_act), self.alpha()
+        ended = torch.zeros_like(reward[:, :1]) + absorbing / (1 - self.cfg.gamma)
+        noise = self.rng.normal(2, batch.act.shape[1], self.dims.n_act)
+        return self.step(reward, ended, self.alpha(), noise, *batch, actor=actor)
 
-        target = self.target(batch, reward, absorbing, alpha, noise[:, 0])
+    def _step(
+        self, reward: Tensor, ended: Tensor, alpha: Tensor, noise: Tensor, *columns: Tensor, actor: bool
+    ) -> dict[str, Tensor]:
+        """The update itself, which must be fit to be replayed (`graphs.py`): nothing but tensors changes."""
+        batch = Batch(*columns)
+        target = self.target(batch, reward, ended, alpha, noise[:, 0])
         q = self.q(batch.obs, batch.act)
         q_loss = 0.5 * (q - target[:, None]).square().mean(-1).sum(-1)
         self.opt_q.descend(q_loss)
@@ -131,11 +140,10 @@ class SAC:
         return act, cost if self.prior is None else cost - self.prior.log_prob(obs, raw)
 
     @torch.no_grad()
-    def target(self, batch: Batch, reward: Tensor, absorbing: float | Tensor, alpha: Tensor, noise: Tensor) -> Tensor:
-        """What the critics are to say, (L, B)."""
+    def target(self, batch: Batch, reward: Tensor, ended: Tensor, alpha: Tensor, noise: Tensor) -> Tensor:
+        """What the critics are to say, (L, B). `ended` (L, 1) is the value of the state after termination."""
         act, cost = self.act(batch.next_obs, noise)
         going_on = self.q_target(batch.next_obs, act).amin(1) - alpha * cost
-        ended = torch.as_tensor(absorbing, device=self.dims.device) / (1 - self.cfg.gamma)
         return reward + self.cfg.gamma * torch.where(batch.done > 0, ended, going_on)
 
     def _info(self, q: Tensor, q_loss: Tensor, cost: Tensor, reward: Tensor, alpha: Tensor) -> dict[str, Tensor]:

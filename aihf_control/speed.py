@@ -26,7 +26,7 @@ from aihf_control import kernel, rivals
 from aihf_control.cards import card_of
 from aihf_control.environments import spec_of
 from aihf_control.files import BadInput, at_least_one, exit_code, write_bytes
-from aihf_control.machine import products
+from aihf_control.machine import device_of, products
 from aihf_control.speed_table import figure, table
 from aihf_control.turns import BY_TORCH, FLOOR, OURS, Row, turn
 
@@ -51,6 +51,8 @@ class Options:
     """How long a turn times updates, and again as long the whole loop and our steps."""
     sbx: Path | None = None
     """The Python of an environment that has SBX, which is measured too if this is given."""
+    device: str = "cpu"
+    """Where the learners, ours and the others, keep their networks: cpu, cuda, ... Environments stay on the CPU."""
     out: Path = Path("results/speed")
     """Folder to write."""
 
@@ -70,6 +72,7 @@ def measure(options: Options) -> None:
         raise BadInput(f"--seconds {options.seconds}: give more than 0")
     if options.sbx and not (options.sbx.is_file() and os.access(options.sbx, os.X_OK)):
         raise BadInput(f"--sbx {options.sbx}: give the path of a Python")
+    device_of(options.device)
     for env in options.envs:
         spec_of(env)
     rows: list[Row] = []
@@ -89,34 +92,36 @@ def measure(options: Options) -> None:
 
 def measurements(options: Options) -> Iterator[Row]:
     """All rows: the comparison, a group for each number of lanes; how cost grows, a group a width; the rest."""
-    best = products("auto", "cpu")
+    best = products("auto", options.device)
     peers: list[Row] = [
         {"learner": name, "lanes": 1, "precision": "float32"}
         for name in ("sb3", "plain", *(["sbx"] if options.sbx else []))
     ]
     for env in options.envs:
         for n in options.lanes:
-            ours = [{"learner": name, "lanes": n, "precision": p} for name, p in _of_ours(best)]
-            group = {"part": "comparison", "env": env, "width": options.width, "beside": n}
+            ours = [{"learner": name, "lanes": n, "precision": p} for name, p in _of_ours(best, options.device)]
+            group = {"part": "comparison", "env": env, "width": options.width, "beside": n, "device": options.device}
             yield from _in_turns([group | who for who in (*ours, *peers)], ("updates", "loop", "steps"), options)
     env = options.envs[0]
     for width in options.growth_widths:
         group = {"part": "growth", "env": env, "width": width, "learner": OURS, "precision": best}
-        yield from _in_turns([group | {"lanes": n} for n in options.growth_lanes], ("updates",), options)
+        lanes = [group | {"lanes": n, "device": options.device} for n in options.growth_lanes]
+        yield from _in_turns(lanes, ("updates",), options)
     for k in range(min(options.rounds, 3)):
         for learner, lanes in (("rollout", 1), ("evaluate_policy", 1), ("checkpoint", 5), ("reward", 5)):
             if learner == "reward" and not card_of(env):
                 continue  # its dataset is made from bundled policies
             what = {"part": "rest", "env": env, "width": options.width, "learner": learner, "lanes": lanes}
-            yield _once({**what, "precision": "float32", "round": k, "seconds": 6 * options.seconds}, options)
+            more = {"device": options.device, "precision": "float32", "round": k, "seconds": 6 * options.seconds}
+            yield _once(what | more, options)
 
 
-def _of_ours(best: str) -> Iterator[tuple[str, str]]:
+def _of_ours(best: str, device: str) -> Iterator[tuple[str, str]]:
     """What of ours is compared, and its precision: the learner, without kernel.c, and the products alone."""
     for precision in sorted({"float32", best}, reverse=True):
         yield OURS, precision
         yield FLOOR, precision
-    if kernel.library():
+    if device == "cpu" and kernel.library():
         yield BY_TORCH, "bfloat16"
 
 
@@ -189,11 +194,12 @@ def _failed(what: Row, said: str) -> BadInput:
 def _words(what: Row, options: Options) -> tuple[list[str], dict[str, str]]:
     """The command that measures `what`, and its environment."""
     alone = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "XLA_FLAGS": _XLA}
+    alone["JAX_PLATFORMS"] = what["device"].split(":")[0]
     if what["learner"] == BY_TORCH:
         alone[kernel.SWITCH] = "0"
     if what["learner"] in ("sb3", "plain", "sbx"):
         python = str(options.sbx) if what["learner"] == "sbx" else sys.executable
-        return [python, rivals.__file__, what["learner"], what["env"], str(what["width"])], alone
+        return [python, rivals.__file__, what["learner"], what["env"], str(what["width"]), what["device"]], alone
     return [sys.executable, "-m", "aihf_control.speed", "--turn", json.dumps(what)], alone
 
 

@@ -26,7 +26,8 @@ def table(frame: pd.DataFrame) -> str:
         cells += [f"{share:.0%}" if learner in (OURS, BY_TORCH) else "-"]
         cells += [_rest(own), f"{own['memory'].max():.0f}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, "", _rollouts(frame), _memory(frame), _saving(frame), _rewards(frame), ""])
+    where = f"Networks on: {', '.join(rows['device'].unique())}."
+    return "\n".join([*lines, "", where, _rollouts(frame), _memory(frame), _saving(frame), _rewards(frame), ""])
 
 
 def _number(x: pd.Series) -> str:

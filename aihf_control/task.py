@@ -135,7 +135,7 @@ class Task:
         if state["envs"] is not None:
             envs, _ = self._started()
             envs.load_state_dict(state["envs"])
-            self._obs = envs.last.copy()
+            self._now = self._tensor(envs.last.copy())
         return state["step"]
 
     def state_dict(self) -> dict[str, Any]:
@@ -158,16 +158,16 @@ class Task:
 
     def collect(self, policy: Policy, into: Buffer) -> None:
         """One environment step a lane with a sampled action, stored without its reward."""
-        envs, obs = self._started()
-        now = torch.as_tensor(obs, device=self.dims.device)
+        envs, now = self._started()
         act = policy.act(now[:, None], self._rng.normal(1, self.spec.n_act))[:, 0]
         next_obs, _, terminated, truncated = envs.step(act.cpu().numpy())
-        into.add(now, act, self._tensor(next_obs), self._tensor(terminated))
-        self.n_steps += 1
         for i in np.flatnonzero(terminated | truncated).tolist():
             self._endings[i].append((int(envs.steps[i]), bool(terminated[i])))
-            next_obs[i] = envs.reset(i)
-        self._obs = next_obs
+            envs.reset(i)
+        rows = self._tensor(np.concatenate([next_obs, envs.last, terminated[:, None]], 1))  # one transfer to a GPU
+        there, self._now, done = rows.split((self.spec.n_obs, self.spec.n_obs, 1), 1)
+        into.add(now, act, there, done.squeeze(1))
+        self.n_steps += 1
 
     def starts(self, n: int, length: int) -> Tensor:
         """`n` moments of each lane's demonstrations, (L, n, 2), each with `length` steps (or a fall) before it ends."""
@@ -204,11 +204,13 @@ class Task:
         """Share of absorbing steps, (L,), when the last episodes of each lane are padded to the horizon."""
         return self._tensor([absorbed_share(endings, self.spec.horizon) for endings in self._endings])
 
-    def _started(self) -> tuple[Envs, np.ndarray]:
+    def _started(self) -> tuple[Envs, Tensor]:
+        """The environments, and what they show: (L, O)."""
         if self._envs is None:
             self._envs = Envs(self.spec, self.dims.n_lanes)
-            self._obs = np.stack([self._envs.reset(i, seed) for i, seed in enumerate(self.dims.seeds)])
-        return self._envs, self._obs
+            obs = [self._envs.reset(i, seed) for i, seed in enumerate(self.dims.seeds)]
+            self._now = self._tensor(np.stack(obs))
+        return self._envs, self._now
 
     def _buffer(self, name: str, lanes: list[list[Steps]]) -> Buffer | None:
         sizes = [sum(len(steps.obs) for steps in lane) for lane in lanes]

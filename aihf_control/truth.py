@@ -122,23 +122,22 @@ class _Sampler:
         self.tape = torch.zeros(dims.n_lanes, capacity, device=dims.device)
         self.rng = Random(dims, "acting")
         seeds = [START_SEED + 1000 * seed + e for seed in dims.seeds for e in range(cfg.envs)]
-        self.obs = np.stack([self.envs.reset(i, seed) for i, seed in enumerate(seeds)])
+        self.now = self._lanes(np.stack([self.envs.reset(i, seed) for i, seed in enumerate(seeds)]))
 
     def step(self, policy: Policy, random: bool) -> None:
-        now = self._lanes(self.obs)
         if random:
             act = self.rng.uniform(self.n, self.dims.n_act) * 2 - 1
         else:
-            act = policy.act(now, self.rng.normal(self.n, self.dims.n_act))
+            act = policy.act(self.now, self.rng.normal(self.n, self.dims.n_act))
         next_obs, reward, terminated, truncated = self.envs.step(act.flatten(0, 1).cpu().numpy())
-        columns = now, act, self._lanes(next_obs), self._lanes(terminated)
-        paid = self._lanes(reward)
-        for e in range(self.n):
-            self.tape[:, int(self.buffer.count[0]) % self.buffer.capacity] = paid[:, e]
-            self.buffer.add(*(column[:, e] for column in columns))
         for i in np.flatnonzero(terminated | truncated).tolist():
-            next_obs[i] = self.envs.reset(i)
-        self.obs = next_obs
+            self.envs.reset(i)
+        columns = [next_obs, self.envs.last, terminated[:, None], reward[:, None].astype(np.float32)]
+        n_obs, rows = self.dims.n_obs, self._lanes(np.concatenate(columns, 1))  # one transfer to a GPU
+        now, (there, self.now, done, paid) = self.now, rows.split((n_obs, n_obs, 1, 1), 2)
+        for e in range(self.n):
+            self.tape.scatter_(1, (self.buffer.count % self.buffer.capacity)[:, None], paid[:, e])
+            self.buffer.add(now[:, e], act[:, e], there[:, e], done[:, e, 0])
 
     def state_dict(self) -> dict[str, Any]:
         parts = {name: getattr(self, name).state_dict() for name in ("buffer", "envs", "rng")}
@@ -150,7 +149,7 @@ class _Sampler:
         self.buffer.put_back(rows)
         at = self._written()
         self.tape[:, at] = state["tape"][:, -len(at) :].to(self.tape)
-        self.obs = self.envs.last.copy()
+        self.now = self._lanes(self.envs.last.copy())
 
     def _written(self) -> torch.Tensor:
         """Where the tape holds something, oldest first."""

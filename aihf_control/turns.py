@@ -51,7 +51,8 @@ def _ours(what: Row) -> Works:
     spec, n = spec_of(what["env"]), what["lanes"]
     sac = SACConfig(hidden=(what["width"],) * 2, alpha=(), layer_norm=False, tau=0.005)
     cfg = TruthConfig(updates=1_000_000, envs=1, warmup=STEPS, sac=sac, capacity=100_000)
-    pupil = Pupil(spec, range(n), cfg, products=getattr(torch, what["precision"]))
+    device = torch.device(what["device"])
+    pupil = Pupil(spec, range(n), cfg, device=device, products=getattr(torch, what["precision"]))
     for _ in range(STEPS):
         pupil.step(random=True)
 
@@ -59,26 +60,26 @@ def _ours(what: Row) -> Works:
         pupil.step()
         pupil.update()
 
-    return {"updates": _times(pupil.update), "loop": _times(both), "steps": _times(pupil.step)}
+    works = {"updates": pupil.update, "loop": both, "steps": pupil.step}
+    return {name: _times(work, device) for name, work in works.items()}
 
 
 def _floor(what: Row) -> Works:
     """The matrix products of one update and nothing else."""
-    spec, width, n = spec_of(what["env"]), what["width"], what["lanes"]
+    spec, width, n, device = spec_of(what["env"]), what["width"], what["lanes"], torch.device(what["device"])
     rounded = what["precision"] == "bfloat16"
     pairs = [
-        (torch.randn(nets, a, b), torch.randn(nets, b, c), rounded and inner)
+        (torch.randn(nets, a, b, device=device), torch.randn(nets, b, c, device=device), rounded and inner)
         for nets, times, sizes in _products_of_an_update(spec.n_obs, spec.n_act, width, n)
         for (a, b, c), inner in sizes
         for _ in range(times)
     ]
 
-    def work(k: int) -> None:
-        for _ in range(k):
-            for a, b, r in pairs:
-                product(a, b, r)
+    def work() -> None:
+        for a, b, r in pairs:
+            product(a, b, r)
 
-    return {"updates": work}
+    return {"updates": _times(work, device)}
 
 
 def _products_of_an_update(o: int, a: int, w: int, n: int) -> Iterator[tuple[int, int, list]]:
@@ -128,7 +129,7 @@ def _checkpoint(what: Row) -> Row:
     """What it takes to save AIHF's state: seconds, MiB of a state, bytes of the replay a lane and step."""
     with tempfile.TemporaryDirectory() as there:
         small = DataConfig(demos=1, episodes=4, noise=(0.0,), pairs=10, test_pairs=4)
-        task = Task(make_dataset(what["env"], small), range(what["lanes"]), 1, 10)
+        task = Task(make_dataset(what["env"], small), range(what["lanes"]), 1, 10, what["device"])
         cfg = aihf.Config(warmup=10, clone=CloneConfig(updates=1))
         for _, _ in zip(range(200), aihf.train(task, cfg), strict=False):
             pass
@@ -148,7 +149,7 @@ def _reward(what: Row) -> Row:
     clips = make_dataset(what["env"], DataConfig(clip=50))
     row: Row = {"make": time.perf_counter() - began}
     for name, dataset in (("clips", clips), ("whole", make_dataset(what["env"], DataConfig(clip=0)))):
-        task = Task(dataset, range(what["lanes"]), 1, 200)
+        task = Task(dataset, range(what["lanes"]), 1, 200, what["device"])
         r, buffer = LearnedReward(task, RewardConfig()), Buffer(task.dims, 1000)
         policy = clone(task, CloneConfig(updates=1), (what["width"],) * 2)
         for _ in range(STEPS):
@@ -158,7 +159,7 @@ def _reward(what: Row) -> Row:
             gap, penalty = r.demo_term(buffer)
             r.descend(gap + r.pair_term() + penalty)
 
-        row[name] = timed(_times(step), what["seconds"])
+        row[name] = timed(_times(step, task.dims.device), what["seconds"])
     return row
 
 
@@ -176,9 +177,13 @@ def _steps_a_second(episodes: Callable[[], int], seconds: float) -> float:
     return rate * float(np.mean(counted))
 
 
-def _times(work: Callable[[], Any]) -> Callable[[int], None]:
+def _times(work: Callable[[], Any], device: torch.device) -> Callable[[int], None]:
+    """Does it n times, to the end: a GPU is asked for much before it has done it."""
+
     def repeat(n: int) -> None:
         for _ in range(n):
             work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
     return repeat

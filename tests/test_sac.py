@@ -171,7 +171,7 @@ def test_targets_by_hand():
     sac = SAC(d, dataclasses.replace(TINY, alpha=(0.3,), gamma=0.9))
     b, noise = batch(d), torch.randn(2, 32, 2)
     reward = paid(b.obs, b.act)
-    target = sac.target(b, reward, torch.full((2, 1), -2.0), sac.alpha(), noise)
+    target = sac.target(b, reward, torch.full((2, 1), -2.0 / 0.1), sac.alpha(), noise)
     act, logp, _ = sac.policy.sample(b.next_obs, noise)
     going_on = reward + 0.9 * (sac.q_target(b.next_obs, act).amin(1) - 0.3 * logp)
     by_hand = torch.where(b.done > 0, reward + 0.9 * (-2.0 / 0.1), going_on)

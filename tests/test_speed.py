@@ -10,12 +10,12 @@ import torch
 from aihf_control import rivals, speed, speed_table
 from aihf_control.files import BadInput
 
-TURN = {"part": "comparison", "env": "Pendulum-v1", "width": 8, "seconds": 0.05}
+TURN = {"part": "comparison", "env": "Pendulum-v1", "width": 8, "seconds": 0.05, "device": "cpu"}
 
 
 def test_the_table_is_medians_ratios_within_a_round_and_shares_of_the_floor():
     def rows(learner, precision, updates, loops):
-        what = {"part": "comparison", "env": "E", "learner": learner, "lanes": 1, "beside": 1}
+        what = {"part": "comparison", "env": "E", "learner": learner, "lanes": 1, "beside": 1, "device": "cpu"}
         what |= {"precision": precision, "memory": 9.0}
         return [
             {**what, "round": k, "updates": u, "loop": x} for k, (u, x) in enumerate(zip(updates, loops, strict=True))
@@ -126,7 +126,7 @@ def test_a_rival_answers(name, capsys, monkeypatch):
     monkeypatch.setattr(rivals, "STEPS", 300)
     monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)
     monkeypatch.setattr("sys.stdin", ["updates 0.05", "loop 0.05", "updates 0.01"])
-    rivals.main(name, "Pendulum-v1", "8")
+    rivals.main(name, "Pendulum-v1", "8", "cpu")
     said, *answers = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert said == {"works": ["updates", "loop"]}
     assert [sorted(figures) for figures in answers] == [
@@ -160,6 +160,7 @@ def test_the_plain_rival_learns():
         (["--envs", "Nowhere-v0"], "Nowhere-v0"),
         (["--rounds", "0"], "--rounds 0"),
         (["--lanes", "0"], "--lanes 0"),
+        (["--device", "abacus"], "--device abacus"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(words, said, capsys, tmp_path):
