@@ -4,10 +4,13 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import copy
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
+import mujoco
 import pytest
 import torch
 
@@ -20,6 +23,10 @@ from aihf_control.lanes import Dims
 from aihf_control.nets import Policy
 
 torch.set_num_threads(1)
+
+# Compiling a robot's XML is most of what making its environment takes, and the tests make thousands: they compile once.
+_compiled = functools.cache(mujoco.MjModel.from_xml_path)
+mujoco.MjModel.from_xml_path = staticmethod(lambda path: copy.copy(_compiled(path)))
 
 SMALL_DATA = DataConfig(demos=4, episodes=4, noise=(0.0,), pairs=60, test_pairs=30, clip=10)
 

@@ -97,6 +97,7 @@ def test_the_truth_is_trained_on_once_for_an_environment(runs, capsys):
     assert "was made with --updates 12, not 13" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_paid_in_truth_it_learns_as_without_a_run(runs):
     """The reference row is SAC on the true reward, bit for bit, and not what the run's reward teaches."""
     options = retrain.Options((runs,), updates=1030, envs=2, episodes=1, sac=SACConfig(hidden=(8, 8), average=1.0))

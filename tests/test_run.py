@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from aihf_control.sac import SAC
 from aihf_control.show import summary
 
 STEPS = 20
-FEW = {"eval_episodes": 1, "final_episodes": 2}
+FEW = {"evaluations": 2, "eval_episodes": 1, "final_episodes": 2}
 LEARNS_REWARD = [m for m in methods.names() if hasattr(load(m).Config, "reward")]
 PLAYS_CLIPS = [m for m in methods.names() if hasattr(load(m).Config, "online")]
 ASKS = ("oaif", "bpo")
@@ -296,6 +297,17 @@ def trained(method, dataset, seeds=2, steps=STEPS, **more):
     return aihf.train(method, dataset, seeds=seeds, steps=steps, cfg=small_config(method, steps), workers=1, **few)
 
 
+HONEST: dict[Any, aihf.Result] = {}
+
+
+def honest(method, dataset, **more) -> aihf.Result:
+    """`trained`, but once for all tests that want the same: nobody changes it."""
+    key = method, *more.items()
+    if key not in HONEST:
+        HONEST[key] = trained(method, dataset, **more)
+    return HONEST[key]
+
+
 def test_ten_lines_of_python_train_save_load_and_act(dataset_folder, tmp_path):
     data = aihf.load_dataset(dataset_folder)
     cfg = small_config("aihf", 20)
@@ -361,14 +373,14 @@ def equal_policies(a, b) -> bool:
 
 @pytest.mark.parametrize("method", methods.names())
 def test_evaluating_leaves_training_as_it_is(dataset, method):
-    seldom, often = (trained(method, dataset, steps=30, evaluations=n) for n in (1, 10))
+    seldom, often = honest(method, dataset), trained(method, dataset, evaluations=10)
     assert len(often.frame) > len(seldom.frame)
     assert equal_policies(seldom, often)
 
 
 @pytest.mark.parametrize("method", methods.names())
 def test_the_same_seed_gives_the_same_log(dataset, method):
-    one, again = (trained(method, dataset, evaluations=3) for _ in range(2))
+    one, again = honest(method, dataset), trained(method, dataset)
     pd.testing.assert_frame_equal(one.frame, again.frame, check_exact=True)
     assert equal_policies(one, again)
     assert one.frame["return"][0] != one.frame["return"].iloc[-1]
@@ -377,7 +389,7 @@ def test_the_same_seed_gives_the_same_log(dataset, method):
 @pytest.mark.parametrize("method", [m for m in methods.names() if m not in ASKS])
 def test_the_true_reward_cannot_reach_a_learner(dataset, method, monkeypatch):
     """But through an annotator's answers, which those who ask for them are given."""
-    honest, real = trained(method, dataset), Envs.step
+    as_it_is, real = honest(method, dataset), Envs.step
 
     def lying(self, *args):
         obs, reward, terminated, truncated = real(self, *args)
@@ -385,13 +397,13 @@ def test_the_true_reward_cannot_reach_a_learner(dataset, method, monkeypatch):
 
     monkeypatch.setattr(Envs, "step", lying)
     deceived = trained(method, dataset)
-    assert equal_policies(honest, deceived)
-    np.testing.assert_allclose(deceived.frame["return"], -1000 * honest.frame["return"])
+    assert equal_policies(as_it_is, deceived)
+    np.testing.assert_allclose(deceived.frame["return"], -1000 * as_it_is.frame["return"])
 
 
 @pytest.mark.parametrize("method", methods.names())
 def test_a_lanes_numbers_do_not_depend_on_the_lanes_beside_it(dataset, method):
-    beside, alone = trained(method, dataset, seeds=(0, 1, 2)), trained(method, dataset, seeds=(1,))
+    beside, alone = honest(method, dataset, seeds=3), trained(method, dataset, seeds=(1,))
     for name, t in alone.policy.net.state_dict().items():
         torch.testing.assert_close(beside.policy.net.state_dict()[name][1], t[0], atol=1e-4, rtol=1e-3)
     one, other = beside.frame[beside.frame["seed"] == 1], alone.frame
@@ -402,7 +414,7 @@ def test_a_lanes_numbers_do_not_depend_on_the_lanes_beside_it(dataset, method):
 
 @pytest.mark.parametrize("method", HAS_SAC)
 def test_a_lane_that_diverges_stays_alone_and_is_reported(dataset, method, monkeypatch):
-    healthy, real, calls = trained(method, dataset, seeds=3), SAC.update, []
+    healthy, real, calls = honest(method, dataset, seeds=3), SAC.update, []
 
     def poisoned(self, *args, **kwargs):
         calls.append(1)

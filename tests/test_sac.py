@@ -340,7 +340,7 @@ def test_saved_and_restored_it_goes_on_alike():
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("products", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_it_learns_to_do_what_pays(products):
     """One step a episode, reward -|a - s|: from about -0.6 to better than -0.15 in every lane."""
     d = dims(0, 1, 2, n_obs=1, n_act=1, products=products)

@@ -137,6 +137,7 @@ def test_a_rival_answers(name, capsys, monkeypatch):
     assert all(min(figures.values()) > 0 for figures in answers)
 
 
+@pytest.mark.slow
 def test_the_plain_rival_learns():
     """Its critics come to predict what a constant reward is worth: the losses have the right signs."""
     torch.manual_seed(0)  # its networks are torch's own, and its batches numpy's
