@@ -49,7 +49,9 @@ class _Recording:
         with torch.no_grad():
             for mine, x in zip(self.given, given, strict=True):
                 mine.copy_(x)
-        return {name: x.clone() for name, x in self._done().items()}  # the next call writes over what it makes
+        with torch.cuda.device_of(self.given[0]):  # of several
+            made = self._done()
+        return {name: x.clone() for name, x in made.items()}  # the next call writes over them
 
     def _done(self) -> Results:
         if self.n_done < WARM:

@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from aihf_control.data import Preferences
 from aihf_control.files import BadInput, at_least_one
 from aihf_control.lanes import Random
 from aihf_control.nets import RewardNet
@@ -88,9 +89,17 @@ class LearnedReward:
         self.net.recentre(g_demo)
         return gap, self._penalty(x_agent, x_demo)
 
-    def pair_term(self) -> Tensor:
-        """L2's loss, (L,): Bradley-Terry on a draw of the comparisons."""
-        win, lose, weight = self.task.comparisons().draw(self.cfg.pair_steps)
+    def agent_term(self, buffer: Buffer) -> tuple[Tensor, Tensor]:
+        """What the agent is paid a step, (L,), and the gradient penalty between it and the demonstrations, (L,)."""
+        agent, demo = buffer.recent(self.cfg.batch, self.cfg.last), self.task.demos.sample(self.cfg.batch)
+        x_agent, x_demo = self._inputs(agent), self._inputs(demo)
+        paid = (1 - self.task.absorbed) * self.net.level(self.net.features(x_agent)).mean(-1)
+        self.net.recentre(self.net.features(x_demo))
+        return paid, self._penalty(x_agent, x_demo)
+
+    def pair_term(self, pairs: Preferences | None = None) -> Tensor:
+        """L2's loss, (L,): Bradley-Terry on these pairs, or on a draw of the comparisons that were given."""
+        win, lose, weight = pairs or self.task.comparisons().draw(self.cfg.pair_steps)
         return bradley_terry(self.clip_returns(*win), self.clip_returns(*lose), weight)
 
     def clip_returns(self, obs: Tensor, act: Tensor, real: Tensor) -> Tensor:

@@ -120,6 +120,24 @@ class Policy(nn.Module):
         return copy.deepcopy(self).requires_grad_(False)
 
 
+class Mixture(nn.Module):
+    """a^(1 - c) b^c of two policies' densities, normalised: between two Gaussians it is a Gaussian again, with the
+    precisions added up and the means weighted by them, and the squashing is the same for all."""
+
+    def __init__(self, a: Policy, b: Policy, c: float):
+        super().__init__()
+        self.b, self.c = b, c
+        self.a = [a]  # another's, who keeps its state
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Actions (L, B, A) in float32 products; greedy without noise."""
+        (mean_a, log_a), (mean_b, log_b) = (policy(obs, torch.float32) for policy in (self.a[0], self.b))
+        sure_a, sure_b = (1 - self.c) * (-2 * log_a).exp(), self.c * (-2 * log_b).exp()
+        mean = (sure_a * mean_a + sure_b * mean_b) / (sure_a + sure_b)
+        return (mean if noise is None else mean + (sure_a + sure_b).rsqrt() * noise).tanh()
+
+
 class TwinQ(nn.Module):
     """Two critics a lane, side by side, all in one product: (L, B, O), (L, B, A) to (L, 2, B)."""
 
@@ -183,6 +201,32 @@ class RewardNet(nn.Module):
     def recentre(self, g_demo: Tensor, rate: float = 0.01) -> None:
         """Moves c0 towards the mean of g over demonstrations, g_demo (L, B)."""
         self.centre.lerp_(g_demo.mean(-1, keepdim=True), rate)
+
+
+class Features(nn.Module):
+    """Bounded features of steps, and an antisymmetric form between them: what `general.py` compares clips by."""
+
+    def __init__(self, dims: Dims, hidden: tuple[int, ...], n: int):
+        super().__init__()
+        rng = Random(dims, "features")
+        self.units = Units(dims)
+        self.body = Body(rng, dims.n_obs + dims.n_act, hidden)
+        self.out = Linear(rng, hidden[-1], n)
+        self.form = nn.Parameter(torch.zeros(dims.n_lanes, n, n, device=dims.device))
+
+    def inputs(self, obs: Tensor, act: Tensor) -> Tensor:
+        """What the features are of, (L, B, O + A)."""
+        return torch.cat([self.units(obs), act], -1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Features (L, B, n), between -1 and 1."""
+        for layer in [*self.body.layers, self.out]:
+            inputs = layer(inputs).tanh()
+        return inputs
+
+    def skew(self) -> Tensor:
+        """The form, (L, n, n). Zero at first, so that nothing goes in a circle before the data say so."""
+        return self.form - self.form.transpose(1, 2)
 
 
 def fixed(net: Net) -> Net:

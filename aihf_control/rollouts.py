@@ -18,7 +18,7 @@ from aihf_control.data import Clips, Preferences, Trajectory, cut
 from aihf_control.environments import Envs, EnvSpec
 from aihf_control.files import BadInput
 from aihf_control.lanes import Dims, Random
-from aihf_control.nets import Policy
+from aihf_control.nets import Mixture, Policy
 
 Array = np.ndarray
 KEPT = 64  # rollouts that can still be compared
@@ -78,7 +78,7 @@ class Rollouts:
         cuts = [cut(demos, lane) for demos, lane in zip(self.demos, lanes, strict=True)]
         return Clips(*(self._tensor(np.stack(column)) for column in zip(*cuts, strict=True)))
 
-    def play(self, policy: Policy, starts: Tensor, length: int) -> tuple[Rolled, Array]:
+    def play(self, policy: Policy | Mixture, starts: Tensor, length: int) -> tuple[Rolled, Array]:
         """A clip of sampled actions from every start, and the steps that each lane played, (L,).
 
         Clips: obs (L, n, K, O), act (L, n, K, A), real (L, n, K), 0 after the end of an episode.

@@ -20,7 +20,7 @@ from aihf_control.dataset import Dataset
 from aihf_control.environments import Envs, EnvSpec, spec_of
 from aihf_control.files import BadInput
 from aihf_control.lanes import Dims, Random
-from aihf_control.nets import Policy
+from aihf_control.nets import Mixture, Policy
 from aihf_control.pairs import Pairs
 from aihf_control.replay import Buffer
 from aihf_control.rollouts import Rolled, Rollouts
@@ -178,7 +178,7 @@ class Task:
         """What the demonstrations did from there."""
         return self._rollouts.shown(starts, min(length, self.spec.horizon))
 
-    def rollout(self, policy: Policy, starts: Tensor, length: int) -> Rolled:
+    def rollout(self, policy: Policy | Mixture, starts: Tensor, length: int) -> Rolled:
         """A clip of sampled actions from each start, all steps counted."""
         rolled, played = self._rollouts.play(policy, starts, length)
         self.n_steps += played

@@ -35,7 +35,6 @@ SMALL = {
     "lists": 2,
     "tries": 2,
 }
-ONLINE = ("oaif", "bpo")
 NEED_PAIRS = [name for name in methods.names() if name not in ("bc", "irl", "sapo")]
 OFFLINE = ("bc", "dpo", "ipo", "slic", "cpl", "rpo", "aihf_dpo", "var")
 
@@ -82,14 +81,15 @@ def tape(monkeypatch):
     return written
 
 
-@pytest.mark.parametrize("name", ["irl", "aihf"])
+@pytest.mark.parametrize("name", ["irl", "aihf", "parl"])
 def test_joint_methods_alternate_policy_and_reward(name, task, tape):
     play(name, task, 9)
     assert "".join(tape) == "cccc" + "cu" + "cur" + "cu" + "cu" + "cur"
 
 
-def test_rlhf_has_its_reward_before_its_policy(task, tape):
-    play("rlhf", task, 7)
+@pytest.mark.parametrize("name", ["rlhf", "nash_md"])
+def test_rlhf_and_nash_md_have_their_reward_before_their_policy(name, task, tape):
+    play(name, task, 7)
     assert "".join(tape) == "rrrrrr" + "cccc" + "cucucu"
 
 
@@ -108,7 +108,7 @@ def test_the_doors_count_steps_and_labels(dataset):
     assert counted["aihf"] == counted["rlhf"] == (6, 20)
     assert counted["irl"] == (6, 0) and counted["bc"] == (0, 0)
     assert all(counted[name] == (0, 20) for name in OFFLINE if name != "bc")
-    assert all(counted[name][1] == 20 for name in ("sail", "aihf_spin", "lire", "expo", "mpo"))
+    assert all(counted[name][1] == 20 for name in ("sail", "aihf_spin", "lire", "expo", "mpo", "nash_md"))
 
 
 def test_the_first_yield_is_the_clone(dataset):

@@ -29,7 +29,7 @@ STEPS = 20
 FEW = {"evaluations": 2, "eval_episodes": 1, "final_episodes": 2}
 LEARNS_REWARD = [m for m in methods.names() if hasattr(load(m).Config, "reward")]
 PLAYS_CLIPS = [m for m in methods.names() if hasattr(load(m).Config, "online")]
-ASKS = ("oaif", "bpo")
+ASKS = ("oaif", "bpo", "parl")
 HAS_SAC = [m for m in methods.names() if hasattr(load(m).Config, "sac")]
 
 

@@ -1,0 +1,81 @@
+"""Nash-MD: towards the policy that none is preferred to (Munos et al., arXiv 2312.00886, section 6).
+
+Demonstrations D, comparisons P, policy pi, model P_phi of preferences, which may go in a circle (`general.py`):
+
+    pi, pi_0 <- clone of D
+    phi <- ascend  E_P log P_phi(win > lose)                         fixed from here on
+    for k = 1, 2, ...:
+        where a phase begins:
+            rivals ~ pi^(1 - c) pi_0^c, from states of D             the opponent: a mixture, normalised
+        tau^A ~ pi, into the replay
+        pi <- one step of SAC on r(s, a) = what (s, a) adds to logit P_phi(tau^A > rivals)
+                                                                       max_pi E_pi[r] - alpha KL(pi || pi_0)
+
+The paper raises P_phi itself; its logit adds up over the steps of a clip, so that the policy is paid at every step.
+Without circles in the preferences the rivals are a constant, and this is RLHF. What it tells and saves as its reward is
+the part of r that is the same against all rivals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from aihf_control.direct import CloneConfig, clone
+from aihf_control.files import BadInput, at_least_one
+from aihf_control.general import GeneralPreference
+from aihf_control.hybrid import ReplayConfig, sample
+from aihf_control.learned import RewardConfig
+from aihf_control.nets import Mixture
+from aihf_control.online import OnlineConfig
+from aihf_control.replay import Buffer
+from aihf_control.sac import SAC, SACConfig
+from aihf_control.task import Progress, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of Nash-MD."""
+
+    steps: int = 25_000
+    """Environment steps a lane, each with one update of the policy; those of the rivals' clips come on top."""
+    warmup: int = 1000
+    """Environment steps of the clone before the first update."""
+    reward_updates: int = 3000
+    """Gradient steps of the model of preferences, before the policy's first."""
+    mixture: float = 0.5
+    """The clone's share c in the opponent: at 0 the policy plays against itself, at 1 against the clone."""
+    played: int = 16
+    """Clips that the opponent plays in a phase."""
+    features: int = 8
+    """Features of a clip through which preferences can go in a circle."""
+    kl_to_clone: bool = True
+    """Whether the policy pays for its KL to the clone instead of being paid for its entropy."""
+    sac: SACConfig = SACConfig()
+    reward: RewardConfig = RewardConfig()
+    replay: ReplayConfig = ReplayConfig()
+    online: OnlineConfig = OnlineConfig()
+    clone: CloneConfig = CloneConfig()
+
+    def __post_init__(self):
+        at_least_one({"--played": self.played, "--features": self.features})
+        if not 0 <= self.mixture <= 1:
+            raise BadInput(f"--mixture {self.mixture}: give a share from 0 to 1")
+
+
+def train(task: Task, cfg: Config) -> Iterator[Progress]:
+    task.comparisons()
+    pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
+    sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.clone_of() if cfg.kl_to_clone else None)
+    model = GeneralPreference(task, cfg.reward, cfg.features)
+    opponent = Mixture(sac.policy, pi_0.clone_of(), cfg.mixture)
+    buffer = Buffer(task.dims, cfg.replay.capacity)
+    model.fit(cfg.reward_updates)
+    yield Progress(pi_0, {})
+    for k in task.iterations(sac=sac, model=model, opponent=opponent, buffer=buffer):
+        if cfg.online.begins(k, cfg.steps):
+            starts = task.starts(cfg.played, cfg.online.length)
+            model.face(task.rollout(opponent, starts, cfg.online.length).clips)
+        task.collect(sac.policy, into=buffer)
+        info = sac.update(sample(task, buffer, cfg.replay), model) if k > cfg.warmup else {}
+        yield Progress(sac.average, info, model.r)

@@ -1,0 +1,78 @@
+"""PARL: the reward learned for the policy that it makes (Chakraborty et al., arXiv 2308.02585, algorithm 1).
+
+Demonstrations D, policy pi, annotator, reward r_theta, returns R_theta of clips:
+
+    pi, pi_0 <- clone of D
+    for k = 1, 2, ...:
+        where a phase begins:
+            clips, rivals ~ pi, pairwise from one state of D         what is compared comes from the policy of now
+            P <- P and the annotator's answers
+        tau^A ~ pi, into the replay                                  lower level:
+        pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] - alpha KL(pi || pi_0)
+        every few steps:                                             upper level:
+            theta <- descend  - E_P log sigmoid(R_theta(win) - R_theta(lose))
+                            - w_agent E_pi r_theta                     what the policy's answer to theta adds
+
+The paper differentiates through the policy's optimum; the last term is what is left of that in first order, as REBEL
+has it (arXiv 2312.14436). Its sign is against AIHF's, which lowers what the agent is paid. The paper asks at every
+step; labels are dear here, so it asks in phases, as many comparisons in all as `--pairs` offers, and keeps every
+answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from aihf_control.direct import CloneConfig, clone
+from aihf_control.files import at_least_one
+from aihf_control.hybrid import ReplayConfig, sample
+from aihf_control.learned import LearnedReward, RewardConfig
+from aihf_control.online import Gathered, OnlineConfig, ask
+from aihf_control.replay import Buffer
+from aihf_control.sac import SAC, SACConfig
+from aihf_control.task import Progress, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of PARL."""
+
+    steps: int = 25_000
+    """Environment steps a lane, each with one update of the policy; those of the compared clips come on top."""
+    warmup: int = 1000
+    """Environment steps of the clone before the first update."""
+    reward_every: int = 10
+    """Environment steps from one reward step to the next."""
+    w_agent: float = 0.1
+    """Weight of what the agent is paid, a step."""
+    kl_to_clone: bool = True
+    """Whether the policy pays for its KL to the clone instead of being paid for its entropy."""
+    sac: SACConfig = SACConfig()
+    reward: RewardConfig = RewardConfig()
+    replay: ReplayConfig = ReplayConfig()
+    online: OnlineConfig = OnlineConfig()
+    clone: CloneConfig = CloneConfig()
+
+    def __post_init__(self):
+        at_least_one({"--reward-every": self.reward_every})
+
+
+def train(task: Task, cfg: Config) -> Iterator[Progress]:
+    cfg.online.questions(task)
+    pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
+    sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.clone_of() if cfg.kl_to_clone else None)
+    r, answers = LearnedReward(task, cfg.reward), Gathered(task, task.n_offered)
+    buffer = Buffer(task.dims, cfg.replay.capacity)
+    yield Progress(pi_0, {})
+    for k in task.iterations(sac=sac, r=r, buffer=buffer, answers=answers):
+        if cfg.online.begins(k, cfg.steps):
+            answers.add(ask(task, sac.policy, cfg.online))
+        task.collect(sac.policy, into=buffer)
+        info = sac.update(sample(task, buffer, cfg.replay), r) if k > cfg.warmup else {}
+        if k > cfg.warmup and k % cfg.reward_every == 0:
+            agent, penalty = r.agent_term(buffer)
+            pair_loss = r.pair_term(answers.draw(cfg.reward.pair_steps))
+            r.descend(pair_loss - cfg.w_agent * agent + penalty)
+            info |= {"agent": agent.detach(), "pair_loss": pair_loss.detach(), "penalty": penalty.detach()}
+        yield Progress(sac.average, info, r)
