@@ -55,6 +55,11 @@ class RewardConfig:
             raise BadInput("--reward.tau and --reward.decay must be above 0")
 
 
+def paced(opt: torch.optim.Optimizer, cfg: RewardConfig) -> torch.optim.lr_scheduler.LambdaLR:
+    """Lowers the learning rates from step to step, as `decay` says."""
+    return torch.optim.lr_scheduler.LambdaLR(opt, lambda k: (1 + k / cfg.decay) ** -0.5)
+
+
 class LearnedReward:
     """A reward network and its optimiser. Called, it gives the reward: (L, B, O), (L, B, A) to (L, B)."""
 
@@ -65,7 +70,7 @@ class LearnedReward:
         body = [p for name, p in self.net.named_parameters() if name != "alive"]
         groups = [{"params": body, "weight_decay": cfg.weight_decay}, {"params": [self.net.alive], "lr": cfg.alive_lr}]
         self.opt = torch.optim.Adam(groups, cfg.lr)
-        self.pace = torch.optim.lr_scheduler.LambdaLR(self.opt, lambda k: (1 + k / cfg.decay) ** -0.5)
+        self.pace = paced(self.opt, cfg)
         self.rng = Random(task.dims, "reward steps")
 
     def __call__(self, obs: Tensor, act: Tensor) -> Tensor:
@@ -90,12 +95,15 @@ class LearnedReward:
         return gap, self._penalty(x_agent, x_demo)
 
     def agent_term(self, buffer: Buffer) -> tuple[Tensor, Tensor]:
-        """What the agent is paid a step, (L,), and the gradient penalty between it and the demonstrations, (L,)."""
+        """What the agent is paid a step above the demonstrations' mean, which is the reward's zero, (L,), and the
+        gradient penalty between the two, (L,). Without the bonus of being alive: comparisons of clips that do not fall
+        leave it open, and whatever raises the agent's pay would raise it to its bound.
+        """
         agent, demo = buffer.recent(self.cfg.batch, self.cfg.last), self.task.demos.sample(self.cfg.batch)
         x_agent, x_demo = self._inputs(agent), self._inputs(demo)
-        paid = (1 - self.task.absorbed) * self.net.level(self.net.features(x_agent)).mean(-1)
-        self.net.recentre(self.net.features(x_demo))
-        return paid, self._penalty(x_agent, x_demo)
+        g_agent, g_demo = self.net.features(x_agent), self.net.features(x_demo)
+        self.net.recentre(g_demo)
+        return (1 - self.task.absorbed) * (g_agent.mean(-1) - g_demo.mean(-1)), self._penalty(x_agent, x_demo)
 
     def pair_term(self, pairs: Preferences | None = None) -> Tensor:
         """L2's loss, (L,): Bradley-Terry on these pairs, or on a draw of the comparisons that were given."""

@@ -40,6 +40,12 @@ def device_of(name: str) -> str:
     return name
 
 
+def finished(device: torch.device) -> None:
+    """Waits until all is done that a GPU was asked for: it is asked for much before it has done it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def products(precision: str, device: str) -> str:
     """The type of the inner products: what was asked for, or for "auto" bfloat16 where the hardware multiplies it."""
     if precision != "auto":

@@ -47,8 +47,11 @@ class Pairs:
 
     def every(self) -> Preferences:
         """All of them, once."""
-        index = torch.arange(self.n, device=self.dims.device).expand(self.dims.n_lanes, -1)
-        return self._thinned(index, torch.zeros_like(index[:, :1]))
+        return self.at(torch.arange(self.n, device=self.dims.device).expand(self.dims.n_lanes, -1))
+
+    def at(self, index: Tensor) -> Preferences:
+        """Those of the numbers `index` (L, n)."""
+        return self._thinned(index, torch.zeros(len(index), 1, dtype=torch.long, device=index.device))
 
     def _thinned(self, index: Tensor, offset: Tensor) -> Preferences:
         """The comparisons `index` (L, n), of their clips every `stride`-th step from `offset` (L, 1) on."""

@@ -112,8 +112,8 @@ class Rollouts:
         return envs.put(i, demo.qpos[t], demo.qvel[t])
 
     def compare(self, first: Rolled, second: Rolled) -> Preferences:
-        """What the annotator says of n pairs a lane: (L, n) comparisons, the weight of a skipped one 0. Where there are
-        ties it is (L, 2n): a tie weighs 1/2 in both orders, and the other pairs nothing in their second."""
+        """What the annotator says of n pairs a lane: (L, n) comparisons, the weight of a skipped one 0. Of one who
+        knows ties it is (L, 2n): a tie weighs 1/2 in both orders, and the other pairs nothing in their second."""
         n, n_steps = first.clips.real.shape[1:]
         u = self.doubts.uniform(n, 2).flatten(0, 1).cpu().numpy()
         weight = self._teacher(n_steps).judge(self.paid[first.ticket], self.paid[second.ticket], u)
@@ -121,7 +121,7 @@ class Rollouts:
         better = weight[..., 0] >= weight[..., 1]
         win, lose = _chosen(better, first.clips, second.clips), _chosen(better, second.clips, first.clips)
         high, low = weight.amax(-1), weight.amin(-1)
-        if not low.any():
+        if not self.annotator.equal:  # what a lane is told does not hang on the others' ties
             return Preferences(win, lose, high)
         return Preferences(_joined(win, lose), _joined(lose, win), torch.cat([high, low], 1))
 

@@ -81,7 +81,7 @@ class SAC:
         )
         self.rng = Random(dims, "updates")
         self.n_updates = 0
-        self.step = Replayed(self._step)
+        self.replayed = Replayed()
 
     def update(
         self, batch: Batch, reward_fn: RewardFn, absorbing: float | Tensor = 0.0, actor: bool | None = None
@@ -102,9 +102,9 @@ class SAC:
             reward = reward_fn(batch.obs, batch.act)
         ended = torch.zeros_like(reward[:, :1]) + absorbing / (1 - self.cfg.gamma)
         noise = self.rng.normal(2, batch.act.shape[1], self.dims.n_act)
-        return self.step(reward, ended, self.alpha(), noise, *batch, actor=actor)
+        return self.replayed(self._update, reward, ended, self.alpha(), noise, *batch, actor=actor)
 
-    def _step(
+    def _update(
         self, reward: Tensor, ended: Tensor, alpha: Tensor, noise: Tensor, *columns: Tensor, actor: bool
     ) -> dict[str, Tensor]:
         """The update itself, which must be fit to be replayed (`graphs.py`): nothing but tensors changes."""

@@ -22,6 +22,7 @@ from aihf_control.dataset import Dataset
 from aihf_control.environments import EnvSpec, spec_of
 from aihf_control.files import write_bytes
 from aihf_control.lanes import Dims
+from aihf_control.machine import finished
 from aihf_control.replay import Batch
 from aihf_control.results import Collector, Result
 from aihf_control.sac import SAC
@@ -215,6 +216,7 @@ def estimate_seconds(cell: Cell, spec: EnvSpec, workers: int) -> float | None:
     for _ in range(30):
         begun = clock()
         sac.update(batch, lambda obs, act: act[..., 0])
+        finished(dims.device)
         times.append(clock() - begun)
     torch.set_num_threads(threads)
     return float(np.median(times)) * 1.5 * cell.steps  # the rest of the loop costs about half as much again

@@ -52,7 +52,8 @@ class Options:
     sbx: Path | None = None
     """The Python of an environment that has SBX, which is measured too if this is given."""
     device: str = "cpu"
-    """Where the learners, ours and the others, keep their networks: cpu, cuda, ... Environments stay on the CPU."""
+    """Where the learners, ours and the others, keep their networks: cpu, cuda, cuda:1, ...; auto takes an accelerator
+    where there is one. Environments stay on the CPU."""
     out: Path = Path("results/speed")
     """Folder to write."""
 
@@ -72,7 +73,7 @@ def measure(options: Options) -> None:
         raise BadInput(f"--seconds {options.seconds}: give more than 0")
     if options.sbx and not (options.sbx.is_file() and os.access(options.sbx, os.X_OK)):
         raise BadInput(f"--sbx {options.sbx}: give the path of a Python")
-    device_of(options.device)
+    options = dataclasses.replace(options, device=device_of(options.device))
     for env in options.envs:
         spec_of(env)
     rows: list[Row] = []
@@ -192,15 +193,18 @@ def _failed(what: Row, said: str) -> BadInput:
 
 
 def _words(what: Row, options: Options) -> tuple[list[str], dict[str, str]]:
-    """The command that measures `what`, and its environment."""
+    """The command that measures `what`, and its environment, in which a GPU is the only one."""
+    device, _, number = what["device"].partition(":")
     alone = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "XLA_FLAGS": _XLA}
-    alone["JAX_PLATFORMS"] = what["device"].split(":")[0]
+    alone |= {"JAX_PLATFORMS": device, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    if number:
+        alone["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[int(number)] or number
     if what["learner"] == BY_TORCH:
         alone[kernel.SWITCH] = "0"
     if what["learner"] in ("sb3", "plain", "sbx"):
         python = str(options.sbx) if what["learner"] == "sbx" else sys.executable
-        return [python, rivals.__file__, what["learner"], what["env"], str(what["width"]), what["device"]], alone
-    return [sys.executable, "-m", "aihf_control.speed", "--turn", json.dumps(what)], alone
+        return [python, rivals.__file__, what["learner"], what["env"], str(what["width"]), device], alone
+    return [sys.executable, "-m", "aihf_control.speed", "--turn", json.dumps(what | {"device": device})], alone
 
 
 _XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"

@@ -19,8 +19,9 @@ from aihf_control.direct import CloneConfig, clone
 from aihf_control.environments import rollout, spec_of
 from aihf_control.fused import product
 from aihf_control.generate import DataConfig, make_dataset
+from aihf_control.graphs import WARM, Replayed
 from aihf_control.learned import LearnedReward, RewardConfig
-from aihf_control.machine import one_thread
+from aihf_control.machine import finished, one_thread
 from aihf_control.methods import aihf
 from aihf_control.replay import Buffer
 from aihf_control.rivals import BATCH, STEPS, timed
@@ -40,7 +41,7 @@ def turn(what: Row) -> None:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     learners = {OURS: _ours, BY_TORCH: _ours, FLOOR: _floor}
     if what["learner"] in learners:
-        rivals.serve(learners[what["learner"]](what), max(1, 20 // what["lanes"]))
+        rivals.serve(learners[what["learner"]](what), max(1, 20 // what["lanes"]) if what["device"] == "cpu" else 20)
         return
     works = {"rollout": _rollout, "evaluate_policy": _evaluate_policy, "checkpoint": _checkpoint, "reward": _reward}
     print(json.dumps(works[what["learner"]](what) | {"memory": rivals.peak_memory()}))
@@ -55,6 +56,8 @@ def _ours(what: Row) -> Works:
     pupil = Pupil(spec, range(n), cfg, device=device, products=getattr(torch, what["precision"]))
     for _ in range(STEPS):
         pupil.step(random=True)
+    for _ in range(WARM + 1):  # until a GPU has its recording
+        pupil.update()
 
     def both() -> None:
         pupil.step()
@@ -75,11 +78,13 @@ def _floor(what: Row) -> Works:
         for _ in range(times)
     ]
 
-    def work() -> None:
+    def all_of_them(*_: torch.Tensor) -> dict[str, torch.Tensor]:
         for a, b, r in pairs:
             product(a, b, r)
+        return {}
 
-    return {"updates": _times(work, device)}
+    replayed, nothing = Replayed(), torch.zeros(1, device=device)
+    return {"updates": _times(lambda: replayed(all_of_them, nothing), device)}
 
 
 def _products_of_an_update(o: int, a: int, w: int, n: int) -> Iterator[tuple[int, int, list]]:
@@ -178,12 +183,11 @@ def _steps_a_second(episodes: Callable[[], int], seconds: float) -> float:
 
 
 def _times(work: Callable[[], Any], device: torch.device) -> Callable[[int], None]:
-    """Does it n times, to the end: a GPU is asked for much before it has done it."""
+    """Does it n times, to the end."""
 
     def repeat(n: int) -> None:
         for _ in range(n):
             work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        finished(device)
 
     return repeat

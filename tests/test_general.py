@@ -1,19 +1,26 @@
 """Preferences in a circle, the mixture of policies that Nash-MD plays against, and what PARL's reward adds."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import pytest
 import torch
 from test_methods import SMALL, make_task, play, small
 
 from aihf_control import methods
 from aihf_control.data import Clips, Preferences
+from aihf_control.files import BadInput
 from aihf_control.general import GeneralPreference
 from aihf_control.lanes import Dims
 from aihf_control.learned import LearnedReward, RewardConfig
 from aihf_control.nets import Mixture, Policy
 from aihf_control.online import OnlineConfig
+from aihf_control.pairs import Pairs
 from aihf_control.replay import Buffer
 from aihf_control.rewards import clip_return
+from aihf_control.task import Task
 
+FAST = RewardConfig(hidden=(16,), batch=32, lr=1e-2, pair_steps=400, penalty=1.0)
 CFG = RewardConfig(hidden=(16,), batch=32, pair_steps=80, last=50, tau=0.5)
 
 
@@ -50,13 +57,15 @@ def test_the_logit_by_hand(dataset):
         steps.append((r, e))
     (r_a, e_a), (r_b, e_b) = steps
     form = model.net.form[lane]
-    by_hand = (r_a - r_b + e_a @ form @ e_b - e_b @ form @ e_a) / 0.5
+    model.share[lane] = 0.25
+    by_hand = (r_a - r_b + 0.25 * (e_a @ form @ e_b - e_b @ form @ e_a)) / 0.5
     torch.testing.assert_close(model.logit(a, b)[lane, i], by_hand, atol=1e-5, rtol=1e-4)
 
 
 def test_called_it_pays_what_a_step_adds_to_the_logit(dataset):
     """Between two clips against one opponent the logits differ by the returns."""
     model, b = circling(dataset), some_clips(1, n=1)
+    model.share[1] = 0.5
     model.face(b)
     returns, logits = [], []
     for seed in (2, 3):
@@ -66,22 +75,64 @@ def test_called_it_pays_what_a_step_adds_to_the_logit(dataset):
     torch.testing.assert_close(logits[0] - logits[1], returns[0] - returns[1], atol=1e-4, rtol=1e-4)
 
 
-def test_it_learns_a_circle_that_no_reward_can_order(dataset, monkeypatch):
-    task = make_task(dataset)
-    kinds = torch.eye(3, 11)[:, None].expand(3, 10, 11)  # clips of three kinds; each beats the next
+def compared(kinds_of_pairs: list[tuple[int, int]]) -> Task:
+    """Comparisons of clips of kinds (winner, loser), as a task has them: clips of a kind show one observation."""
+    task, kinds = SimpleNamespace(dims=Dims((0, 1), 11, 3)), torch.eye(3, 11)[:, None].expand(3, 10, 11)
+    n = len(kinds_of_pairs)
 
-    def draw(n_steps, among=None):
-        win, lose = (kinds[[(i + k) % 3 for i in range(3)]].expand(2, 3, 10, 11) for k in (0, 1))
-        act, real = torch.zeros(2, 3, 10, 3), torch.ones(2, 3, 10)
-        return Preferences(Clips(win, act, real), Clips(lose, act, real), torch.ones(2, 3))
+    def clips(side: int) -> Clips:
+        obs = kinds[[pair[side] for pair in kinds_of_pairs]]
+        return Clips(*(x.numpy() for x in (obs, torch.zeros(n, 10, 3), torch.ones(n, 10))))
 
-    monkeypatch.setattr(task.comparisons(), "draw", draw)
-    model = GeneralPreference(task, RewardConfig(hidden=(16,), batch=32, lr=1e-2), 3)
+    pairs = Pairs(task.dims, [Preferences(clips(0), clips(1), torch.ones(n).numpy())] * 2)
+    steps = Buffer(task.dims, 3, "clips")
+    for k in range(3):
+        steps.add(kinds[k, :1].expand(2, 11), torch.zeros(2, 3), kinds[k, :1].expand(2, 11), torch.zeros(2))
+    task.units = lambda: (torch.zeros(2, 11), torch.ones(2, 11))
+    task.comparisons, task.clips, task.demos = (lambda: pairs), steps, steps
+    return task  # type: ignore[return-value]
+
+
+def test_it_learns_a_circle_that_no_reward_can_order():
+    """Each of three kinds beats the next, in random order."""
+    model = GeneralPreference(compared([(0, 1), (1, 2), (2, 0)] * 20), FAST, 3)
     model.fit(300)
-    win, lose, _ = draw(0)
-    assert (model.logit(win, lose) > 1).all()
-    ordered = model.r.clip_returns(*win) > model.r.clip_returns(*lose)
-    assert (ordered.sum(1) < 3).all()
+    win, lose, _ = model.task.comparisons().every()
+    assert (model.share == 1).all() and (model.logit(win, lose) > 1).all()
+    assert (5 * model.ordered(win, lose).abs() < model.circle(win, lose)).all()
+
+
+def test_an_order_that_a_reward_knows_is_left_to_it():
+    model = GeneralPreference(compared([(0, 1), (1, 2), (0, 2)] * 20), FAST, 3)
+    model.fit(300)
+    win, lose, _ = model.task.comparisons().every()
+    assert (model.ordered(win, lose) > 1).all()
+    assert (model.circle(win, lose).abs() < model.ordered(win, lose)).all()
+
+
+def test_a_circle_that_explains_nothing_new_has_no_share():
+    """The share under which given pairs are likeliest, where the circle is against them, and where it is with them."""
+    model = GeneralPreference(compared([(0, 1), (1, 2), (2, 0)] * 20), FAST, 3)
+    for _ in range(100):
+        model.descend(model.task.comparisons().draw(400))
+    win, lose, weight = model.task.comparisons().every()
+    assert model.likeliest(Preferences(win, lose, weight)).tolist() == [[1.0], [1.0]]
+    assert model.likeliest(Preferences(lose, win, weight)).tolist() == [[0.0], [0.0]]
+    assert model.likeliest(model.task.comparisons().at(torch.zeros(2, 0, dtype=torch.long))).tolist() == [[0.0], [0.0]]
+
+
+def test_the_penalty_by_hand():
+    """Features that are the first input's tanh and a constant, so that what is paid has a known slope there."""
+    model = GeneralPreference(compared([(0, 1), (1, 2), (2, 0)]), CFG, 2)
+    with torch.no_grad():
+        for layer in [*model.net.body.layers, model.net.out]:
+            layer.weight.zero_(), layer.bias.zero_()
+        model.net.body.layers[0].weight[:, 0, 0] = 1.0
+        model.net.out.weight[:, 0, 0] = 1.0
+        model.net.form[:, 0, 1] = 5.0
+    model.task.clips.data[..., 0] = 0.0  # every step shows 0 in the first input, where tanh(tanh(x)) has slope 1
+    opponent = torch.tensor([[0.0, 1.0], [0.0, 0.1]])  # paid 5 tanh(tanh(x)), and a tenth of it
+    torch.testing.assert_close(model.penalty(opponent), torch.tensor([10.0 * 16, 0.0]))
 
 
 def test_the_opponent_decides_what_pays(dataset):
@@ -167,11 +218,18 @@ def test_nash_md_with_circles_is_not_rlhf(dataset):
 
 
 def test_nash_md_faces_its_opponent_at_the_beginning_of_a_phase(dataset, monkeypatch):
-    faced, real = [], GeneralPreference.face
-    monkeypatch.setattr(GeneralPreference, "face", lambda self, clips: (faced.append(task.step), real(self, clips)))
+    """A mixture of the policy that learns and of the clone, with the share that was asked for."""
+    faced, played = [], []
+    face, rollout = GeneralPreference.face, Task.rollout
+    monkeypatch.setattr(GeneralPreference, "face", lambda self, clips: (faced.append(task.step), face(self, clips)))
+    monkeypatch.setattr(Task, "rollout", lambda self, policy, *x: (played.append(policy), rollout(self, policy, *x))[1])
     task = make_task(dataset)
-    play("nash_md", task, 10, steps=10)
-    assert faced == [1, 6]  # two phases
+    clone_, *_ = play("nash_md", task, 10, steps=10, mixture=0.25)
+    assert faced == [1, 6] and played[0] is played[1]  # two phases
+    (learner,) = played[0].a
+    assert played[0].c == 0.25 and learner is task.parts["sac"].policy
+    assert not torch.equal(played[0].b.mean.weight, learner.mean.weight)
+    assert clone_.policy is learner  # which was the clone when it was yielded
     clips = 2 * 3 * 6  # phases, clips in each, steps of a clip at most
     assert 10 < task.n_steps.max() <= 10 + clips and task.n_labels == 20
 
@@ -182,17 +240,22 @@ def test_what_the_agent_is_paid_by_hand(dataset):
     r, buffer = LearnedReward(task, SMALL["reward"]), Buffer(task.dims, 10)
     obs, act = torch.randn(2, 11), torch.zeros(2, 3)
     buffer.add(obs, act, obs, torch.zeros(2))
-    by_hand = torch.tensor([1 - 0.48, 1.0]) * r(obs[:, None], act[:, None]).squeeze(1)
+    task.demos.data[:] = task.demos.data[:, :1]  # all its steps alike
+    demo = task.demos.sample(1)
+    above = r(obs[:, None], act[:, None]) - r(demo.obs, demo.act)
     paid, penalty = r.agent_term(buffer)
-    torch.testing.assert_close(paid, by_hand, atol=1e-5, rtol=1e-4)
-    assert penalty.shape == (2,) and paid.requires_grad
+    torch.testing.assert_close(paid, torch.tensor([1 - 0.48, 1.0]) * above.squeeze(1), atol=1e-5, rtol=1e-4)
+    assert penalty.shape == (2,)
+    paid.sum().backward()
+    assert r.net.alive.grad is None and r.net.body.layers[0].weight.grad.abs().max() > 0
 
 
 def test_parl_pays_its_agent_more_for_the_last_term(dataset):
     """Against AIHF, whose gap lowers it."""
     paid = {}
     for weight in (0.0, 100.0):
-        *_, last = play("parl", make_task(dataset), 30, w_agent=weight, reward_every=1)
+        quick = dataclasses.replace(SMALL["reward"], lr=1e-2)
+        *_, last = play("parl", make_task(dataset), 40, w_agent=weight, reward_every=1, reward=quick)
         paid[weight] = last.info["agent"]
     assert (paid[100.0] > paid[0.0]).all()
 
@@ -207,4 +270,21 @@ def test_parl_asks_for_all_that_is_offered_and_keeps_every_answer(dataset):
             asked.append(k)
             labels = task.n_labels
     assert asked == [1, 4, 7, 10] and labels == 20
-    assert task.parts["answers"].pairs.win.obs.shape[:2] == (2, 20)
+    assert task.parts["answers"].pairs.weight.sum(1).tolist() == [20, 20]
+
+
+def test_parl_keeps_every_answer_of_one_who_knows_ties(dataset):
+    """And a lane keeps the same whoever learns beside it."""
+    ties = dataclasses.replace(dataset, meta={**dataset.meta, "annotator": {**dataset.meta["annotator"], "equal": 0.3}})
+    kept = []
+    for seeds in ((0, 1, 2), (2,)):
+        task = make_task(ties, seeds=seeds)
+        play("parl", task, 12, steps=12, online=OnlineConfig(length=6, phases=4))
+        kept.append(task.parts["answers"].pairs.weight[-1])
+    assert kept[0].sum() == 20 and (kept[0] == 0.5).any()
+    assert torch.equal(*kept)
+
+
+def test_features_that_go_in_no_circle_are_refused():
+    with pytest.raises(BadInput, match="--features 1: give at least 2"):
+        methods.load("nash_md").Config(features=1)

@@ -1,6 +1,8 @@
 """Works that a GPU replays. Without one, its graphs are played by a stand-in with their laws: what is recorded is not
 done, Python does not run in a replay, every tensor stays where it was, and no number is asked for."""
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -100,12 +102,12 @@ def test_replayed_updates_are_the_updates(monkeypatch, recorded, alpha, prior):
     """All that changes, and what is told, through the held updates and those that move the actor."""
     replayed, ran = learner(alpha, prior), 0
 
-    def counted(*given, work=replayed.step.work, **constants):
+    def counted(*given, work=replayed._update, **constants):
         nonlocal ran
         ran += 1
         return work(*given, **constants)
 
-    replayed.step.work = counted
+    monkeypatch.setattr(replayed, "_update", counted)
     told = [replayed.update(b, paid, absorbing=-0.5) for b in batches(replayed.dims, 12)]
     assert ran == 2 * (WARM + 1)
     monkeypatch.setattr(graphs, "replays", lambda x: False)
@@ -138,26 +140,44 @@ def test_each_shape_and_each_constant_is_recorded_by_itself(recorded):
         ran.append((x.shape, plus))
         return {"y": x + plus}
 
-    replayed = Replayed(work)
+    replayed = Replayed()
     for _ in range(WARM + 3):
         for n in (2, 3):
             for plus in (1, 10):
                 x = torch.rand(n)
-                assert torch.equal(replayed(x, plus=plus)["y"], x + plus)
+                assert torch.equal(replayed(work, x, plus=plus)["y"], x + plus)
     assert len(replayed.recordings) == 4 and len(ran) == 4 * (WARM + 1)
 
 
 def test_what_is_recorded_asks_for_no_number(recorded):
-    replayed = Replayed(lambda x: {"y": x * float(x.sum())})
+    replayed = Replayed()
     for _ in range(WARM):
-        replayed(torch.ones(2))
+        replayed(asking, torch.ones(2))
     with pytest.raises(AssertionError, match="_local_scalar_dense"):
-        replayed(torch.ones(2))
+        replayed(asking, torch.ones(2))
+
+
+def asking(x: Tensor) -> dict[str, Tensor]:
+    return {"y": x * float(x.sum())}
+
+
+def test_a_learner_that_nobody_holds_is_let_go(recorded):
+    sac = learner((), False)
+    for b in batches(sac.dims, WARM + 2):
+        sac.update(b, paid)
+    gone = weakref.ref(sac)
+    gc.disable()
+    try:
+        del sac
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_on_the_cpu_nothing_is_recorded():
-    replayed = Replayed(lambda x: {"y": x + 1})
-    assert [float(replayed(torch.tensor(float(k)))["y"]) for k in range(6)] == [1, 2, 3, 4, 5, 6]
+    replayed = Replayed()
+    for k in range(6):
+        assert replayed(lambda x: {"y": x + 1}, torch.tensor(k))["y"] == k + 1
     assert not replayed.recordings
 
 
@@ -167,7 +187,7 @@ def test_replayed_updates_on_a_gpu_are_the_updates(monkeypatch, alpha):
     replayed, plain = learner(alpha, False, "cuda"), learner(alpha, False, "cuda")
     given = batches(plain.dims, 12)
     told = [replayed.update(b, paid) for b in given]
-    assert len(replayed.step.recordings) == 2 and all(r.replay for r in replayed.step.recordings.values())
+    assert len(replayed.replayed.recordings) == 2 and all(r.replay for r in replayed.replayed.recordings.values())
     monkeypatch.setattr(graphs, "replays", lambda x: False)
     for b, mine in zip(given, told, strict=True):
         theirs = plain.update(b, paid)

@@ -110,7 +110,7 @@ def by_hand(task: Task, answers: np.ndarray) -> Rollouts:
         def judge(self, first, second, u):
             return answers
 
-    task._rollouts.annotator = Fixed()
+    task._rollouts.annotator = Fixed(equal=0.1)
     return task._rollouts
 
 

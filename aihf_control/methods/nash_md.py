@@ -3,7 +3,7 @@
 Demonstrations D, comparisons P, policy pi, model P_phi of preferences, which may go in a circle (`general.py`):
 
     pi, pi_0 <- clone of D
-    phi <- ascend  E_P log P_phi(win > lose)                         fixed from here on
+    phi <- ascend  E_P log P_phi(win > lose)                         fixed from here on; a reward, then circles
     for k = 1, 2, ...:
         where a phase begins:
             rivals ~ pi^(1 - c) pi_0^c, from states of D             the opponent: a mixture, normalised
@@ -12,8 +12,8 @@ Demonstrations D, comparisons P, policy pi, model P_phi of preferences, which ma
                                                                        max_pi E_pi[r] - alpha KL(pi || pi_0)
 
 The paper raises P_phi itself; its logit adds up over the steps of a clip, so that the policy is paid at every step.
-Without circles in the preferences the rivals are a constant, and this is RLHF. What it tells and saves as its reward is
-the part of r that is the same against all rivals.
+Where P_phi finds no circle in the comparisons the rivals do not matter, and this is RLHF; the log tells the share that
+a circle was given. What is told and saved as the reward is the part of r that is the same against all rivals.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class Config:
     clone: CloneConfig = CloneConfig()
 
     def __post_init__(self):
-        at_least_one({"--played": self.played, "--features": self.features})
+        at_least_one({"--played": self.played})
+        if self.features < 2:
+            raise BadInput(f"--features {self.features}: give at least 2, as one goes in no circle")
         if not 0 <= self.mixture <= 1:
             raise BadInput(f"--mixture {self.mixture}: give a share from 0 to 1")
 
@@ -78,4 +80,4 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
             model.face(task.rollout(opponent, starts, cfg.online.length).clips)
         task.collect(sac.policy, into=buffer)
         info = sac.update(sample(task, buffer, cfg.replay), model) if k > cfg.warmup else {}
-        yield Progress(sac.average, info, model.r)
+        yield Progress(sac.average, info | {"circle": model.share.squeeze(1)}, model.r)

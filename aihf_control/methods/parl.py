@@ -14,9 +14,9 @@ Demonstrations D, policy pi, annotator, reward r_theta, returns R_theta of clips
                             - w_agent E_pi r_theta                     what the policy's answer to theta adds
 
 The paper differentiates through the policy's optimum; the last term is what is left of that in first order, as REBEL
-has it (arXiv 2312.14436). Its sign is against AIHF's, which lowers what the agent is paid. The paper asks at every
-step; labels are dear here, so it asks in phases, as many comparisons in all as `--pairs` offers, and keeps every
-answer.
+has it (arXiv 2312.14436). Its sign is against AIHF's, and it leaves out the bonus of being alive (`agent_term`). The
+paper asks at every step; labels are dear here, so it asks in phases, as many comparisons in all as `--pairs` offers,
+and keeps every answer.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Config:
     reward_every: int = 10
     """Environment steps from one reward step to the next."""
     w_agent: float = 0.1
-    """Weight of what the agent is paid, a step."""
+    """Weight of what the agent is paid a step above the demonstrations' mean."""
     kl_to_clone: bool = True
     """Whether the policy pays for its KL to the clone instead of being paid for its entropy."""
     sac: SACConfig = SACConfig()
@@ -62,7 +62,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     cfg.online.questions(task)
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.clone_of() if cfg.kl_to_clone else None)
-    r, answers = LearnedReward(task, cfg.reward), Gathered(task, task.n_offered)
+    r, answers = LearnedReward(task, cfg.reward), Gathered(task, 2 * task.n_offered)  # a tie is kept in both orders
     buffer = Buffer(task.dims, cfg.replay.capacity)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer, answers=answers):
