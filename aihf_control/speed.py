@@ -110,8 +110,8 @@ def measurements(options: Options) -> Iterator[Row]:
         yield from _in_turns(lanes, ("updates",), options)
     for k in range(min(options.rounds, 3)):
         for learner, lanes in (("rollout", 1), ("evaluate_policy", 1), ("checkpoint", 5), ("reward", 5)):
-            if learner == "reward" and not card_of(env):
-                continue  # its dataset is made from bundled policies
+            if learner in ("checkpoint", "reward") and not card_of(env):
+                continue  # their datasets are made from bundled policies
             what = {"part": "rest", "env": env, "width": options.width, "learner": learner, "lanes": lanes}
             more = {"device": options.device, "precision": "float32", "round": k, "seconds": 6 * options.seconds}
             yield _once(what | more, options)

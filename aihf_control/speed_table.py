@@ -59,6 +59,8 @@ def _rollouts(frame: pd.DataFrame) -> str:
 
 def _saving(frame: pd.DataFrame) -> str:
     saves = frame.loc[frame["learner"] == "checkpoint"]
+    if saves.empty:
+        return "A checkpoint of AIHF: not measured, for want of bundled policies."
     save, state, row = (saves[name].median() for name in ("save", "state", "row"))
     lanes = int(saves["lanes"].iloc[0])
     return (

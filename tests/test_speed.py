@@ -59,9 +59,10 @@ def test_the_table_is_medians_ratios_within_a_round_and_shares_of_the_floor():
         + rows(speed.FLOOR, "float32", [400, 400, 400], [None] * 3)
         + growth
         + rest
-        + save
     )
-    assert "Reward steps: not measured" in speed_table.table(frame)
+    without = speed_table.table(frame)
+    assert "Reward steps: not measured" in without and "A checkpoint of AIHF: not measured" in without
+    frame = pd.concat([frame, pd.DataFrame(save)])
     reward = {
         "part": "rest",
         "env": "E",
@@ -102,6 +103,17 @@ def test_a_group_takes_turns():
     assert [(row["learner"], row["round"]) for row in rows] == [(what["learner"], k) for k in (0, 1) for what in group]
     assert all(min(row["updates"], row["memory"]) > 0 for row in rows)
     assert [row.get("loop", 0) > 0 for row in rows] == [True, True, False] * 2
+
+
+@pytest.mark.slow
+def test_the_command_measures_an_environment_without_bundled_policies(tmp_path, capsys):
+    words = ["--envs", "Pendulum-v1", "--lanes", "2", "--growth-lanes", "1", "2", "--growth-widths", "32"]
+    few = ["--width", "32", "--rounds", "1", "--seconds", "0.05", "--device", "cpu"]
+    assert speed.main([*words, *few, "--out", str(tmp_path)]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["growth.png", "speed.csv", "table.md"]
+    text = (tmp_path / "table.md").read_text()
+    assert "| Pendulum-v1 | ours | 2 | float32 |" in text and "Networks on: cpu." in text
+    assert set(pd.read_csv(tmp_path / "speed.csv")["device"]) == {"cpu"}
 
 
 @pytest.mark.slow
