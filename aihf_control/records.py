@@ -24,12 +24,13 @@ def begin(folder: Path, options: Any, cell: Cell, dataset: Dataset, where: Path,
         "cell": spelled(dataclasses.asdict(cell)),
         "dataset": {"folder": where, "digest": dataset.digest(), "sha256": dataset.meta["sha256"]},
         "versions": versions_of(cell),
-        "commit": _commit(),
+        "commit": commit(),
     }
     write_json(folder / "config.json", config)
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The package's own commit, where it lies in a repository."""
     where = Path(__file__).parent
     try:
         done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=where, capture_output=True, text=True)

@@ -2,9 +2,9 @@
 
     python -m aihf_control.speed [--sbx PYTHON]
 
-writes measurements, a table and a figure to results/speed. Every learner is a process of its own, pinned to one core.
-Those that are compared stand side by side and take turns of half a second, so that what else the machine does falls on
-all of them alike.
+writes measurements, what they were made with, a table and a figure to results/speed. Every learner is a process of its
+own, pinned to one core. Those that are compared stand side by side and take turns of half a second, so that what else
+the machine does falls on all of them alike.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ import tyro
 from aihf_control import kernel, rivals
 from aihf_control.cards import card_of
 from aihf_control.environments import spec_of
-from aihf_control.files import BadInput, at_least_one, exit_code, write_bytes
+from aihf_control.files import BadInput, at_least_one, exit_code, plain, write_bytes, write_json
+from aihf_control.generate import versions
 from aihf_control.machine import device_of, products
+from aihf_control.records import commit
 from aihf_control.speed_table import figure, table
 from aihf_control.turns import BY_TORCH, FLOOR, OURS, Row, turn
 
@@ -77,6 +79,8 @@ def measure(options: Options) -> None:
     for env in options.envs:
         spec_of(env)
     rows: list[Row] = []
+    made = {"options": plain(dataclasses.asdict(options)), "versions": versions(), "commit": commit()}
+    write_json(options.out / "made.json", made | {"products": kernel.state()})
     for row in measurements(options):
         rows.append(row)
         print(" ".join(f"{k}={v:.0f}" if isinstance(v, float) else f"{v}" for k, v in row.items()), flush=True)

@@ -110,7 +110,9 @@ def test_the_command_measures_an_environment_without_bundled_policies(tmp_path, 
     words = ["--envs", "Pendulum-v1", "--lanes", "2", "--growth-lanes", "1", "2", "--growth-widths", "32"]
     few = ["--width", "32", "--rounds", "1", "--seconds", "0.05", "--device", "cpu"]
     assert speed.main([*words, *few, "--out", str(tmp_path)]) == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["growth.png", "speed.csv", "table.md"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["growth.png", "made.json", "speed.csv", "table.md"]
+    made = json.loads((tmp_path / "made.json").read_text())
+    assert made["versions"]["torch"] == torch.__version__ and made["options"]["rounds"] == 1
     text = (tmp_path / "table.md").read_text()
     assert "| Pendulum-v1 | ours | 2 | float32 |" in text and "Networks on: cpu." in text
     assert set(pd.read_csv(tmp_path / "speed.csv")["device"]) == {"cpu"}
