@@ -42,7 +42,7 @@ class Config:
     warmup: int = 1000
     """Environment steps of the clone before the first update."""
     reward_updates: int = 3000
-    """Gradient steps of the model of preferences, before the policy's first."""
+    """Gradient steps of the reward, and then as many of the circle, before the policy's first."""
     mixture: float = 0.5
     """The clone's share c in the opponent: at 0 the policy plays against itself, at 1 against the clone."""
     played: int = 16
