@@ -82,8 +82,7 @@ class LearnedReward:
         The agent's expectation has two windows: its steps before termination are drawn from the last `last` ones, the
         share of absorbing steps is that of its last finished episodes.
         """
-        agent, demo = buffer.recent(self.cfg.batch, self.cfg.last), self.task.demos.sample(self.cfg.batch)
-        x_agent, x_demo = self._inputs(agent), self._inputs(demo)
+        x_agent, x_demo = self._both(buffer)
         g_demo = self.net.features(x_demo)
         gap = demo_gap(
             self.net.level(self.net.features(x_agent)),
@@ -99,8 +98,7 @@ class LearnedReward:
         gradient penalty between the two, (L,). Without the bonus of being alive: comparisons of clips that do not fall
         leave it open, and whatever raises the agent's pay would raise it to its bound.
         """
-        agent, demo = buffer.recent(self.cfg.batch, self.cfg.last), self.task.demos.sample(self.cfg.batch)
-        x_agent, x_demo = self._inputs(agent), self._inputs(demo)
+        x_agent, x_demo = self._both(buffer)
         g_agent, g_demo = self.net.features(x_agent), self.net.features(x_demo)
         self.net.recentre(g_demo)
         return (1 - self.task.absorbed) * (g_agent.mean(-1) - g_demo.mean(-1)), self._penalty(x_agent, x_demo)
@@ -137,6 +135,11 @@ class LearnedReward:
         loss.sum().backward()
         self.opt.step()
         self.pace.step()
+
+    def _both(self, buffer: Buffer) -> tuple[Tensor, Tensor]:
+        """What g reads of the agent's last steps, and of the demonstrations'."""
+        agent, demo = buffer.recent(self.cfg.batch, self.cfg.last), self.task.demos.sample(self.cfg.batch)
+        return self._inputs(agent), self._inputs(demo)
 
     def _inputs(self, batch: Batch) -> Tensor:
         return self.net.inputs(batch.obs, batch.act)
