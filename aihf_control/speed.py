@@ -25,7 +25,7 @@ import tyro
 from aihf_control import kernel, rivals
 from aihf_control.cards import card_of
 from aihf_control.environments import spec_of
-from aihf_control.files import BadInput, at_least_one, exit_code, plain, write_bytes, write_json
+from aihf_control.files import BadInput, at_least_one, exit_code, write_bytes, write_json
 from aihf_control.generate import versions
 from aihf_control.machine import device_of, products
 from aihf_control.records import commit
@@ -79,7 +79,7 @@ def measure(options: Options) -> None:
     for env in options.envs:
         spec_of(env)
     rows: list[Row] = []
-    made = {"options": plain(dataclasses.asdict(options)), "versions": versions(), "commit": commit()}
+    made = {"options": dataclasses.asdict(options), "versions": versions(), "commit": commit()}
     write_json(options.out / "made.json", made | {"products": kernel.state()})
     for row in measurements(options):
         rows.append(row)
@@ -201,8 +201,9 @@ def _words(what: Row, options: Options) -> tuple[list[str], dict[str, str]]:
     device, _, number = what["device"].partition(":")
     alone = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "XLA_FLAGS": _XLA}
     alone |= {"JAX_PLATFORMS": device, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    if number:
-        alone["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[int(number)] or number
+    if number:  # of those that are to be seen already
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        alone["CUDA_VISIBLE_DEVICES"] = seen.split(",")[int(number)] if seen else number
     if what["learner"] == BY_TORCH:
         alone[kernel.SWITCH] = "0"
     if what["learner"] in ("sb3", "plain", "sbx"):

@@ -27,7 +27,9 @@ import tyro
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, rollout, spec_of
 from aihf_control.evaluate import greedy_returns
 from aihf_control.files import BadInput, at_least_one, check_writable, exit_code, lock, read_json, write_bytes
+from aihf_control.generate import versions
 from aihf_control.machine import one_thread
+from aihf_control.records import commit
 from aihf_control.resume import CHECKPOINT
 from aihf_control.sac import SAC, SACConfig
 from aihf_control.training import Training
@@ -99,12 +101,17 @@ def measure(options: Options) -> None:
     check_writable(options.out)
     one_thread()
     with _alone(options):
-        there = _there(options)
+        there, about = _there(options), options.about | _made_with()
         for new in (_ours if options.learner == "ours" else _sb3)(spec, options, {row["seed"] for row in there}):
-            there += [row | options.about for row in new]
+            there += [row | about for row in new]
             frame = pd.DataFrame(there).round(1)
             write_bytes(options.csv, frame.to_csv(index=False, lineterminator="\n").encode())
     print(f"{options.csv}: {len({row['seed'] for row in there})} seeds")
+
+
+def _made_with() -> dict[str, str]:
+    """The columns that say with what the rows of this call are measured; a later one may add seeds with another."""
+    return {"commit": commit()} | {name: versions()[name] for name in ("torch", "stable_baselines3", "mujoco")}
 
 
 @contextlib.contextmanager

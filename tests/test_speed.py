@@ -118,6 +118,19 @@ def test_the_command_measures_an_environment_without_bundled_policies(tmp_path, 
     assert set(pd.read_csv(tmp_path / "speed.csv")["device"]) == {"cpu"}
 
 
+@pytest.mark.parametrize(
+    ("device", "seen", "only"), [("cuda:1", None, "1"), ("cuda:1", "4,7", "7"), ("cuda", None, None)]
+)
+@pytest.mark.parametrize("learner", ["sb3", speed.OURS])
+def test_a_process_sees_the_one_gpu_that_it_is_to_use(learner, device, seen, only, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if seen:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    words, env = speed._words({**TURN, "learner": learner, "lanes": 1, "device": device}, speed.Options())
+    assert env.get("CUDA_VISIBLE_DEVICES") == only and env["JAX_PLATFORMS"] == "cuda"
+    assert (words[-1] if learner == "sb3" else json.loads(words[-1])["device"]) == "cuda"
+
+
 @pytest.mark.slow
 def test_what_a_learner_that_dies_has_said_is_told():
     with pytest.raises(BadInput, match=r"measuring sb3 on Nowhere-v0 failed: .*Nowhere"):

@@ -15,6 +15,7 @@ from aihf_control import commands, yardstick, yardstick_table
 from aihf_control.environments import spec_of
 from aihf_control.experts import read_zip
 from aihf_control.files import BadInput, lock
+from aihf_control.generate import versions
 from aihf_control.sac import SACConfig
 from aihf_control.training import Training
 from aihf_control.truth import Gallery, Pupil, Snapshot, TruthConfig, _Sampler, learn
@@ -149,16 +150,21 @@ def test_the_yardstick_measures_both_learners_alike(tmp_path, learner, monkeypat
     assert sorted(frame["step"].unique()) == [220, 440, 660, 880, 1100] and set(frame["seed"]) == {0, 1}
     returns, seconds = frame["return"].to_numpy(), frame["seconds"].to_numpy()
     assert np.isfinite(returns).all() and returns.max() < 0 and seconds.min() >= 0 and seconds.max() > 0
+    assert set(frame["torch"]) == {versions()["torch"]}
+    assert frame["commit"].notna().all()
     assert yardstick.main(["--table", "--out", str(tmp_path)]) == 0
     assert "| 1,100 | 2 |" in capsys.readouterr().out
     before = path.read_bytes()
     assert yardstick.main(words) == 0 and path.read_bytes() == before  # nothing is measured twice
     assert yardstick.main([*words, "--width", "16"]) == 2 and path.read_bytes() == before
     assert "remove it or give another --out" in capsys.readouterr().err
+    frame.drop(columns=["commit", "torch"]).to_csv(path, index=False)  # as before these were written down
     more = [word if word != "2" else "3" for word in words]
     assert yardstick.main(more) == 0  # a third seed beside the two that are there
     frame = pd.read_csv(path)
     assert set(frame["seed"]) == {0, 1, 2} and list(tmp_path.glob("*.lock")) == []
+    assert frame["commit"].notna().tolist() == (frame["seed"] == 2).tolist()
+    assert yardstick.main(["--table", "--out", str(tmp_path)]) == 0 and "| 1,100 | 3 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
