@@ -194,13 +194,13 @@ static void moments(const float *c, const float *b, int n, __m512 *mean, __m512 
     *scale = _mm512_set1_ps(1 / sqrtf(_mm512_reduce_add_ps(squares) / n + EPS));
 }
 
-/* A hidden layer's end for ROWS rows from row `row` of all: c becomes relu((layer_norm)(c + b)), and h is that rounded.
-   A NaN stays one. Widths of hidden layers are multiples of 32. */
-static void finish(const Stack *s, int layer, int g, size_t row, float *c, bf16 *h) {
+/* A hidden layer's end for ROWS rows from row `row` of all: h is relu((layer_norm)(c + b)) rounded and left, unless null,
+   what the rounding left. A NaN stays one. Widths of hidden layers are multiples of 32. */
+static void finish(const Stack *s, int layer, int g, size_t row, const float *c, bf16 *h, bf16 *left) {
     int n = s->width[layer + 1];
     const float *b = s->b[layer] + (size_t)g * n;
     bf16 *y = s->y[layer] ? s->y[layer] + row * n : 0;
-    for (int r = 0; r < ROWS; r++, c += n, h += n) {
+    for (int r = 0; r < ROWS; r++, c += n) {
         __m512 mean = _mm512_setzero_ps(), scale = _mm512_set1_ps(1);
         if (s->layer_norm) moments(c, b, n, &mean, &scale);
         if (y) s->scale[layer][row + r] = _mm512_cvtss_f32(scale);
@@ -208,8 +208,8 @@ static void finish(const Stack *s, int layer, int g, size_t row, float *c, bf16 
             __m512 v = _mm512_mul_ps(_mm512_sub_ps(at(c, b, j), mean), scale);
             if (y) keep(y + (size_t)r * n + j, rounded(v));
             v = _mm512_max_ps(_mm512_setzero_ps(), v);
-            _mm512_storeu_ps(c + j, v);
-            keep(h + j, rounded(v));
+            keep(h + (size_t)r * n + j, rounded(v));
+            if (left) keep(left + (size_t)r * n + j, rest(v));
         }
     }
 }
@@ -277,14 +277,14 @@ static void forward_net(const Stack *s, int g, int widest) {
         memcpy(x, s->x + ((size_t)g * s->batch + i) * s->width[0], sizeof(float) * real * s->width[0]);
         bf16 *a = spare;
         round_rows(x, s->width[0], a, up(s->width[0], 32), ROWS, s->width[0]);
+        round_rest(x, s->width[0], left, up(s->width[0], 32), ROWS, s->width[0]);
         for (int l = 0; l <= last; l++) {
-            int in = s->width[l], inner = up(in, 32);
-            if (is_split(s, l)) round_rest(l ? c : x, in, left, inner, ROWS, in);
+            int inner = up(s->width[l], 32);
             Term terms[3] = {{a, high[l]}, {left, high[l]}, {a, low[l]}};
             product(terms, is_split(s, l) ? 3 : 1, inner, inner, c, up(s->width[l + 1], 16));
             if (l == last) continue;
             a = s->h[l] ? s->h[l] + (first + i) * s->width[l + 1] : spare;
-            finish(s, l, g, first + i, c, a);
+            finish(s, l, g, first + i, c, a, is_split(s, l + 1) ? left : 0);
         }
         for (int r = 0; r < real; r++)
             for (int j = 0; j < out; j++)
