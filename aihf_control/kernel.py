@@ -109,11 +109,21 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     if os.environ.get(SWITCH) == "0":
         return None, f"torch: {SWITCH} is 0"
     try:
-        kernel = ctypes.CDLL(str(_compiled()))
+        kernel = _opened()
     except (OSError, RuntimeError, subprocess.CalledProcessError) as e:  # RuntimeError: of a user without a home
         said = (getattr(e, "stderr", None) or str(e)).strip().splitlines()
         return None, f"torch: kernel.c cannot be had: {said[0] if said else e}"
     return (kernel, "tiles") if kernel.usable() == 0 else (None, "torch: the system does not lend its tiles")
+
+
+def _opened() -> ctypes.CDLL:
+    """The shared library; a damaged one is compiled again. Raises what `_compiled` does."""
+    path = _compiled()
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        path.unlink()
+        return ctypes.CDLL(str(_compiled()))
 
 
 def _compiled() -> Path:

@@ -260,3 +260,11 @@ def test_it_is_compiled_once(anew, tmp_path):
     kernel._load.cache_clear()
     anew.setattr(kernel.subprocess, "run", None)  # would fail
     assert kernel.state() == "tiles" and made.exists()
+
+
+@needs_tiles
+def test_a_damaged_one_is_compiled_again(anew):
+    made = kernel._compiled()
+    made.write_bytes(b"\x7fELF")
+    assert kernel.state() == "tiles" and made.stat().st_size > 4
+    assert list(made.parent.iterdir()) == [made]
