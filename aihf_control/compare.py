@@ -68,10 +68,7 @@ def differences(first: dict[str, Any], second: dict[str, Any]) -> list[Row]:
 def results(*logs: pd.DataFrame) -> list[Row]:
     """What came out of each: IQM over its seeds with 95 % intervals, those that diverged left out."""
     last = [log.groupby("seed").tail(1) for log in logs]
-    late = [
-        log.loc[log["step"] > 0].groupby("seed").tail(LATE).groupby("seed", as_index=False)["return"].mean()
-        for log in logs
-    ]
+    late = [_late(log) for log in logs]
     rows: list[Row] = [("return", *(_iqm(x, "return") for x in last))]
     rows.append((f"mean of the last {LATE} evaluations", *(_iqm(x, "return") for x in late)))
     rows += [(told, *(_iqm(x, name) for x in last)) for name, told in QUALITY.items()]
@@ -83,21 +80,29 @@ def results(*logs: pd.DataFrame) -> list[Row]:
 
 
 def verdicts(first: pd.DataFrame, second: pd.DataFrame, same_env: bool) -> list[str]:
-    """How likely the first is to be the better one, and by how much on the seeds that both have."""
+    """How likely the first is to be the better one, a run that diverged being worse than all others, and by how much on
+    the seeds that both have and that stayed finite."""
     if not same_env:
         return ["they are of different environments, so their returns say nothing about each other"]
-    x, y = (log.groupby("seed").tail(1).set_index("seed")["return"].astype(float).dropna() for log in (first, second))
-    if not len(x) or not len(y):
+    x, y = (log.groupby("seed").tail(1).set_index("seed")["return"].astype(float) for log in (first, second))
+    if not np.isfinite(x).any() or not np.isfinite(y).any():
         return ["all seeds of one diverged"]
-    chance = improvement_estimate(np.asarray(x)[:, None], np.asarray(y)[:, None], np.random.default_rng(0))
+    below_all = min(z[np.isfinite(z)].min() for z in (x, y)) - 1  # where a run that diverged is put
+    a, b = (np.where(np.isfinite(z), z, below_all)[:, None] for z in (x, y))
+    chance = improvement_estimate(a, b, np.random.default_rng(0))
     lines = [
         f"a run of the first returns more than one of the second with probability {chance} (n {len(x)} and {len(y)})"
     ]
-    both = sorted(set(x.index) & set(y.index))
-    if both:
-        by = estimate(np.asarray(x[both] - y[both]), mean)
-        lines.append(f"on the {len(both)} seeds that both have it returns {by} more on average")
+    by = np.asarray((x - y).dropna())  # of seeds that both have
+    if len(by):
+        lines.append(f"on the {len(by)} seeds that both have it returns {estimate(by, mean)} more on average")
     return lines
+
+
+def _late(log: pd.DataFrame) -> pd.DataFrame:
+    """Each seed's mean return over its last evaluations; NaN for one that diverged, whatever it had before."""
+    late = log.loc[log["step"] > 0].groupby("seed").tail(LATE).groupby("seed")["return"]
+    return late.apply(lambda r: r.astype(float).mean(skipna=False)).reset_index()
 
 
 def _config(run: Path) -> dict[str, Any]:

@@ -125,12 +125,14 @@ class Envs:
     def put(self, i: int, qpos: Array, qvel: Array) -> Array:
         """Begins an episode of environment i in a state that `state` gave: its observation, (O,).
 
-        Raises BadInput where the environment is no MuJoCo simulator that can be put anywhere.
+        Raises BadInput where the environment is no MuJoCo simulator that can be put anywhere, or a wrapper shows
+        something else than it does.
         """
         inner: Any = self.envs[i].unwrapped
         if not hasattr(inner, "set_state") or not hasattr(inner, "_get_obs"):
             raise BadInput(f"{self.spec.id} cannot be put into a state; this needs one of Gymnasium's MuJoCo tasks")
-        self.reset(i)
+        if not np.array_equal(self.reset(i), np.asarray(inner._get_obs(), np.float32).ravel()):
+            raise BadInput(f"{self.spec.id} wraps its observations, so it cannot be begun in a given state")
         inner.set_state(np.asarray(qpos, np.float64), np.asarray(qvel, np.float64))
         return self._checked(i, inner._get_obs())
 

@@ -45,11 +45,16 @@ class OnlineConfig:
         return (k - 1) % every == 0 and (k - 1) // every < self.phases
 
     def questions(self, task: Task) -> int:
-        """Comparisons to ask for in a phase, so that all phases together ask for as many as were offered."""
-        n = task.n_offered // self.phases
-        if n < 1:
+        """Comparisons to ask for in the next phase, so that all together ask for as many as were offered.
+
+        Raises BadInput where a phase would have none, or the annotator judges otherwise than `Task.compare` does.
+        """
+        if task.n_offered < self.phases:
             raise BadInput(f"--pairs {task.n_offered}: this method asks in {self.phases} phases; give at least as many")
-        return n
+        if task.by_regret:
+            raise BadInput("this method asks about its own clips, which are judged by return; --label regret is not")
+        after = (task.n_offered * phase // self.phases for phase in range(1, self.phases + 1))
+        return min(n for n in after if n > task.n_asked) - task.n_asked
 
 
 class Gathered:

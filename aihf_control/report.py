@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from aihf_control.files import BadInput, exit_code, read_bytes, read_json, write_bytes
 from aihf_control.page import write_report
-from aihf_control.stats import Estimate, iqm
+from aihf_control.stats import STARRED, Estimate, counted, iqm
 
 HEAD = ("return", "score", "n", "env_steps", "labels", "pair_accuracy", "rank_correlation")
 KINDS = {"env": str, "method": str, "demos": int, "pairs": int, "dataset": str, "steps": int, "interrupted": bool}
@@ -105,7 +105,7 @@ def table(summaries: dict[Path, dict[str, Any]]) -> str:
             row = {**s["rows"][-2], "name": f"{s['method']} ({s['steps']:,} iterations{cut})"}
             lines.append(_line(row, str(len(s["diverged"]))))
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join([*lines, STARRED, ""])
 
 
 def _score(summary: dict[str, Any]) -> float:
@@ -121,16 +121,16 @@ def _by_data(summaries: dict[Path, dict[str, Any]]) -> dict[tuple, dict[Path, di
 
 
 def _line(row: dict[str, Any], diverged: str) -> str:
-    cells = [_estimate(x) if isinstance(x := row.get(name), dict) else _number(x) for name in HEAD]
+    cells = [_cell(name, row.get(name)) for name in HEAD]
     return f"| {row['name']} | {' | '.join(cells)} | {diverged} |"
 
 
-def _estimate(fields: dict[str, Any]) -> str:
-    return str(Estimate.read(fields))
-
-
-def _number(x: Any) -> str:
-    return "-" if x is None else f"{x:,}"
+def _cell(name: str, x: Any) -> str:
+    if isinstance(x, dict):
+        return str(Estimate.read(x))
+    if x is None:
+        return "-"
+    return counted(x) if name == "n" else f"{x:,}"
 
 
 def figure(summaries: dict[Path, dict[str, Any]]) -> bytes:

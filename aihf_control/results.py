@@ -88,8 +88,8 @@ class Result:
         return self.frame.groupby("seed").tail(1).set_index("seed")
 
     def late(self, n: int = 5) -> Array:
-        """Mean of each lane's last `n` evaluations, (L,)."""
-        return self.frame.groupby("seed")["return"].apply(lambda r: r.tail(n).mean()).to_numpy()
+        """Mean of each lane's last `n` evaluations, (L,); NaN where it diverged among them."""
+        return self.frame.groupby("seed")["return"].apply(lambda r: r.tail(n).mean(skipna=False)).to_numpy()
 
     def score(self, returns: Array) -> Array:
         """Returns as (return - random) / (expert - random)."""
@@ -114,7 +114,8 @@ def train(
     """
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     cfg = cfg or methods.load(method).Config()
-    whole = Cell(method, cfg, seeds, steps=cfg.steps if steps is None else steps, **cell)
+    cfg = cfg if steps is None else dataclasses.replace(cfg, steps=steps)  # phases are spread over them
+    whole = Cell(method, cfg, seeds, steps=cfg.steps, **cell)
     collector = Collector(whole, dataset)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -30,7 +30,7 @@ from aihf_control.files import BadInput, at_least_one, check_writable, exit_code
 from aihf_control.machine import one_thread, products
 from aihf_control.policies import load_reward
 from aihf_control.sac import SACConfig
-from aihf_control.stats import Estimate, estimate
+from aihf_control.stats import STARRED, Estimate, counted, estimate
 from aihf_control.truth import TruthConfig, learn
 
 HEAD = ("run", "environment", "method", "demos", "pairs", "n", "its own policy", "retrained", "score", "diverged")
@@ -170,7 +170,7 @@ def table(folder: Path, works: Sequence[Work]) -> str:
     """Markdown: a row a training, IQM over its seeds with 95 % intervals, those that diverged left out."""
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
     lines += [f"| {' | '.join(_row(folder, work))} |" for work in works]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", STARRED, ""])
 
 
 def _row(folder: Path, work: Work) -> list[str]:
@@ -187,7 +187,7 @@ def _row(folder: Path, work: Work) -> list[str]:
     first = [str(work.run.relative_to(folder)), *(str(summary[name]) for name in ("env", "method", "demos", "pairs"))]
     if work.truth:
         first = ["-", summary["env"], "the true reward", "-", "-"]
-    return [*first, str(len(finite)), before, *told, str(len(returns) - len(finite))]
+    return [*first, counted(len(finite)), before, *told, str(len(returns) - len(finite))]
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -55,25 +55,28 @@ class Rollouts:
         self.ticket = 0
         self._envs: dict[int, Envs] = {}
 
-    def starts(self, n: int, length: int) -> Tensor:
+    def starts(self, n: int, length: int, put: bool = True) -> Tensor:
         """`n` moments a lane, (L, n, 2), from which a demonstration goes on for `length` steps, or to its fall.
 
-        Where the simulator cannot be put into a state these are the demonstrations' beginnings.
+        Where the simulator is to be `put` there and cannot be, these are the demonstrations' beginnings; so they are in
+        lanes whose demonstrations are all too short.
         """
         u = self.choosing.uniform(n, 2).cpu().numpy()
-        return torch.from_numpy(
-            np.stack([self._moments(demos, u[i], length) for i, demos in enumerate(self.demos)])
-        ).long()
+        lanes = [self._moments(demos, u[i], length, put) for i, demos in enumerate(self.demos)]
+        return torch.from_numpy(np.stack(lanes)).long()
 
-    def _moments(self, demos: Sequence[Trajectory], u: Array, length: int) -> Array:
-        which = (u[:, 0] * len(demos)).astype(int)
-        at = [_moments_of(demos[i], length) for i in which]
+    def _moments(self, demos: Sequence[Trajectory], u: Array, length: int, put: bool) -> Array:
+        enough = np.array([i for i, demo in enumerate(demos) if demo.starts(length)] or range(len(demos)))
+        which = enough[(u[:, 0] * len(enough)).astype(int)]
+        at = [_moments_of(demos[i], length, put) for i in which]
         return np.stack([which, [t[int(x * len(t))] for t, x in zip(at, u[:, 1], strict=True)]], 1)
 
     def shown(self, starts: Tensor, length: int) -> Clips:
         """What the demonstrations themselves did from there. Raises BadInput where they were thinned out."""
         if any(demo.every > 1 for demos in self.demos for demo in demos):
             raise BadInput("this method is shown whole clips of the demonstrations; use data with --demo-every 1")
+        if not all(any(demo.starts(length) for demo in demos) for demos in self.demos):
+            raise BadInput(f"this method is shown clips of {length} steps, more than some seed's demonstrations have")
         lanes = [[(int(e), int(t), length) for e, t in lane] for lane in starts]
         cuts = [cut(demos, lane) for demos, lane in zip(self.demos, lanes, strict=True)]
         return Clips(*(self._tensor(np.stack(column)) for column in zip(*cuts, strict=True)))
@@ -84,7 +87,9 @@ class Rollouts:
         Clips: obs (L, n, K, O), act (L, n, K, A), real (L, n, K), 0 after the end of an episode.
         """
         n_lanes, n = starts.shape[:2]
-        envs = self._envs.setdefault(n, Envs(self.spec, n_lanes * n))
+        if n not in self._envs:
+            self._envs[n] = Envs(self.spec, n_lanes * n)
+        envs = self._envs[n]
         now = np.stack([self._begin(envs, i, i // n, *pair) for i, pair in enumerate(starts.flatten(0, 1).tolist())])
         steps, live = [], np.ones(n_lanes * n, bool)
         for _ in range(min(length, self.spec.horizon)):
@@ -140,10 +145,10 @@ class Rollouts:
         return {"rollouts": self.acting, "starts": self.choosing, "annotator": self.doubts}
 
 
-def _moments_of(demo: Trajectory, length: int) -> Array:
+def _moments_of(demo: Trajectory, length: int, put: bool) -> Array:
     """The steps of a demonstration from which clips may begin: of those that a learner is given, for one that is
     thinned out."""
-    room = max(1, demo.starts(length)) if demo.qpos is not None else 1
+    room = 1 if put and demo.qpos is None else max(1, demo.starts(length))
     given = np.arange(demo.first, room, demo.every)
     return given if len(given) else np.zeros(1, int)
 

@@ -36,7 +36,8 @@ class SACConfig:
     usual 0.005, which is a third of a short run."""
     alpha: tuple[float, ...] = (0.2,)
     """Entropy weight (with a prior: weight of the KL to it); several are dealt to the lanes by seed. None at all adapts
-    it to an entropy of -A, as in SAC's paper; under a reward that is itself being learned a fixed one is steadier."""
+    it to an entropy of -A, as in SAC's paper (to a KL of A); under a reward that is itself being learned a fixed one is
+    steadier."""
     alpha_start: float = 2.0
     """With a prior: the weight of the KL to it at first, while the critics know nothing and would undo the clone."""
     alpha_fade: float = 4000.0

@@ -16,6 +16,7 @@ Array = np.ndarray
 RESAMPLES = 5000
 LEVELS = (0.025, 0.975)
 FEW = 5  # with fewer runs than this an interval says little
+STARRED = f"*: fewer than {FEW} runs, so the interval says little."
 
 
 class Estimate(NamedTuple):
@@ -38,8 +39,14 @@ class Estimate(NamedTuple):
         return "-" if not np.isfinite(self.value) else f"{self.value:.{digits}f}{interval}"
 
 
+def counted(n: int) -> str:
+    """A number of runs, with a star where they are few."""
+    return f"{n}*" if n < FEW else str(n)
+
+
 def iqm(x: Array, axis: int = -1) -> Array:
-    """Interquartile mean: the mean of the middle half. With fewer than four runs, the mean."""
+    """Interquartile mean: the mean without the lowest and the highest quarter, each rounded down to whole runs (of five
+    runs the middle three). With fewer than four runs, the mean."""
     return stats.trim_mean(x, 0.25, axis=axis)
 
 

@@ -12,9 +12,10 @@ import pandas as pd
 from aihf_control.experiment import worded
 from aihf_control.gather import Gathered, Run, finite, numbers
 from aihf_control.stats import (
-    FEW,
+    STARRED,
     Estimate,
     aggregate,
+    counted,
     estimate,
     improvement_estimate,
     iqm_of_all,
@@ -26,7 +27,7 @@ from aihf_control.stats import (
 Array = np.ndarray
 Cell = str | int | float | Estimate | None
 SCORE = "Score: 0 random actions, 1 the expert; of each run's last policy. A run that diverged counts as 0."
-BOOTSTRAP = f"95 % bootstrap intervals. *: fewer than {FEW} runs, so the interval says little."
+BOOTSTRAP = f"95 % bootstrap intervals. {STARRED}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +201,7 @@ def spoken(row: Row, name: str) -> str:
     if x is None:
         return "-"
     if name == "n":
-        return f"{x}*" if int(x) < FEW else str(x)  # type: ignore[arg-type]
+        return counted(int(x))  # type: ignore[arg-type]
     if isinstance(x, float):
         return f"{x:.2f}" if abs(x) < 10 else f"{x:.0f}"
     return f"{x:,}" if isinstance(x, int) else str(x)

@@ -61,6 +61,7 @@ class Task:
         self._comparisons = Pairs(self.dims, pairs) if pairs else None
         self.demo_absorbed = self._tensor([absorbed_share(map(_ending, s.demos), self.spec.horizon) for s in shares])
         self.n_offered = n_pairs
+        self.by_regret = dataset.meta.get("config", {}).get("label") == "regret"
         self.n_steps = np.zeros(len(seeds), int)
         self._given = self._asked = 0
         self.parts: dict[str, Any] = {}
@@ -100,8 +101,8 @@ class Task:
             torch.cat([b.data[i, : int(b.count[i]), : self.spec.n_obs] for b in buffers])
             for i in range(self.dims.n_lanes)
         ]
-        std = torch.stack([r.std(0) for r in rows])
-        return torch.stack([r.mean(0) for r in rows]), std.clamp(min=1e-3)
+        std = torch.stack([r.std(0) if len(r) > 1 else torch.zeros_like(r[0]) for r in rows])
+        return torch.stack([r.mean(0) for r in rows]), std.where(std > 1e-3, 1.0)  # of what never moved: its own
 
     # ------------------------------------------------------------------------------------------------------- its door
 
@@ -169,10 +170,11 @@ class Task:
         into.add(now, act, there, done.squeeze(1))
         self.n_steps += 1
 
-    def starts(self, n: int, length: int) -> Tensor:
-        """`n` moments of each lane's demonstrations, (L, n, 2), each with `length` steps (or a fall) before it ends."""
+    def starts(self, n: int, length: int, put: bool = True) -> Tensor:
+        """`n` moments of each lane's demonstrations, (L, n, 2), each with `length` steps (or a fall) before it ends;
+        without `put` the simulator need not be put there."""
         _ = self.demos
-        return self._rollouts.starts(n, min(length, self.spec.horizon))
+        return self._rollouts.starts(n, min(length, self.spec.horizon), put)
 
     def shown(self, starts: Tensor, length: int) -> Clips:
         """What the demonstrations did from there."""
@@ -193,6 +195,11 @@ class Task:
         self._asked += first.clips.real.shape[1]
         assert self._asked <= self.n_offered, "a method asks at most as many questions as it is offered"
         return self._rollouts.compare(first, second)
+
+    @property
+    def n_asked(self) -> int:
+        """Comparisons a lane that the method has asked for."""
+        return self._asked
 
     @property
     def n_labels(self) -> int:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from aihf_control.cards import card_of
 from aihf_control.files import BadInput, write_bytes
-from aihf_control.stats import estimate
+from aihf_control.stats import STARRED, counted, estimate
 
 Rows = list[dict[str, Any]]
 COLUMNS = ("seed", "step", "seconds", "episode", "return", "env", "learner", "precision", "width")
@@ -34,7 +34,7 @@ def compare(folder: Path, reach: float = 0.8) -> None:
     for names, rows in frame.groupby(["env", "learner", "precision", "width"]):
         cells = [*map(str, names), *_cells(rows, reach)]  # pyright: ignore[reportArgumentType]
         lines.append(f"| {' | '.join(cells)} |")
-    text = "\n".join(lines) + "\n"
+    text = "\n".join([*lines, "", STARRED, ""])
     write_bytes(folder / "table.md", text.encode())
     print(text)
 
@@ -58,7 +58,7 @@ def _cells(rows: pd.DataFrame, reach: float) -> list[str]:
     n = last["seed"].nunique()
     seeds = np.asarray(last.groupby("seed")["return"].mean(), np.float64)
     each, seconds = " ".join(f"{x:.0f}" for x in seeds), _seconds(float(np.mean(last["seconds"])))
-    return [f"{step:,}", str(n), str(estimate(seeds)), each, seconds, _time(rows, reach)]
+    return [f"{step:,}", counted(n), str(estimate(seeds)), each, seconds, _time(rows, reach)]
 
 
 def _time(rows: pd.DataFrame, reach: float) -> str:

@@ -59,6 +59,17 @@ def test_verdicts_by_hand():
     assert verdicts(log([None, None]), log([1.0]), True) == ["all seeds of one diverged"]
 
 
+def test_a_run_that_diverged_is_worse_than_all_others_and_in_no_mean():
+    one, other = (log(r).assign(env_steps=0, labels=0) for r in ([4.0, None, 6.0], [1.0, 2.0, 3.0]))
+    one.loc[(one["seed"] == 1) & (one["step"] == 0), "step"] = 4
+    one.loc[(one["seed"] == 1) & (one["step"] == 4), "return"] = 9.0  # what it had before is no comfort
+    chance, by = verdicts(one, other, True)
+    assert "probability 0.67" in chance and "(n 3 and 3)" in chance
+    assert "on the 2 seeds that both have it returns 3.00" in by
+    told = {row[0]: row[1] for row in compare.results(one, other)}
+    assert told["return"] == told["mean of the last 5 evaluations"] == "5.00 [4.00, 6.00]" and told["diverged"] == "1"
+
+
 @pytest.mark.parametrize(
     "damage", [lambda run: run.joinpath("summary.json").unlink(), lambda run: (run / "config.json").write_text("[]")]
 )

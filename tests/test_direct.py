@@ -16,6 +16,7 @@ from torch import Tensor
 from aihf_control import methods
 from aihf_control.data import Clips
 from aihf_control.direct import CloneConfig, DirectConfig, Pupil, Sides, train_direct
+from aihf_control.files import BadInput
 from aihf_control.methods import bpo, expo, lire, mpo, sail, var
 from aihf_control.online import PAIR_LOSSES, Gathered, OnlineConfig, ask, beats
 from aihf_control.rewards import bradley_terry, hinge, squared_margin
@@ -229,9 +230,28 @@ def test_phases_are_evenly_spaced_and_no_more_than_asked():
 
 @pytest.mark.parametrize("name", ["oaif", "bpo"])
 def test_online_methods_ask_for_as_many_comparisons_as_are_offered(name, dataset):
-    task = make_task(dataset, n_pairs=20)
+    task, in_a_phase = make_task(dataset, n_pairs=20), []
+    answer = task._rollouts.compare
+    task._rollouts.compare = lambda a, b: in_a_phase.append(a.clips.real.shape[1]) or answer(a, b)
     play(name, task, 9, online=OnlineConfig(length=6, phases=3))
-    assert task.n_labels == 18 and (task.n_steps > 0).all() and (task.n_steps <= 2 * 18 * 6).all()
+    assert in_a_phase == [6, 7, 7] and task.n_labels == 20
+    assert (task.n_steps > 0).all() and (task.n_steps <= 2 * 20 * 6).all()
+
+
+@pytest.mark.parametrize("name", ["oaif", "bpo", "parl"])
+def test_answers_by_return_are_not_taken_for_answers_by_regret(name, dataset):
+    by_regret = dataclasses.replace(dataset, meta=dataset.meta | {"config": {"label": "regret"}})
+    with pytest.raises(BadInput, match="--label regret"):
+        play(name, make_task(by_regret), 1)
+
+
+def test_the_units_of_what_never_moved_are_its_own(dataset):
+    task = make_task(dataset)
+    demos, task._clips = task.demos, None
+    demos.data[0, :, 3], demos.count[1] = 0.25, 1
+    mean, std = task.units()
+    assert std[0, 3] == 1 and mean[0, 3] == 0.25 and (std[0, :3] != 1).all()
+    assert (std[1] == 1).all() and torch.equal(mean[1], demos.data[1, 0, : task.spec.n_obs])
 
 
 def test_bpos_ensemble_ends_as_the_mean_of_its_policies(dataset):
@@ -241,6 +261,14 @@ def test_bpos_ensemble_ends_as_the_mean_of_its_policies(dataset):
     torch.testing.assert_close(last.mean.bias, torch.stack([m.mean.bias for m in members]).mean(0))
     assert not torch.equal(members[0].mean.bias, members[1].mean.bias)
     assert bpo.mean_of([members[0]]) is members[0]
+
+
+def test_bpos_ensemble_begins_as_one_clone(dataset, monkeypatch):
+    asked = []
+    monkeypatch.setattr(bpo, "ask", lambda task, policy, cfg: asked.append(policy.clone_of()) or ask(task, policy, cfg))
+    first, *_ = play("bpo", make_task(dataset), 1, ensemble=3)
+    for p, q in zip(asked[0].parameters(), first.policy.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
 
 
 def test_sapos_reference_is_the_average_of_its_policy(dataset):

@@ -1,6 +1,7 @@
 """The door to Gymnasium: what is refused, in which units actions pass, and that episodes do not touch each other."""
 
 import warnings
+from typing import Any
 
 import gymnasium as gym
 import hypothesis
@@ -202,6 +203,14 @@ def test_an_environment_put_into_a_recorded_state_goes_on_from_there(env):
     obs, *_ = envs.step(episode.act[t : t + 1], [1])
     np.testing.assert_allclose(obs[0], episode.obs[t + 1], atol=1e-3)
     assert envs.steps.tolist() == [0, 1]
+
+
+def test_an_environment_that_shows_something_else_than_its_simulator_is_not_put():
+    envs = Envs(spec_of("Hopper-v4"), 1)
+    envs.envs[0] = gym.wrappers.TransformObservation(envs.envs[0], lambda x: 2 * x, None)
+    inner: Any = envs.envs[0].unwrapped
+    with pytest.raises(BadInput, match="wraps its observations"):
+        envs.put(0, inner.init_qpos, inner.init_qvel)
 
 
 def test_an_environment_that_is_no_simulator_cannot_be_put():

@@ -54,6 +54,31 @@ def test_demonstrations_that_do_not_say_how_they_began_are_refused(task, policy)
         task.rollout(policy, task.starts(2, LENGTH), LENGTH)
 
 
+def test_what_is_only_shown_begins_anywhere_without_states(task):
+    rollouts = task._rollouts
+    rollouts.demos = [[dataclasses.replace(demo, qpos=None, qvel=None) for demo in demos] for demos in rollouts.demos]
+    assert (task.starts(50, LENGTH)[..., 1] == 0).all()
+    anywhere = task.starts(50, LENGTH, put=False)[..., 1]
+    assert anywhere.unique().numel() > 5 and task.shown(task.starts(2, LENGTH, put=False), LENGTH).real.any()
+
+
+def test_a_demonstration_that_broke_off_too_early_is_not_shown_as_a_fall(task):
+    rollouts = task._rollouts
+
+    def short(demo):
+        states = {name: getattr(demo, name)[:4] for name in ("obs", "qpos", "qvel")}
+        return dataclasses.replace(demo, act=demo.act[:3], reward=demo.reward[:3], terminated=False, **states)
+
+    whole = rollouts.demos
+    rollouts.demos = [[short(first), second] for first, second in whole]
+    assert (task.starts(50, LENGTH)[..., 0] == 1).all()
+    rollouts.demos = [[short(first), short(second)] for first, second in whole]
+    starts = task.starts(50, LENGTH)
+    assert (starts[..., 1] == 0).all()
+    with pytest.raises(BadInput, match="clips of 8 steps"):
+        task.shown(starts, LENGTH)
+
+
 def test_what_is_shown_is_what_the_demonstration_did(task):
     starts = task.starts(3, LENGTH)
     shown = task.shown(starts, LENGTH)

@@ -293,8 +293,8 @@ def test_the_flags_give_the_config(method):
 
 
 def trained(method, dataset, seeds=2, steps=STEPS, **more):
-    few = {"demos": 2, "pairs": 20, **FEW, **more}
-    return aihf.train(method, dataset, seeds=seeds, steps=steps, cfg=small_config(method, steps), workers=1, **few)
+    few = {"cfg": small_config(method, steps), "demos": 2, "pairs": 20, **FEW, **more}
+    return aihf.train(method, dataset, seeds=seeds, steps=steps, workers=1, **few)
 
 
 HONEST: dict[Any, aihf.Result] = {}
@@ -324,6 +324,11 @@ def test_ten_lines_of_python_train_save_load_and_act(dataset_folder, tmp_path):
         np.testing.assert_allclose(one, many[2], atol=1e-6)
     assert not np.array_equal(policy.predict(obs, lane=0)[0], policy.predict(obs, lane=1)[0])
     assert (policy.predict(obs, deterministic=False)[0] != policy.predict(obs)[0]).any()
+
+
+def test_phases_are_spread_over_the_steps_that_are_asked_for_in_python(dataset):
+    result = trained("oaif", dataset, steps=30, cfg=small_config("oaif", 3000))
+    assert result.cell.cfg.steps == 30 and result.last()["labels"].tolist() == [20, 20]
 
 
 @pytest.fixture(scope="module")

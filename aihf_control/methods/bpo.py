@@ -51,6 +51,8 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     cfg.online.questions(task)
     pupils = {f"pupil{i}": Pupil(task, cfg.direct, cfg.clone) for i in range(cfg.ensemble)}
     answers, first = Gathered(task), pupils["pupil0"]
+    for pupil in pupils.values():
+        pupil.policy.load_state_dict(first.policy.state_dict())  # one clone, not a mean of several
     yield Progress(first.reference, {})
     for k in task.iterations(answers=answers, **pupils):
         if cfg.online.begins(k, cfg.steps):

@@ -66,7 +66,7 @@ def batch_of(task: Task, pairs: Pairs, n_steps: int) -> Clips:
     """Clips of both sides of a draw of comparisons, and half as many of the demonstrations', (L, n, K, ...)."""
     win, lose, _ = pairs.draw(n_steps)
     n, length = win.real.shape[1:]
-    demo = task.shown(task.starts(n, length), length)
+    demo = task.shown(task.starts(n, length, put=False), length)
     return Clips(*(torch.cat(three, 1) for three in zip(win, lose, demo, strict=True)))
 
 
