@@ -209,6 +209,8 @@ def _told(rows: list[dict[str, Any]]) -> Iterator[Evaluated]:
 def _evaluate(task: Task, judge: RewardJudge, progress: Progress, step: int, n: int) -> Evaluated:
     returns = greedy_returns(progress.policy, task.spec, n)
     columns: dict[str, Any] = {"env_steps": task.n_steps.tolist(), "labels": [task.n_labels] * len(returns)}
+    if task.labels_right is not None:
+        columns["labels_right"] = task.labels_right
     if progress.reward is not None:
         columns["pair_accuracy"] = judge.accuracy(progress.reward)
         columns["rank_correlation"] = judge.rank_correlation(progress.reward)

@@ -26,7 +26,7 @@ from aihf_control.replay import Buffer
 from aihf_control.task import Task
 
 KEPT = 2
-FORM = 2  # of what a state holds; one more whenever that changes
+FORM = 3  # of what a state holds; one more whenever that changes
 DONE = "done.state"
 
 

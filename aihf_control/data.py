@@ -128,6 +128,8 @@ class Share:
     pairs: Preferences | None
     clip_steps: Steps | None
     """The transitions inside the compared clips, once each."""
+    right: float = float("nan")
+    """Share of the comparisons that name the better clip; for the log alone."""
 
 
 if __name__ == "__main__":  # the command lives above the types; `python -m aihf_control.data` is its name

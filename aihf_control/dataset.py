@@ -76,7 +76,8 @@ class Dataset:
         rows = train.iloc[drawn(second_halves(train), n_pairs, rng)]
         if not n_pairs:
             return Share(demos, None, None)
-        return Share(demos, self.preferences(rows), self._steps_inside(rows))
+        right = float(right_answers(margins(self.pool, rows)).mean())
+        return Share(demos, self.preferences(rows), self._steps_inside(rows), right)
 
     def preferences(self, rows: pd.DataFrame) -> Preferences:
         win = cut(self.pool, references(rows, "win"))
@@ -143,6 +144,20 @@ def _read_meta(path: Path) -> dict[str, Any]:
 def references(rows: pd.DataFrame, side: str) -> list[tuple[int, int, int]]:
     columns = (rows[f"{side}_episode"], rows[f"{side}_start"], rows["length"])
     return list(zip(*(column.astype(int).tolist() for column in columns), strict=True))
+
+
+def margins(pool: Sequence[Trajectory], rows: pd.DataFrame) -> Array:
+    """By how much the true return of each winning clip exceeds the losing one's, (N,)."""
+    win, lose = (
+        np.array([pool[episode].gain(start, length) for episode, start, length in references(rows, side)])
+        for side in ("win", "lose")
+    )
+    return win - lose
+
+
+def right_answers(margin: Array) -> Array:
+    """1 where the named clip truly paid more, by a `margin` above 0, and a half where both paid the same."""
+    return (margin > 0) + 0.5 * (margin == 0)
 
 
 def _pack(pool: Sequence[Trajectory]) -> dict[str, Array]:

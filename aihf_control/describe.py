@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aihf_control.data import Trajectory
-from aihf_control.dataset import Dataset, references
+from aihf_control.dataset import Dataset, margins, references, right_answers
 from aihf_control.ties import ties
 
 Array = np.ndarray
@@ -78,18 +77,9 @@ def _comparisons(dataset: Dataset, rows: pd.DataFrame) -> Table:
     return table
 
 
-def margins(pool: Sequence[Trajectory], rows: pd.DataFrame) -> Array:
-    """By how much the true return of each winning clip exceeds the losing one's, (N,)."""
-    win, lose = (
-        np.array([pool[episode].gain(start, length) for episode, start, length in references(rows, side)])
-        for side in ("win", "lose")
-    )
-    return win - lose
-
-
 def agreement(margin: Array) -> str:
     """Share of comparisons whose winner truly paid more; of two clips that paid the same either is half right."""
-    return f"{np.mean((margin > 0) + 0.5 * (margin == 0)):.1%}" if len(margin) else "-"
+    return f"{right_answers(margin).mean():.1%}" if len(margin) else "-"
 
 
 def spread_of(dataset: Dataset) -> float:

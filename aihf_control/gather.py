@@ -18,6 +18,7 @@ from aihf_control.resume import rebuild
 Array = np.ndarray
 COLUMNS = ("seed", "step", "env_steps", "labels", "return", "score")
 QUALITY = ("pair_accuracy", "rank_correlation")
+ANSWERS = "labels_right"  # of runs from before it was written down there is none
 LATE = 5  # evaluations in the mean of a run's last ones
 KINDS = {"name": str, "title": str, "about": str, "report": dict, "cells": list, "file": str}
 CELL_KINDS = {"key": str, "env": str, "name": str, "method": str, "seeds": int, "dials": dict}
@@ -143,7 +144,7 @@ def read_log(path: Path) -> pd.DataFrame:
     """A run's log, a row a lane and evaluation, by seed and step. Raises BadInput where it is not one."""
     try:
         log = pd.DataFrame([json.loads(line) for line in read_bytes(path).splitlines()])
-        columns = ["return", *(name for name in QUALITY if name in log)]
+        columns = ["return", *(name for name in (*QUALITY, ANSWERS) if name in log)]
         log[columns] = log[columns].astype(float)
         counts = ["seed", "step", "env_steps", "labels"]
         log[counts] = log[counts].astype(int)
@@ -156,7 +157,7 @@ def _evaluations(folder: Path, run: Run) -> pd.DataFrame:
     log = read_log(folder / "cells" / run.key / "log.jsonl")
     assert run.summary
     score = normalised(numbers(log, "return"), run.summary["random_return"], run.summary["expert_return"])
-    frame = log.assign(score=score).reindex(columns=[*COLUMNS, *QUALITY])
+    frame = log.assign(score=score).reindex(columns=[*COLUMNS, *QUALITY, *({ANSWERS} & {*log})])
     named = {"cell": run.key, "env": run.env, "method": run.name} | {k: worded(x) for k, x in run.dials.items()}
     for i, (name, value) in enumerate(named.items()):
         frame.insert(i, name, [value] * len(frame))

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aihf_control.annotator import Annotator
-from aihf_control.dataset import Dataset
-from aihf_control.describe import groups, margins, spread_of
+from aihf_control.dataset import Dataset, margins
+from aihf_control.describe import groups, spread_of
 from aihf_control.files import BadInput, write_bytes
 from aihf_control.stats import estimate, mean
 from aihf_control.ties import ties

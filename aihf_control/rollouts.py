@@ -15,6 +15,7 @@ from torch import Tensor
 
 from aihf_control.annotator import Annotator
 from aihf_control.data import Clips, Preferences, Trajectory, cut
+from aihf_control.dataset import right_answers
 from aihf_control.environments import Envs, EnvSpec
 from aihf_control.files import BadInput
 from aihf_control.lanes import Dims, Random
@@ -53,6 +54,7 @@ class Rollouts:
         self.doubts = Random(dims, "annotator")
         self.paid: dict[int, Array] = {}
         self.ticket = 0
+        self.answered, self.right = (np.zeros(dims.n_lanes) for _ in range(2))  # questions, and how many rightly
         self._envs: dict[int, Envs] = {}
 
     def starts(self, n: int, length: int, put: bool = True) -> Tensor:
@@ -121,7 +123,9 @@ class Rollouts:
         knows ties it is (L, 2n): a tie weighs 1/2 in both orders, and the other pairs nothing in their second."""
         n, n_steps = first.clips.real.shape[1:]
         u = self.doubts.uniform(n, 2).flatten(0, 1).cpu().numpy()
-        weight = self._teacher(n_steps).judge(self.paid[first.ticket], self.paid[second.ticket], u)
+        paid, other = self.paid[first.ticket], self.paid[second.ticket]
+        weight = self._teacher(n_steps).judge(paid, other, u)
+        self._count(weight, paid.sum(1) - other.sum(1))
         weight = self._tensor(weight).view(-1, n, 2)
         better = weight[..., 0] >= weight[..., 1]
         win, lose = _chosen(better, first.clips, second.clips), _chosen(better, second.clips, first.clips)
@@ -129,6 +133,12 @@ class Rollouts:
         if not self.annotator.equal:  # what a lane is told does not hang on the others' ties
             return Preferences(win, lose, high)
         return Preferences(_joined(win, lose), _joined(lose, win), torch.cat([high, low], 1))
+
+    def _count(self, weight: Array, margin: Array) -> None:
+        """Answers (N, 2) to pairs of which the first clip paid more by `margin`, (N,)."""
+        answered, named = weight.any(1), weight[:, 0] - weight[:, 1]
+        for total, x in ((self.answered, answered), (self.right, answered * right_answers(named * margin))):
+            total += x.reshape(len(total), -1).sum(1)
 
     def _teacher(self, length: int) -> Annotator:
         """The dataset's annotator, its dials in units of the pool's clips this long."""

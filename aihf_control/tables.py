@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from aihf_control.experiment import worded
-from aihf_control.gather import Gathered, Run, finite, numbers
+from aihf_control.gather import ANSWERS, Gathered, Run, finite, numbers
 from aihf_control.stats import (
     STARRED,
     Estimate,
@@ -107,9 +107,10 @@ def environments(grid: Gathered) -> Table:
         for setting in grid.settings():
             found = [_env_row(grid, env, method, setting) for method in grid.methods]
             rows += sorted(found, key=_value, reverse=True)
+    told = "Labels right: the share of a run's labels that name the better clip. " if ANSWERS in grid.lanes else ""
     caption = (
         f"Each environment by itself, the IQM of n runs. {SCORE} Of the return, and of the reward's accuracy and rank "
-        f"correlation on held-out data, runs that diverged are left out. {BOOTSTRAP}"
+        f"correlation on held-out data, runs that diverged are left out. {told}{BOOTSTRAP}"
     )
     return Table("environments", "Environments", caption, rows)
 
@@ -122,6 +123,8 @@ def _env_row(grid: Gathered, env: str, method: str, setting: dict[str, Any]) -> 
     lanes = _lanes(grid, runs)
     cells |= {"score": aggregate(x, iqm_of_all, rng()), "return": _iqm(lanes, "return")}
     cells |= {"n": len(x), "diverged": int(numbers(lanes, "diverged").sum()), **_budget(lanes)}
+    if ANSWERS in lanes:
+        cells["labels right"] = _mean(lanes, ANSWERS)
     cells |= {"pair accuracy": _iqm(lanes, "pair_accuracy"), "rank correlation": _iqm(lanes, "rank_correlation")}
     return Row(cells, _keys(runs))
 

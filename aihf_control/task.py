@@ -61,6 +61,7 @@ class Task:
         self._comparisons = Pairs(self.dims, pairs) if pairs else None
         self.demo_absorbed = self._tensor([absorbed_share(map(_ending, s.demos), self.spec.horizon) for s in shares])
         self.n_offered = n_pairs
+        self._right = np.array([s.right for s in shares])
         self.by_regret = dataset.meta.get("config", {}).get("label") == "regret"
         self.n_steps = np.zeros(len(seeds), int)
         self._given = self._asked = 0
@@ -131,6 +132,7 @@ class Task:
             stream.load_state_dict(state["streams"][name])
         self.n_steps[:] = state["n_steps"]
         self._given, self._asked = state["labels"]
+        self._rollouts.answered, self._rollouts.right = map(np.array, state["answers"])
         for endings, saved in zip(self._endings, state["endings"], strict=True):
             endings.extend(saved)
         if state["envs"] is not None:
@@ -147,6 +149,7 @@ class Task:
             "streams": {name: stream.state_dict() for name, stream in self._streams().items()},
             "n_steps": self.n_steps.tolist(),
             "labels": [self._given, self._asked],
+            "answers": [self._rollouts.answered.tolist(), self._rollouts.right.tolist()],
             "endings": [list(endings) for endings in self._endings],
             "envs": self._envs and self._envs.state_dict(),
         }
@@ -205,6 +208,13 @@ class Task:
     def n_labels(self) -> int:
         """Comparisons a lane that the method has looked at or asked for."""
         return self._given + self._asked
+
+    @property
+    def labels_right(self) -> np.ndarray | None:
+        """Share of those that truly name the better clip, (L,), a tie half; None without any. For the log alone."""
+        given = self._given if np.isfinite(self._right).all() else 0
+        n = given + self._rollouts.answered
+        return (given * np.nan_to_num(self._right) + self._rollouts.right) / n if n.all() else None
 
     @property
     def absorbed(self) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from aihf_control.annotator import Annotator
+from aihf_control.dataset import references
 from aihf_control.files import BadInput
 from aihf_control.nets import Policy
 from aihf_control.rollouts import Rollouts
@@ -149,6 +150,42 @@ def test_the_better_of_two_is_named_by_what_they_paid(task, policy):
     assert torch.equal(win.obs, torch.where(better, first.clips.obs, second.clips.obs))
     assert torch.equal(lose.obs, torch.where(better, second.clips.obs, first.clips.obs))
     assert (weight == 1).all() and task.n_labels == 4
+    np.testing.assert_array_equal(task.labels_right, [1, 1, 1])
+
+
+def test_answers_are_counted_as_right_wrong_or_half(task, policy, dataset):
+    """Of four questions a lane the first clip pays more in all: one right, one wrong, a tie, and a skipped one."""
+    answers = np.tile(np.array([[1, 0], [0, 1], [0.5, 0.5], [0, 0]], np.float32), (3, 1))
+    rollouts, starts = by_hand(task, answers), task.starts(4, LENGTH)
+    first, second = (task.rollout(policy, starts, LENGTH) for _ in range(2))
+    rollouts.paid[first.ticket][:], rollouts.paid[second.ticket][:] = 1, 0
+    assert task.labels_right is None
+    task.compare(first, second)
+    assert rollouts.answered.tolist() == [3] * 3
+    np.testing.assert_allclose(task.labels_right, [0.5] * 3)
+    other = Task(dataset, (0, 1, 2), n_demos=2, n_pairs=12)
+    other.resume(task.state_dict(), {})
+    next(other.iterations())
+    np.testing.assert_allclose(other.labels_right, [0.5] * 3)
+
+
+def test_given_comparisons_are_right_where_the_winner_truly_paid_more(dataset):
+    train = dataset.pairs.loc[dataset.pairs["split"] == "train"]
+    paid = {
+        side: [dataset.pool[i].gain(start, k) for i, start, k in references(train, side)] for side in ("win", "lose")
+    }
+    expected = np.mean([w > x for w, x in zip(paid["win"], paid["lose"], strict=True)])
+    turned = {
+        f"{a}_{x}": dataset.pairs[f"{b}_{x}"]
+        for a, b in (("win", "lose"), ("lose", "win"))
+        for x in ("episode", "start")
+    }
+    wrong = dataclasses.replace(dataset, pairs=dataset.pairs.assign(**turned))
+    for data, right in ((dataset, expected), (wrong, 1 - expected)):
+        task = Task(data, (0, 1), n_demos=1, n_pairs=len(train))
+        assert task.labels_right is None  # nobody has looked at them
+        task.comparisons()
+        np.testing.assert_allclose(task.labels_right, [right] * 2)
 
 
 def test_ties_count_in_both_orders_and_skipped_pairs_in_none(task, policy):
