@@ -61,7 +61,8 @@ def test_noise_is_regretted(regret, pool):
 def test_the_sum_telescopes(regret, pool):
     whole = regret.paid(pool, [(1, 0)], 20).sum()
     first, second = (regret.paid(pool, [(1, t)], 10).sum() for t in (0, 10))
-    assert whole == pytest.approx(first + GAMMA**10 * second, abs=1e-9)
+    scale = value(regret, pool[1], 0)  # both restart the simulator, whose contact solver stops at a relative tolerance
+    assert whole == pytest.approx(first + GAMMA**10 * second, abs=1e-6 * scale)
 
 
 def test_after_a_fall_there_is_nothing_to_come(regret, pool):
