@@ -13,31 +13,31 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aihf_control.dataset import Dataset as Dataset
-    from aihf_control.files import BadInput as BadInput
-    from aihf_control.generate import DataConfig as DataConfig
-    from aihf_control.generate import make_dataset as make_dataset
-    from aihf_control.policies import TrainedPolicy as TrainedPolicy
-    from aihf_control.policies import TrainedReward as TrainedReward
-    from aihf_control.policies import load_policy as load_policy
-    from aihf_control.policies import load_reward as load_reward
-    from aihf_control.results import Result as Result
-    from aihf_control.results import train as train
+    from aihf_control.core.files import BadInput as BadInput
+    from aihf_control.data.dataset import Dataset as Dataset
+    from aihf_control.data.generate import DataConfig as DataConfig
+    from aihf_control.data.generate import make_dataset as make_dataset
+    from aihf_control.models.saved import TrainedPolicy as TrainedPolicy
+    from aihf_control.models.saved import TrainedReward as TrainedReward
+    from aihf_control.models.saved import load_policy as load_policy
+    from aihf_control.models.saved import load_reward as load_reward
+    from aihf_control.training.result import Result as Result
+    from aihf_control.training.result import train as train
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Result": "results",
-    "train": "results",
-    "Dataset": "dataset",
-    "BadInput": "files",
-    "DataConfig": "generate",
-    "make_dataset": "generate",
-    "load_dataset": "dataset",
-    "TrainedPolicy": "policies",
-    "load_policy": "policies",
-    "TrainedReward": "policies",
-    "load_reward": "policies",
+    "Result": "training.result",
+    "train": "training.result",
+    "Dataset": "data.dataset",
+    "BadInput": "core.files",
+    "DataConfig": "data.generate",
+    "make_dataset": "data.generate",
+    "load_dataset": "data.dataset",
+    "TrainedPolicy": "models.saved",
+    "load_policy": "models.saved",
+    "TrainedReward": "models.saved",
+    "load_reward": "models.saved",
 }
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 

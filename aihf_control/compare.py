@@ -18,9 +18,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from aihf_control.files import BadInput, exit_code, read_json
-from aihf_control.gather import LATE, finite, numbers, read_log
-from aihf_control.stats import estimate, improvement_estimate, mean
+from aihf_control.core.files import BadInput, exit_code, read_json
+from aihf_control.core.statistics import estimate, improvement_estimate, mean
+from aihf_control.report.load import LATE, finite, numbers, read_log
 
 PLACES = ("out", "folder", "resume", "dataset", "checkpoint", "tensorboard")  # flags that change no number
 QUALITY = {"pair_accuracy": "pair accuracy", "rank_correlation": "rank correlation"}

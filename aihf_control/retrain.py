@@ -25,13 +25,13 @@ import pandas as pd
 import torch
 import tyro
 
-from aihf_control.evaluate import greedy_returns, normalised
-from aihf_control.files import BadInput, at_least_one, check_writable, exit_code, read_json, write_bytes
-from aihf_control.machine import one_thread, products
-from aihf_control.policies import load_reward
-from aihf_control.sac import SACConfig
-from aihf_control.stats import STARRED, Estimate, counted, estimate
-from aihf_control.truth import TruthConfig, learn
+from aihf_control.core.files import BadInput, at_least_one, check_writable, exit_code, read_json, write_bytes
+from aihf_control.core.statistics import STARRED, Estimate, counted, estimate
+from aihf_control.experts.true_reward import TruthConfig, learn
+from aihf_control.learning.evaluation import greedy_returns, normalised
+from aihf_control.learning.sac import SACConfig
+from aihf_control.models.device import one_thread, products
+from aihf_control.models.saved import load_reward
 
 HEAD = ("run", "environment", "method", "demos", "pairs", "n", "its own policy", "retrained", "score", "diverged")
 RESULT = "retrained.csv"

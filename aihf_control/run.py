@@ -23,17 +23,17 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from aihf_control import methods
-from aihf_control.cell import Cell, Evaluated, Home, Notice, Paused
-from aihf_control.dataset import Dataset
-from aihf_control.files import BadInput, check_writable
-from aihf_control.generate import DataConfig, default_folder, make_dataset
-from aihf_control.machine import default_workers, device_of, products
-from aihf_control.processes import deal
-from aihf_control.records import append, begin, save
-from aihf_control.results import Collector
-from aihf_control.resume import CHECKPOINT, begun_with, check_same, check_unused, hold, take_up
-from aihf_control.show import Display
-from aihf_control.tensorboard import TensorBoard
+from aihf_control.core.files import BadInput, check_writable
+from aihf_control.data.dataset import Dataset
+from aihf_control.data.generate import DataConfig, default_folder, make_dataset
+from aihf_control.models.device import default_workers, device_of, products
+from aihf_control.training.display import Display
+from aihf_control.training.records import append, begin, save
+from aihf_control.training.result import Collector
+from aihf_control.training.run import Cell, Evaluated, Home, Notice, Paused
+from aihf_control.training.run_folder import CHECKPOINT, begun_with, check_same, check_unused, hold, take_up
+from aihf_control.training.tensorboard import TensorBoard
+from aihf_control.training.workers import deal
 
 DATASETS, RUNS = Path("results/datasets"), Path("results/runs")
 

@@ -5,10 +5,16 @@ import re
 from pathlib import Path
 
 import pytest
-from test_methods import small
 
 import aihf_control as aihf
-from aihf_control import bench, commands, compare, methods, report, retrain, run, speed, yardstick
+from aihf_control import compare, methods, retrain, run
+from aihf_control.bench import __main__ as bench
+from aihf_control.data.__main__ import main as data_main
+from aihf_control.experts.__main__ import main as experts_main
+from aihf_control.report import __main__ as report
+from aihf_control.speed import __main__ as speed
+from aihf_control.yardstick import __main__ as yardstick
+from tests.helpers import tiny
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -21,7 +27,7 @@ def blocks(language: str) -> list[str]:
 def test_the_python_door_opens(dataset, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(aihf, "make_dataset", lambda env: dataset, raising=False)
-    quick = functools.partial(aihf.train, steps=8, cfg=small("aihf"), pairs=20, evaluations=2, eval_episodes=1)
+    quick = functools.partial(aihf.train, steps=8, cfg=tiny("aihf"), pairs=20, evaluations=2, eval_episodes=1)
     monkeypatch.setattr(aihf, "train", functools.partial(quick, final_episodes=1), raising=False)
     (code,) = blocks("python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
@@ -32,7 +38,7 @@ def test_the_python_door_opens(dataset, monkeypatch, tmp_path):
 
 def test_every_command_of_the_readme_has_a_door(capsys):
     words = re.findall(r"python -m aihf_control\.(\w+)(?: (make|show|train|import|export|verify))?", README)
-    doors = {"run": run.main, "data": commands.data_main, "experts": commands.experts_main}
+    doors = {"run": run.main, "data": data_main, "experts": experts_main}
     doors |= {
         "bench": bench.main,
         "compare": compare.main,

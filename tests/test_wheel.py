@@ -61,7 +61,7 @@ def test_the_command_runs_from_anywhere(installed, tmp_path):
 
 
 def test_the_installed_package_is_the_one_that_runs_and_finds_its_cards(installed, tmp_path):
-    code = "from aihf_control.cards import __file__ as f, envs_folder; print(f); print(envs_folder())"
+    code = "from aihf_control.environments.cards import __file__ as f, envs_folder; print(f); print(envs_folder())"
     here, cards = ran(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(installed)).split()
     assert Path(here).is_relative_to(installed)
     if (installed / "aihf_control" / "_envs").exists():

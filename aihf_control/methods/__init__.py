@@ -1,28 +1,4 @@
-"""The methods. This folder is the registry: a file here is a method, its name the file's.
+"""The methods: one file a paper. A file in this folder is a method, and its name is the file's."""
 
-Each has a frozen dataclass `Config` whose field `steps` is how many iterations it runs by default, and a generator
-`train(task, cfg)` whose loop is the paper's pseudo-code. It yields `Progress` once with the policy that it starts from,
-then at every iteration.
-"""
-
-from __future__ import annotations
-
-import difflib
-import importlib
-import pkgutil
-from types import ModuleType
-
-from aihf_control.files import BadInput
-
-
-def names() -> list[str]:
-    return sorted(m.name for m in pkgutil.iter_modules(__path__))
-
-
-def load(name: str) -> ModuleType:
-    """The module of a method. Raises BadInput for an unknown name."""
-    if name not in names():
-        near = difflib.get_close_matches(name, names(), 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise BadInput(f"unknown method {name!r}; {hint}known are {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+from aihf_control.methods.registry import load as load
+from aihf_control.methods.registry import names as names

@@ -16,13 +16,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from aihf_control.direct import CloneConfig, clone
-from aihf_control.files import at_least_one
-from aihf_control.hybrid import ReplayConfig, sample
-from aihf_control.learned import LearnedReward, RewardConfig
-from aihf_control.replay import Buffer
-from aihf_control.sac import SAC, SACConfig
-from aihf_control.task import Progress, Task
+from aihf_control.core.files import at_least_one
+from aihf_control.learning.direct import CloneConfig, clone
+from aihf_control.learning.hybrid_replay import ReplayConfig, sample
+from aihf_control.learning.replay import Buffer
+from aihf_control.learning.reward_model import LearnedReward, RewardConfig
+from aihf_control.learning.sac import SAC, SACConfig
+from aihf_control.learning.task import Progress, Task
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from aihf_control.direct import CloneConfig, Cloner
-from aihf_control.task import Progress, Task
+from aihf_control.learning.direct import CloneConfig, Cloner
+from aihf_control.learning.task import Progress, Task
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,11 +22,11 @@ from typing import Literal
 
 import torch
 
-from aihf_control.direct import CloneConfig, DirectConfig, Pupil
-from aihf_control.files import at_least_one
-from aihf_control.nets import Policy
-from aihf_control.online import NEAR, PAIR_LOSSES, Gathered, OnlineConfig, ask
-from aihf_control.task import Progress, Task
+from aihf_control.core.files import at_least_one
+from aihf_control.learning.direct import CloneConfig, DirectConfig, Pupil
+from aihf_control.learning.online import NEAR, PAIR_LOSSES, Gathered, OnlineConfig, ask
+from aihf_control.learning.task import Progress, Task
+from aihf_control.models.networks import Policy
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from aihf_control.direct import CloneConfig, DirectConfig, Pupil, Sides, train_direct
-from aihf_control.files import BadInput
-from aihf_control.rewards import bradley_terry
-from aihf_control.task import Progress, Task
+from aihf_control.core.files import BadInput
+from aihf_control.learning.direct import CloneConfig, DirectConfig, Pupil, Sides, train_direct
+from aihf_control.learning.task import Progress, Task
+from aihf_control.models.losses import bradley_terry
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from aihf_control.direct import CloneConfig, DirectConfig, Pupil, Sides, train_direct
-from aihf_control.rewards import bradley_terry
-from aihf_control.task import Progress, Task
+from aihf_control.learning.direct import CloneConfig, DirectConfig, Pupil, Sides, train_direct
+from aihf_control.learning.task import Progress, Task
+from aihf_control.models.losses import bradley_terry
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,13 +20,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from aihf_control.direct import CloneConfig, DirectConfig, Pupil
-from aihf_control.files import BadInput, at_least_one
-from aihf_control.learned import LearnedReward, RewardConfig
-from aihf_control.nets import Policy
-from aihf_control.online import OnlineConfig
-from aihf_control.rewards import bradley_terry
-from aihf_control.task import Progress, Task
+from aihf_control.core.files import BadInput, at_least_one
+from aihf_control.learning.direct import CloneConfig, DirectConfig, Pupil
+from aihf_control.learning.online import OnlineConfig
+from aihf_control.learning.reward_model import LearnedReward, RewardConfig
+from aihf_control.learning.task import Progress, Task
+from aihf_control.models.losses import bradley_terry
+from aihf_control.models.networks import Policy
 
 
 @dataclasses.dataclass(frozen=True)

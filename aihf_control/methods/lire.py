@@ -20,13 +20,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from aihf_control.data import Clips
-from aihf_control.direct import CloneConfig, DirectConfig, Pupil, clip_logp
-from aihf_control.files import BadInput, at_least_one
-from aihf_control.lanes import Random
-from aihf_control.learned import LearnedReward, RewardConfig
-from aihf_control.online import OnlineConfig
-from aihf_control.task import Progress, Task
+from aihf_control.core.files import BadInput, at_least_one
+from aihf_control.core.types import Clips
+from aihf_control.learning.direct import CloneConfig, DirectConfig, Pupil, clip_logp
+from aihf_control.learning.online import OnlineConfig
+from aihf_control.learning.reward_model import LearnedReward, RewardConfig
+from aihf_control.learning.task import Progress, Task
+from aihf_control.models.lanes import Random
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,16 +21,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from aihf_control.direct import CloneConfig, clone
-from aihf_control.files import BadInput, at_least_one
-from aihf_control.general import GeneralPreference
-from aihf_control.hybrid import ReplayConfig, sample
-from aihf_control.learned import RewardConfig
-from aihf_control.nets import Mixture
-from aihf_control.online import OnlineConfig
-from aihf_control.replay import Buffer
-from aihf_control.sac import SAC, SACConfig
-from aihf_control.task import Progress, Task
+from aihf_control.core.files import BadInput, at_least_one
+from aihf_control.learning.direct import CloneConfig, clone
+from aihf_control.learning.hybrid_replay import ReplayConfig, sample
+from aihf_control.learning.online import OnlineConfig
+from aihf_control.learning.preference_model import GeneralPreference
+from aihf_control.learning.replay import Buffer
+from aihf_control.learning.reward_model import RewardConfig
+from aihf_control.learning.sac import SAC, SACConfig
+from aihf_control.learning.task import Progress, Task
+from aihf_control.models.networks import Mixture
 
 
 @dataclasses.dataclass(frozen=True)

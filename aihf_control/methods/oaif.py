@@ -19,9 +19,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
-from aihf_control.direct import CloneConfig, DirectConfig, Pupil
-from aihf_control.online import NEAR, PAIR_LOSSES, Gathered, OnlineConfig, ask
-from aihf_control.task import Progress, Task
+from aihf_control.learning.direct import CloneConfig, DirectConfig, Pupil
+from aihf_control.learning.online import NEAR, PAIR_LOSSES, Gathered, OnlineConfig, ask
+from aihf_control.learning.task import Progress, Task
 
 
 @dataclasses.dataclass(frozen=True)

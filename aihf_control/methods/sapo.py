@@ -18,12 +18,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from aihf_control.direct import CloneConfig, DirectConfig, Pupil
-from aihf_control.files import at_least_one
-from aihf_control.online import NEAR, Gathered, OnlineConfig, beats
-from aihf_control.rewards import bradley_terry
-from aihf_control.sac import follow
-from aihf_control.task import Progress, Task
+from aihf_control.core.files import at_least_one
+from aihf_control.learning.direct import CloneConfig, DirectConfig, Pupil
+from aihf_control.learning.online import NEAR, Gathered, OnlineConfig, beats
+from aihf_control.learning.sac import follow
+from aihf_control.learning.task import Progress, Task
+from aihf_control.models.losses import bradley_terry
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,12 +21,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from aihf_control.data import Clips
-from aihf_control.direct import CloneConfig, DirectConfig, Pupil, clip_logp
-from aihf_control.files import BadInput
-from aihf_control.learned import LearnedReward, RewardConfig
-from aihf_control.pairs import Pairs
-from aihf_control.task import Progress, Task
+from aihf_control.core.files import BadInput
+from aihf_control.core.types import Clips
+from aihf_control.learning.direct import CloneConfig, DirectConfig, Pupil, clip_logp
+from aihf_control.learning.preference_buffer import Pairs
+from aihf_control.learning.reward_model import LearnedReward, RewardConfig
+from aihf_control.learning.task import Progress, Task
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,32 @@
+"""The command `aihf`: runs one of the package's commands by name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "run": "run",
+    "data": "data.__main__",
+    "experts": "experts.__main__",
+    "bench": "bench.__main__",
+    "report": "report.__main__",
+    "compare": "compare",
+    "retrain": "retrain",
+    "yardstick": "yardstick.__main__",
+    "speed": "speed.__main__",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `aihf COMMAND ...` and return its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] not in COMMANDS:
+        print(f"usage: aihf {{{','.join(COMMANDS)}}} ... (each has --help)", file=sys.stderr)
+        return 0 if argv[:1] in (["-h"], ["--help"]) else 2
+    return import_module(f"aihf_control.{COMMANDS[argv[0]]}").main(argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Grids of runs: experiment files, jobs, engines and the `bench` command."""

@@ -1,0 +1,64 @@
+"""Hashes the code that a run executes, so that a benchmark knows which of its cells are out of date.
+
+Only modules that training imports count (not the report, not the bench, not the other methods), and of them neither
+comments nor docstrings nor layout: a reworded docstring does not start a benchmark anew. The C file beside a module
+counts with it.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from pathlib import Path
+
+import grimp
+
+from aihf_control.core.files import read_bytes, sha256
+
+PACKAGE = "aihf_control"
+ROOTS = (f"{PACKAGE}.training.run", f"{PACKAGE}.data.generate")  # what trains, and what makes the data
+
+
+def code_of(method: str) -> str:
+    """Return a short hash of the package's code that a run of `method` executes."""
+    roots = (*ROOTS, f"{PACKAGE}.methods.{method}")
+    modules = set(roots).union(*(imports().find_upstream_modules(root) for root in roots))
+    return _hash(sorted(modules))
+
+
+def whole_package() -> str:
+    """Return a short hash of all code of the package."""
+    return _hash(sorted(imports().modules))
+
+
+@functools.cache
+def imports() -> grimp.ImportGraph:
+    """Build the graph of the package's imports, without those for type checkers alone."""
+    return grimp.build_graph(PACKAGE, exclude_type_checking_imports=True, cache_dir=None)
+
+
+def _hash(modules: list[str]) -> str:
+    return sha256("\n".join(f"{name} {module_hash(file_of(name))}" for name in modules).encode())[:8]
+
+
+def file_of(module: str) -> Path:
+    """Return the file of a module of the package."""
+    path = Path(__file__).parents[1].joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@functools.cache
+def module_hash(path: Path) -> str:
+    """Hash a file's code without comments, docstrings and layout, and the C file of the same name beside it."""
+    tree = ast.parse(read_bytes(path))
+    tree.body = [part for part in tree.body if not isinstance(part, ast.If)]  # what a module does as a command
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [part for part in body if not _is_docstring(part)]  # type: ignore[attr-defined]
+    beside = path.with_suffix(".c")
+    return sha256(ast.unparse(tree).encode() + (read_bytes(beside) if beside.exists() else b""))
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -1,0 +1,1 @@
+"""Types, errors, files, settings and statistics: needs neither torch nor an environment."""

@@ -1,0 +1,77 @@
+"""Settings out of TOML, taken strictly: an unknown key is refused with the nearest known one, a wrong type too."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from aihf_control.core.files import BadInput, read_bytes
+from aihf_control.training.run_folder import rebuild
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(read_bytes(path).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise BadInput(f"{path} is not valid TOML: {e}") from e
+
+
+def check_known(names: Collection[str], known: Collection[str], where: str) -> None:
+    """Raises BadInput for a name that is not known, with the nearest one that is."""
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1, cutoff=0.5)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise BadInput(f"{where}: unknown key {name!r}; {hint}known are {', '.join(known)}")
+
+
+def table_of(value: Any, where: str) -> dict[str, Any]:
+    """The value, if it is a table. Raises BadInput."""
+    if not isinstance(value, dict):
+        raise BadInput(f"{where} = {value!r}: give a table, [{where.rpartition(', ')[2]}]")
+    return value
+
+
+def fitted(kind: Any, value: Any, where: str) -> Any:
+    """A value of a type out of what TOML says, lists as tuples. Raises BadInput where the two do not fit."""
+    try:
+        return rebuild(kind, value, Path())
+    except BadInput as e:
+        raise BadInput(f"{where} = {value!r}: give {spoken(kind)}") from e
+
+
+def overridden(config: Any, table: Any, where: str) -> Any:
+    """A config with the fields that a table names set, those of nested configs by nested tables. Raises BadInput."""
+    hints = typing.get_type_hints(type(config))
+    check_known(table_of(table, where), list(hints), where)
+    changed = {}
+    for name, value in table.items():
+        now, here = getattr(config, name), f"{where}.{name}"
+        changed[name] = (
+            overridden(now, value, here) if dataclasses.is_dataclass(now) else fitted(hints[name], value, here)
+        )
+    try:
+        return dataclasses.replace(config, **changed)
+    except BadInput as e:  # what the config itself has against it
+        raise BadInput(f"{where}: {e}") from e
+
+
+def spoken(kind: Any) -> str:
+    """A type in words."""
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", Path: "a path"}
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind in plain:
+        return plain[kind]
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, args))}"
+    if origin is tuple:
+        return f"a list, each of it {spoken(args[0])}"
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(spoken(a) for a in args if a is not type(None))
+    return getattr(kind, "__name__", str(kind))

@@ -1,0 +1,1 @@
+"""Datasets: making, importing, checking and showing them."""

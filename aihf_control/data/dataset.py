@@ -1,0 +1,249 @@
+"""The dataset folder: a pool of trajectories, which of them are demonstrations, and comparisons of their clips.
+
+Loading checks hashes, shapes and finiteness, executes nothing, and names the file and the field that is wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from aihf_control.core.files import BadInput, read_bytes, read_json, sha256, write_arrays, write_bytes, write_json
+from aihf_control.core.types import Preferences, Share, Steps, Trajectory, cut, join
+from aihf_control.data.ties import drawn, second_halves
+
+Array = np.ndarray
+SCHEMA = 1
+REFERENCE_COLUMNS = ("win_episode", "win_start", "lose_episode", "lose_start", "length")
+PAIR_COLUMNS = (*REFERENCE_COLUMNS, "weight", "split", "annotator")
+META = (
+    "schema",
+    "sha256",
+    "env",
+    "options",
+    "horizon",
+    "demonstrations",
+    "held_out",
+    "expert_returns",
+    "random_returns",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A pool of trajectories, which of them are demonstrations, and comparisons between clips of them.
+
+    On disk it is a folder: `meta.json`, `pool.npz`, `preferences.csv` (references into the pool, never copies).
+    """
+
+    meta: dict[str, Any]
+    pool: list[Trajectory]
+    pairs: pd.DataFrame
+    """One comparison a row, in the columns of `PAIR_COLUMNS`; `split` is "train" or "test" (held out)."""
+
+    @property
+    def demonstrations(self) -> list[Trajectory]:
+        """The episodes to imitate, thinned out to every `demo_every`-th step where meta has such a field."""
+        every = self.meta.get("demo_every", 1)
+        return [dataclasses.replace(self.pool[i], every=every) for i in self.meta["demonstrations"]]
+
+    @property
+    def held_out(self) -> list[Trajectory]:
+        """Episodes that no training comparison touches and that are no demonstrations."""
+        return [self.pool[i] for i in self.meta["held_out"]]
+
+    def draw(self, seed: int, n_demos: int, n_pairs: int) -> Share:
+        """What the lane with this seed gets, drawn without replacement. Raises BadInput if there is not enough.
+
+        `n_pairs` counts rows of the table: a tie, which has two, is drawn whole and counts twice.
+        """
+        train = self.pairs.loc[self.pairs["split"] == "train"]
+        for flag, asked, there in (("--demos", n_demos, self.meta["demonstrations"]), ("--pairs", n_pairs, train)):
+            if not 0 <= asked <= len(there):
+                raise BadInput(f"{flag} {asked}: the dataset has {len(there)}; ask for 0 to {len(there)}")
+        rng = np.random.default_rng([seed, 1])
+        there = self.demonstrations
+        demos = [there[i] for i in rng.permutation(len(there))[:n_demos]]
+        rows = train.iloc[drawn(second_halves(train), n_pairs, rng)]
+        if not n_pairs:
+            return Share(demos, None, None)
+        right = float(right_answers(margins(self.pool, rows)).mean())
+        return Share(demos, self.preferences(rows), self._steps_inside(rows), right)
+
+    def preferences(self, rows: pd.DataFrame) -> Preferences:
+        win = cut(self.pool, references(rows, "win"))
+        return Preferences(win, cut(self.pool, references(rows, "lose")), rows["weight"].to_numpy(np.float32))
+
+    def _steps_inside(self, rows: pd.DataFrame) -> Steps:
+        inside: dict[int, Array] = {}
+        for episode, start, length in references(rows, "win") + references(rows, "lose"):
+            inside.setdefault(episode, np.zeros(len(self.pool[episode]), bool))[start : start + length] = True
+        parts = [(self.pool[i].steps(), mask) for i, mask in sorted(inside.items())]
+        return join([Steps(*(column[mask] for column in steps)) for steps, mask in parts])
+
+    def digest(self) -> str:
+        """Short hash of all that the dataset holds."""
+        return sha256(json.dumps(self.meta, sort_keys=True, default=str).encode())[:12]
+
+    def save(self, folder: str | Path) -> Dataset:
+        """Writes the folder, `meta.json` last: a folder that has one is whole. Returns the dataset with its hashes."""
+        folder = Path(folder)
+        write_arrays(folder / "pool.npz", _pack(self.pool))
+        write_bytes(folder / "preferences.csv", self.pairs.to_csv(index=False, lineterminator="\n").encode())
+        files = {name: sha256(read_bytes(folder / name)) for name in ("pool.npz", "preferences.csv")}
+        saved = dataclasses.replace(self, meta={**self.meta, "schema": SCHEMA, "sha256": files})
+        write_json(folder / "meta.json", saved.meta)
+        return saved
+
+    @staticmethod
+    def load(folder: str | Path) -> Dataset:
+        """Reads and checks a dataset folder. Raises BadInput that names the file and the field that is wrong."""
+        folder = Path(folder)
+        meta = _read_meta(folder / "meta.json")
+        contents = {name: read_bytes(folder / name) for name in ("pool.npz", "preferences.csv")}
+        for name, data in contents.items():
+            if sha256(data) != meta["sha256"].get(name):
+                raise BadInput(f"{folder / name} is not what meta.json says (sha256 differs); make the dataset anew")
+        pool = _unpack(contents["pool.npz"], folder / "pool.npz")
+        pairs = _read_pairs(contents["preferences.csv"], folder / "preferences.csv")
+        _check_references(pairs, pool, folder / "preferences.csv")
+        for field in ("demonstrations", "held_out"):
+            if not all(isinstance(i, int) and 0 <= i < len(pool) for i in meta[field]):
+                raise BadInput(f"{folder / 'meta.json'}: {field} names an episode that the pool does not have")
+        return Dataset(meta, pool, pairs)
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    meta = read_json(path)
+    missing = set(META) - set(meta if isinstance(meta, dict) else ())
+    if missing:
+        raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
+    if meta["schema"] != SCHEMA:
+        raise BadInput(f"{path} has schema {meta['schema']}, this version reads {SCHEMA}; make the dataset anew")
+    for name, kind in (("sha256", dict), ("options", dict), ("demonstrations", list), ("held_out", list)):
+        if not isinstance(meta[name], kind):
+            raise BadInput(f"{path}: {name} is no {kind.__name__}")
+    for name in ("config", "annotator", "versions"):
+        if not isinstance(meta.get(name, {}), dict):
+            raise BadInput(f"{path}: {name} is no dict")
+    every = meta.get("demo_every", 1)
+    if not isinstance(every, int) or every < 1:
+        raise BadInput(f"{path}: demo_every is no whole number from 1 up")
+    return meta
+
+
+def references(rows: pd.DataFrame, side: str) -> list[tuple[int, int, int]]:
+    columns = (rows[f"{side}_episode"], rows[f"{side}_start"], rows["length"])
+    return list(zip(*(column.astype(int).tolist() for column in columns), strict=True))
+
+
+def margins(pool: Sequence[Trajectory], rows: pd.DataFrame) -> Array:
+    """By how much the true return of each winning clip exceeds the losing one's, (N,)."""
+    win, lose = (
+        np.array([pool[episode].gain(start, length) for episode, start, length in references(rows, side)])
+        for side in ("win", "lose")
+    )
+    return win - lose
+
+
+def right_answers(margin: Array) -> Array:
+    """1 where the named clip truly paid more, by a `margin` above 0, and a half where both paid the same."""
+    return (margin > 0) + 0.5 * (margin == 0)
+
+
+def _pack(pool: Sequence[Trajectory]) -> dict[str, Array]:
+    arrays = {name: np.concatenate([getattr(t, name) for t in pool]) for name in ("obs", "act", "reward")}
+    for name in ("qpos", "qvel"):
+        if all(getattr(t, name) is not None for t in pool):
+            arrays[name] = np.concatenate([getattr(t, name) for t in pool])
+    for name in ("terminated", "seed", "level"):
+        arrays[name] = np.array([getattr(t, name) for t in pool])
+    return {**arrays, "length": np.array([len(t) for t in pool])}
+
+
+def _unpack(data: bytes, path: Path) -> list[Trajectory]:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as f:
+            arrays = {name: f[name] for name in f.files}
+    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as e:
+        raise BadInput(f"cannot read {path}: {' '.join(str(e).split())}") from e
+    _check_arrays(arrays, path)
+    length, n_episodes = arrays["length"], len(arrays["length"])
+    steps, rows = np.cumsum(length)[:-1], np.cumsum(length + 1)[:-1]
+    cuts = {"obs": rows, "qpos": rows, "qvel": rows, "act": steps, "reward": steps}
+    parts: dict[str, Any] = {name: np.split(arrays[name], cuts[name]) for name in cuts.keys() & arrays.keys()}
+    return [
+        Trajectory(
+            **{name: column[i] for name, column in parts.items()},
+            terminated=bool(arrays["terminated"][i]),
+            seed=int(arrays["seed"][i]),
+            level=str(arrays["level"][i]),
+        )
+        for i in range(n_episodes)
+    ]
+
+
+def _check_arrays(arrays: dict[str, Array], path: Path) -> None:
+    dimensions = {"obs": 2, "act": 2, "reward": 1, "terminated": 1, "seed": 1, "level": 1, "length": 1}
+    missing = dimensions.keys() - arrays.keys()
+    if missing:
+        raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
+    for name, n in dimensions.items():
+        if arrays[name].ndim != n:
+            raise BadInput(f"{path}: {name} has {arrays[name].ndim} dimensions, it needs {n}")
+    for name in ("obs", "act", "reward"):
+        if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
+            raise BadInput(f"{path}: {name} has entries that are not finite numbers")
+    _check_lengths(arrays, path)
+
+
+def _check_lengths(arrays: dict[str, Array], path: Path) -> None:
+    length = arrays["length"]
+    if length.dtype.kind not in "iu" or (length < 1).any():
+        raise BadInput(f"{path}: length has episodes without steps")
+    n_steps, n_episodes = int(length.sum()), len(length)
+    rows = {"act": n_steps, "reward": n_steps} | dict.fromkeys(("obs", "qpos", "qvel"), n_steps + n_episodes)
+    for name, array in arrays.items():
+        needed = rows.get(name, n_episodes)
+        if array.shape[:1] != (needed,):
+            raise BadInput(f"{path}: {name} has the shape {array.shape}, its episodes need {needed} rows")
+
+
+def _read_pairs(data: bytes, path: Path) -> pd.DataFrame:
+    try:
+        pairs = pd.read_csv(io.BytesIO(data), converters={"weight": float})  # pandas' own parser may round
+    except ValueError as e:
+        raise BadInput(f"cannot read {path}: {' '.join(str(e).split())}") from e
+    missing = set(PAIR_COLUMNS) - set(pairs.columns)
+    if missing:
+        raise BadInput(f"{path} lacks the columns {', '.join(sorted(missing))}")
+    if len(pairs):  # a table without rows has no types to check
+        _check_columns(pairs, path)
+    return pairs
+
+
+def _check_columns(pairs: pd.DataFrame, path: Path) -> None:
+    for name in REFERENCE_COLUMNS:
+        if pairs[name].dtype.kind != "i":
+            raise BadInput(f"{path}: {name} has entries that are no whole numbers")
+    weight = pairs["weight"].to_numpy(np.float64)
+    if not np.isfinite(weight).all() or (weight < 0).any():
+        raise BadInput(f"{path}: weight has entries that are no numbers from 0 up")
+    if set(pairs["split"]) - {"train", "test"}:
+        raise BadInput(f"{path}: split has entries that are neither train nor test")
+
+
+def _check_references(pairs: pd.DataFrame, pool: Sequence[Trajectory], path: Path) -> None:
+    for side in ("win", "lose"):
+        for row, (episode, start, length) in enumerate(references(pairs, side)):
+            if not 0 <= episode < len(pool) or not 0 <= start < pool[episode].starts(length) or length < 1:
+                raise BadInput(f"{path}, row {row + 2}: no clip of {length} steps at {start} of episode {episode}")

@@ -1,0 +1,1 @@
+"""Comparisons of segments: which are compared, and how a synthetic teacher answers."""

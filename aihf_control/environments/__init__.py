@@ -1,0 +1,1 @@
+"""Gymnasium environments: specification, stepping, rollouts, cards and cameras."""

@@ -1,0 +1,1 @@
+"""Experts: learning from the true reward, and the `experts` command."""

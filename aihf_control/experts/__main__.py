@@ -1,0 +1,201 @@
+"""`aihf experts`: trains, brings and judges expert policies."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+import tyro
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from aihf_control.core.files import (
+    BadInput,
+    at_least_one,
+    check_writable,
+    exit_code,
+    read_bytes,
+    sha256,
+    subcommands,
+    write_bytes,
+)
+from aihf_control.core.statistics import estimate, mean
+from aihf_control.environments.cards import card_of
+from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, rollout, spec_of
+from aihf_control.experts.session import Training
+from aihf_control.experts.true_reward import Gallery, Pupil, TruthConfig
+from aihf_control.learning.sac import SAC
+from aihf_control.models.device import one_thread, products
+from aihf_control.models.sb3 import Expert, read_zip, write_zip
+
+Positional = tyro.conf.Positional
+TRUTH = TruthConfig()
+SHARES = {"medium": 0.6, "weak": 0.3}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m aihf_control.experts train|import|show ...`."""
+    doors = {"train": train, "import": bring, "show": judge}
+    return exit_code(subcommands, doors, argv, "aihf_control.experts")
+
+
+def train(
+    env: str = "Hopper-v4",
+    out: Path | None = None,
+    seeds: int = 3,
+    first_seed: int = 100,
+    episodes: int = 5,
+    every: int = 10_000,
+    enough: float = float("inf"),
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    start: Path | None = None,
+    checkpoint: float = 10.0,
+    cfg: Annotated[TruthConfig, tyro.conf.arg(name="")] = TRUTH,
+) -> None:
+    """Trains SAC on the true reward, a lane a seed, and keeps the best policy and weaker ones at 60 and 30 % of it.
+
+    Writes expert.zip, medium.zip, weak.zip (SB3 zips), training.csv and card.toml. Killed, or left off by SIGTERM,
+    which writes a checkpoint, the same command goes on, to the same numbers. Ctrl-C ends it with what there is, as does
+    the same command with no more `--updates` than are done.
+
+    Args:
+        env: Gymnasium id.
+        out: Folder to write; results/experts/<env> if not given.
+        seeds: How many lanes.
+        first_seed: The first of their seeds.
+        episodes: Greedy episodes of each evaluation on the way.
+        every: Updates from one evaluation to the next.
+        enough: Stops when a lane's evaluation reaches this return.
+        precision: float32, bfloat16, or auto: bfloat16 where the hardware multiplies it.
+        start: An SB3 zip of SAC's kind to go on from, instead of a fresh policy.
+        checkpoint: Minutes from one checkpoint to the next.
+        cfg: Settings of the learner.
+    """
+    one_thread()
+    at_least_one({"--seeds": seeds, "--episodes": episodes, "--every": every, "--updates": cfg.updates})
+    if not checkpoint > 0:
+        raise BadInput(f"--checkpoint {checkpoint}: give minutes above 0")
+    spec, lanes = spec_of(env), tuple(range(first_seed, first_seed + seeds))
+    folder, gallery = out or Path("results/experts") / env.replace("/", "__"), Gallery(spec, lanes, every, episodes)
+    inner = getattr(torch, products(precision, "cpu"))
+    pupil = Pupil(spec, lanes, cfg, read_zip(start, spec) if start else None, products=inner)
+    begun = {"start": start and sha256(read_bytes(start)), "precision": str(inner), **dataclasses.asdict(cfg)}
+    settings = {"env": env, "lanes": lanes, "episodes": episodes, "every": every, **begun}
+    check_writable(folder)
+    training = Training(pupil, gallery, folder, settings, checkpoint)
+    print(f"SAC on the true reward of {env}: seeds {lanes}, {cfg.updates:,} updates; writes to {folder}", flush=True)
+    if k := training.take_up(print):
+        print(f"going on at update {k:,}", flush=True)
+    _watch(training, every, enough)
+    if not gallery.snapshots:
+        training.close()
+        raise BadInput(f"nothing to keep: the training ended before its first evaluation at update {every}")
+    keep(gallery, spec, folder)
+    training.close()
+
+
+def _watch(training: Training[Gallery], every: int, enough: float) -> None:
+    """Trains to the end, to a return that is enough, or to Ctrl-C."""
+
+    def look(k: int, sac: SAC) -> bool:
+        if k % every:
+            return False
+        returns = training.seen.look(k, sac)
+        print(f"update {k:,}  returns {' '.join(f'{r:.0f}' for r in returns)}", flush=True)
+        return bool(returns.max() >= enough)
+
+    try:
+        training.run(look)
+    except KeyboardInterrupt:
+        print("ending with what there is")
+
+
+def keep(gallery: Gallery, spec: EnvSpec, folder: Path) -> None:
+    """Writes the graded policies, the training's evaluations, and a card."""
+    levels = gallery.graded(SHARES, lambda policy: float(_returns(policy, spec, 20, 30_000).mean()))
+    lines = [f"random_return = {(random := _random_returns(spec, 50)).mean():.1f}  # {_spread(random)}"]
+    for level, snapshot in levels.items():
+        write_zip(folder / f"{level}.zip", snapshot.policy, spec)
+        returns = _returns(snapshot.policy, spec, 50)
+        about = f"seed {snapshot.seed}, update {snapshot.step}, {_spread(returns)}"
+        lines.append(f"{level}_return = {returns.mean():.1f}  # {about}")
+        print(f"{level}: {returns.mean():.0f}, {about}")
+    write_bytes(folder / "card.toml", ("\n".join(lines) + "\n").encode())
+    write_bytes(folder / "training.csv", gallery.frame().round(1).to_csv(index=False, lineterminator="\n").encode())
+
+
+def bring(path: Positional[Path], env: str, out: Path) -> None:
+    """Reads a foreign SB3 zip (SAC, TQC, TD3, DDPG, PPO) without executing its pickles, judges it, and writes it clean.
+
+    Args:
+        path: The zip.
+        env: The environment that it is for.
+        out: The zip to write, which Stable-Baselines3 opens.
+    """
+    spec = spec_of(env)
+    expert = read_zip(path, spec)
+    write_zip(out, expert, spec)
+    returns = _returns(expert, spec, 20)
+    print(f"{out}: {returns.mean():.0f} over greedy episodes of {env} ({_spread(returns)})")
+
+
+def judge(env: str, path: Positional[Path | None] = None, episodes: int = 20) -> None:
+    """Evaluates a policy, or all that are bundled for an environment, greedily and sampled.
+
+    Args:
+        env: Gymnasium id.
+        path: An SB3 zip; without it the bundled ones.
+        episodes: Episodes of each evaluation.
+    """
+    spec, card = spec_of(env), card_of(env)
+    paths = {path.stem: path} if path else card.policies() if card else {}
+    if not paths:
+        raise BadInput(f"there is no bundled policy for {env}; name a zip")
+    table = Table("policy", "greedy return", "sampled return", "layers", "KiB", box=box.SIMPLE_HEAD)
+    for name, zip_path in paths.items():
+        expert = read_zip(zip_path, spec)
+        both = (_returns(expert, spec, episodes, sampled=s) for s in (False, True))
+        layers = " x ".join(str(len(bias)) for _, bias in expert.layers[:-1])
+        cells = (str(estimate(returns, mean)) for returns in both)
+        table.add_row(name, *cells, layers, f"{zip_path.stat().st_size / 1024:.0f}")
+    console = Console(highlight=False)
+    console.print(table)
+    random = estimate(_random_returns(spec, episodes), mean)
+    console.print(f"random actions: {random}; means over {episodes} episodes, 95 % intervals")
+
+
+def _returns(policy: Expert, spec: EnvSpec, n: int, first: int = EVALUATION_SEED, sampled: bool = False) -> np.ndarray:
+    """True returns of n episodes, (n,)."""
+    rng = torch.Generator().manual_seed(0)
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        noise = torch.randn(len(obs), spec.n_act, generator=rng) if sampled else None
+        return policy.act(torch.as_tensor(obs), noise).numpy()
+
+    return np.array([t.reward.sum() for t in rollout(spec, act, range(first, first + n))])
+
+
+def _spread(returns: np.ndarray) -> str:
+    about = estimate(returns, mean)
+    return f"std {returns.std():.1f}, 95 % [{about.low:.0f}, {about.high:.0f}], n {about.n}"
+
+
+def _random_returns(spec: EnvSpec, n: int) -> np.ndarray:
+    """True returns of n episodes of uniformly random actions, (n,)."""
+    rng = np.random.default_rng(0)
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        return rng.uniform(-1, 1, (len(obs), spec.n_act)).astype(np.float32)
+
+    seeds = range(EVALUATION_SEED, EVALUATION_SEED + n)
+    return np.array([t.reward.sum() for t in rollout(spec, act, seeds)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

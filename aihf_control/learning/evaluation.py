@@ -1,0 +1,79 @@
+"""How good a policy is, by the true return, and how good a learned reward is, on data it never saw."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import stats
+
+from aihf_control.core.types import Clips
+from aihf_control.data.dataset import Dataset
+from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, rollout
+from aihf_control.learning.sac import RewardFn
+from aihf_control.models.networks import Policy
+
+Array = np.ndarray
+AT_A_TIME = 10_000  # steps that a reward judges at once: a thousand whole trajectories at once would take gigabytes
+
+
+def greedy_returns(policy: Policy, spec: EnvSpec, n: int, first: int = EVALUATION_SEED) -> Array:
+    """True returns of `n` greedy episodes of every lane, (L, n), from the same starts in every lane."""
+    n_lanes = policy.mean.bias.shape[0]
+    device = policy.mean.bias.device
+
+    def act(obs: Array) -> Array:
+        x = torch.as_tensor(obs, device=device).view(n_lanes, n, -1)
+        return policy.act(x).flatten(0, 1).cpu().numpy()
+
+    episodes = rollout(spec, act, [first + i for _ in range(n_lanes) for i in range(n)])
+    return np.array([t.reward.sum() for t in episodes]).reshape(n_lanes, n)
+
+
+def normalised(returns: Array, random: float, expert: float) -> Array:
+    """(return - random) / (expert - random)."""
+    return (returns - random) / (expert - random)
+
+
+class RewardJudge:
+    """Held-out comparisons and trajectories of a dataset, by which a learned reward is judged."""
+
+    def __init__(self, dataset: Dataset, n_lanes: int, device: torch.device | str = "cpu"):
+        test = dataset.pairs.loc[dataset.pairs["split"] == "test"]
+        self.n_lanes, self.device = n_lanes, device
+        self.pairs = dataset.preferences(test) if len(test) else None
+        self.episodes = dataset.held_out
+
+    def accuracy(self, reward: RewardFn) -> Array:
+        """Share of held-out comparisons that the reward orders rightly, (L,); a tie is half right."""
+        if self.pairs is None:
+            return np.full(self.n_lanes, np.nan)
+        win, lose = (self._clip_returns(reward, side) for side in (self.pairs.win, self.pairs.lose))
+        return ((win > lose) + 0.5 * (win == lose)).mean(-1)
+
+    def rank_correlation(self, reward: RewardFn) -> Array:
+        """Spearman's correlation of the reward's return with the true one over held-out episodes, (L,).
+
+        NaN where fewer than two are held out.
+        """
+        if len(self.episodes) < 2:
+            return np.full(self.n_lanes, np.nan)
+        true = [t.reward.sum() for t in self.episodes]
+        learned = np.stack([self._sum(reward, t.obs[:-1], t.act) for t in self.episodes], 1)
+        return np.array([stats.spearmanr(true, row).statistic for row in learned])  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _clip_returns(self, reward: RewardFn, clips: Clips) -> Array:
+        n, k, _ = clips.obs.shape
+        flat = self._rewards(reward, clips.obs.reshape(n * k, -1), clips.act.reshape(n * k, -1))
+        return (flat.reshape(-1, n, k) * clips.real).sum(-1)
+
+    def _sum(self, reward: RewardFn, obs: Array, act: Array) -> Array:
+        return self._rewards(reward, obs, act).sum(-1)
+
+    @torch.no_grad()
+    def _rewards(self, reward: RewardFn, obs: Array, act: Array) -> Array:
+        def lanes(x: Array) -> torch.Tensor:
+            return torch.as_tensor(x, device=self.device).expand(self.n_lanes, *x.shape)
+
+        parts = [slice(i, i + AT_A_TIME) for i in range(0, len(obs), AT_A_TIME)]
+        given = [reward(lanes(obs[part]), lanes(act[part])) for part in parts]
+        return torch.cat(given, -1).double().cpu().numpy()

@@ -1,0 +1,181 @@
+"""Soft actor-critic in lanes, under a reward that may change at any time.
+
+The replay stores no reward. The learner is given `reward_fn` at every update and evaluates it on the sampled batch, so
+the reward is never stale and nothing is ever relabelled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from aihf_control.core.files import BadInput
+from aihf_control.learning.replay import Batch
+from aihf_control.models.cuda_graphs import Replayed
+from aihf_control.models.functional import Adam
+from aihf_control.models.lanes import Dims, Random
+from aihf_control.models.networks import Policy, TwinQ, fixed
+
+
+@dataclasses.dataclass(frozen=True)
+class SACConfig:
+    """Settings of the learner, the same for every method that has one."""
+
+    hidden: tuple[int, ...] = (128, 128)
+    """Widths of the hidden layers of actor and critics."""
+    lr: float = 3e-4
+    """Adam's learning rate, for actor and critics."""
+    gamma: float = 0.99
+    """Discount."""
+    tau: float = 0.02
+    """Rate at which the target critics follow. Values approach theirs over 1 / (tau (1 - gamma)) updates: 20,000 at the
+    usual 0.005, which is a third of a short run."""
+    alpha: tuple[float, ...] = (0.2,)
+    """Entropy weight (with a prior: weight of the KL to it); several are dealt to the lanes by seed. None at all adapts
+    it to an entropy of -A, as in SAC's paper (to a KL of A); under a reward that is itself being learned a fixed one is
+    steadier."""
+    alpha_start: float = 2.0
+    """With a prior: the weight of the KL to it at first, while the critics know nothing and would undo the clone."""
+    alpha_fade: float = 4000.0
+    """Updates in which what that weight has above `alpha` falls by a factor of e; 0 begins with `alpha`."""
+    layer_norm: bool = True
+    """Layer normalisation in the critics."""
+    hold: int = 0
+    """Updates for which the actor is held while the critics, which know nothing at first, learn what it is worth."""
+    average: float = 2e-4
+    """Rate of the exponential average of the actor that is evaluated and exported."""
+
+    def __post_init__(self):
+        if min(self.alpha_start, self.alpha_fade) < 0:
+            raise BadInput(f"--sac.alpha-start {self.alpha_start}, --sac.alpha-fade {self.alpha_fade}: give at least 0")
+
+
+RewardFn = Callable[[Tensor, Tensor], Tensor]
+
+
+class SAC:
+    """Soft actor-critic (Haarnoja et al., arXiv 1812.05905): actor, twin critics and their targets for every lane, and
+    one `update` of them all.
+
+    With a `prior` policy pi_0 the entropy term -alpha log pi becomes -alpha log(pi / pi_0): the lower level L3 of AIHF
+    (arXiv 2406.06874, equation 3) with pi_0 given. Its weight begins at `alpha_start`, which keeps the policy where it
+    was while the critics know nothing, and fades to `alpha`.
+    """
+
+    def __init__(self, dims: Dims, cfg: SACConfig, policy: Policy | None = None, prior: Policy | None = None):
+        self.dims, self.cfg, self.prior = dims, cfg, prior
+        self.policy = policy or Policy(dims, cfg.hidden)
+        self.average = self.policy.clone_of()
+        self.q = TwinQ(dims, cfg.hidden, cfg.layer_norm)
+        self.q.units.load_state_dict(self.policy.units.state_dict())
+        self.q_target = TwinQ(dims, cfg.hidden, cfg.layer_norm).requires_grad_(False)
+        self.q_target.load_state_dict(self.q.state_dict())
+        self.fixed_q = fixed(self.q)
+        at_first = [cfg.alpha[seed % len(cfg.alpha)] if cfg.alpha else 1.0 for seed in dims.seeds]
+        self.log_alpha = torch.tensor(at_first, device=dims.device)[:, None].log().requires_grad_()
+        self.opt_pi, self.opt_q, self.opt_alpha = (
+            Adam(params, cfg.lr) for params in (self.policy.parameters(), self.q.parameters(), [self.log_alpha])
+        )
+        self.rng = Random(dims, "updates")
+        self.n_updates = 0
+        self.replayed = Replayed()
+
+    def update(
+        self, batch: Batch, reward_fn: RewardFn, absorbing: float | Tensor = 0.0, actor: bool | None = None
+    ) -> dict[str, Tensor]:
+        """One step of critics, actor, targets and average. Returns scalars of shape (L,).
+
+        The actor is held for the first `hold` updates; `actor` says otherwise.
+
+        Among them `q_of_reach`: the critics' mean |Q| as a share of what a policy could earn at most if every step paid
+        the batch's largest |reward| and entropy. Above 1 the critics have diverged.
+
+        `absorbing` is the reward a step of the state after termination, a number or (L, 1); a terminated episode goes
+        on in it for ever, which is worth absorbing / (1 - gamma).
+        """
+        self.n_updates += 1
+        actor = self.n_updates > self.cfg.hold if actor is None else actor
+        with torch.no_grad():
+            reward = reward_fn(batch.obs, batch.act)
+        ended = torch.zeros_like(reward[:, :1]) + absorbing / (1 - self.cfg.gamma)
+        noise = self.rng.normal(2, batch.act.shape[1], self.dims.n_act)
+        return self.replayed(self._update, reward, ended, self.alpha(), noise, *batch, actor=actor)
+
+    def _update(
+        self, reward: Tensor, ended: Tensor, alpha: Tensor, noise: Tensor, *columns: Tensor, actor: bool
+    ) -> dict[str, Tensor]:
+        """The update itself, which must be fit to be replayed (`graphs.py`): nothing but tensors changes."""
+        batch = Batch(*columns)
+        target = self.target(batch, reward, ended, alpha, noise[:, 0])
+        q = self.q(batch.obs, batch.act)
+        q_loss = 0.5 * (q - target[:, None]).square().mean(-1).sum(-1)
+        self.opt_q.descend(q_loss)
+
+        with torch.set_grad_enabled(actor):
+            act, cost = self.act(batch.obs, noise[:, 1])
+        if actor:
+            pi_loss = (alpha * cost - self.fixed_q(batch.obs, act).amin(1)).mean(-1)
+            self.opt_pi.descend(pi_loss)
+        if not self.cfg.alpha:
+            gap = (cost.detach() - self.dims.n_act).mean(-1, keepdim=True)  # the target entropy is -A
+            self.opt_alpha.descend(-(self.log_alpha * gap).squeeze(-1))
+
+        follow(self.q_target, self.q, self.cfg.tau)
+        follow(self.average, self.policy, self.cfg.average)
+        return self._info(q.detach(), q_loss.detach(), cost.detach(), reward, alpha)
+
+    def alpha(self) -> Tensor:
+        """Entropy weight, (L, 1); with a prior the weight of the KL to it."""
+        alpha = self.log_alpha.detach().exp()
+        if self.prior is None or not self.cfg.alpha or not self.cfg.alpha_fade:
+            return alpha
+        return alpha + (self.cfg.alpha_start - alpha) * math.exp(-self.n_updates / self.cfg.alpha_fade)
+
+    def act(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """A sampled action (L, B, A) and what it costs (L, B): log pi, or log(pi / prior)."""
+        act, cost, raw = self.policy.sample(obs, noise)
+        return act, cost if self.prior is None else cost - self.prior.log_prob(obs, raw)
+
+    @torch.no_grad()
+    def target(self, batch: Batch, reward: Tensor, ended: Tensor, alpha: Tensor, noise: Tensor) -> Tensor:
+        """What the critics are to say, (L, B). `ended` (L, 1) is the value of the state after termination."""
+        act, cost = self.act(batch.next_obs, noise)
+        going_on = self.q_target(batch.next_obs, act).amin(1) - alpha * cost
+        return reward + self.cfg.gamma * torch.where(batch.done > 0, ended, going_on)
+
+    def _info(self, q: Tensor, q_loss: Tensor, cost: Tensor, reward: Tensor, alpha: Tensor) -> dict[str, Tensor]:
+        reach = reward.abs().amax(-1) + (alpha * cost).abs().amax(-1)
+        return {
+            "q": q.mean((1, 2)),
+            "q_of_reach": q.abs().mean((1, 2)) * (1 - self.cfg.gamma) / reach,
+            "q_loss": q_loss,
+            "entropy_cost": cost.mean(-1),
+            "reward": reward.mean(-1),
+            "alpha": alpha.squeeze(-1),
+        }
+
+    def state_dict(self) -> dict:
+        state = {name: getattr(self, name).state_dict() for name in self._parts()}
+        return state | {"log_alpha": self.log_alpha, "n_updates": self.n_updates}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict) -> None:
+        self.log_alpha.copy_(state["log_alpha"])
+        self.n_updates = state["n_updates"]
+        for name in self._parts():
+            getattr(self, name).load_state_dict(state[name])
+
+    def _parts(self) -> list[str]:
+        parts = ["policy", "average", "q", "q_target", "rng", "opt_pi", "opt_q", "opt_alpha"]
+        return parts if self.prior is None else [*parts, "prior"]
+
+
+@torch.no_grad()
+def follow(slow: nn.Module, fast: nn.Module, rate: float) -> None:
+    """slow += rate * (fast - slow), for all parameters."""
+    after, ahead = tuple(slow.parameters()), tuple(fast.parameters())
+    torch._foreach_lerp_(after, ahead, rate)  # pyright: ignore[reportPrivateImportUsage]

@@ -1,0 +1,1 @@
+"""Networks, their kernels and losses, and the files that they are saved in."""

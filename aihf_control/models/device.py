@@ -1,0 +1,54 @@
+"""What a machine can do, and how a process is to use it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+import torch
+
+from aihf_control.core.files import BadInput
+
+
+def one_thread() -> None:
+    """Makes this process one of those that train: a single thread (two fight over the cores) that keeps its memory.
+
+    Every update frees large blocks and takes the same ones again. glibc is told to keep them, because fetching them
+    from the kernel anew costs about a tenth of an update; where libc is another, nothing is told.
+    """
+    torch.set_num_threads(1)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        trim_threshold, mmap_threshold = -1, -3
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_threshold, 2**30)
+
+
+def default_workers(device: str, n_lanes: int) -> int:
+    """One process a core on the CPU, one alone on an accelerator."""
+    return min(len(os.sched_getaffinity(0)), n_lanes) if device == "cpu" else 1
+
+
+def device_of(name: str) -> str:
+    """A device that can be used here; "auto" is an accelerator where there is one. Raises BadInput."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as e:
+        raise BadInput(f"--device {name} cannot be used here: {str(e).splitlines()[0]}") from e
+    return name
+
+
+def finished(device: torch.device) -> None:
+    """Waits until all is done that a GPU was asked for: it is asked for much before it has done it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def products(precision: str, device: str) -> str:
+    """The type of the inner products: what was asked for, or for "auto" bfloat16 where the hardware multiplies it."""
+    if precision != "auto":
+        return precision
+    fast = torch.cpu._is_amx_tile_supported() if device == "cpu" else torch.cuda.is_bf16_supported()
+    return "bfloat16" if fast else "float32"

@@ -1,0 +1,188 @@
+"""The learner's inner operations, made fast: a plain expression each, with its gradient written by hand.
+
+What an update costs beside its products is the memory that it touches. So these work in place where nobody looks, keep
+only what their gradient needs, and are called on few lanes at a time (`sac.py`). The plain forms stand in the
+docstrings and, as code, in the tests, which hold value and gradient against them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from aihf_control.models import kernel
+from aihf_control.models.kernel import EPS
+
+
+def perceptron(
+    x: Tensor, layers: Sequence[tuple[Tensor, Tensor]], products: torch.dtype, layer_norm: bool = False
+) -> Tensor:
+    """A stack of perceptrons: relu((layer_norm)(x W + b)) for every layer but the last, which is x W + b.
+
+    x (N, B, in), weights (N, in, out), biases (N, 1, out); returns (N, B, out of the last) in float32. With bfloat16
+    `products` the factors of the inner products are rounded to it (to TF32 on an NVIDIA GPU); the sums, and the first
+    and last layers, whose inputs and outputs need their digits, are float32 (in `kernel.c` 16 digits, and in the
+    gradient 8, as everywhere).
+    """
+    params = [t for pair in layers for t in pair]
+    rounded = products == torch.bfloat16
+    if rounded and kernel.takes(x, params):
+        return kernel.perceptron(x, params, layer_norm)
+    return _Perceptron.apply(x, layer_norm, rounded, *params)
+
+
+def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """act = tanh(u) with u = mean + exp(log_std) noise, the log density of act, and u.
+
+    All (N, B, A) but the log density, which is (N, B):
+    sum over A of  -noise^2 / 2 - log_std - log(2 pi) / 2 - log(1 - tanh(u)^2).
+    """
+    return _SquashedSample.apply(mean, log_std, noise)
+
+
+def log_slope(u: Tensor) -> Tensor:
+    """log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), which stays finite where 1 - tanh(u)^2 underflows."""
+    return 2 * (math.log(2) - u - F.softplus(-2 * u))
+
+
+class Adam:
+    """Adam (Kingma and Ba, arXiv 1412.6980) on torch's fused kernel, without what torch.optim does around it, which
+    takes longer than the kernel on small networks. It works elementwise, so a lane that diverges stays alone.
+
+    The moments of a unit that is dead decay towards zero, end at the least number above it, and stay there. Arithmetic
+    on such numbers is many times as slow, so the step takes them as zero (on this thread; those that train are alone).
+    """
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    ):
+        self.params, self.lr, self.betas, self.eps = list(params), lr, betas, eps
+        self.steps = torch.zeros((), device=self.params[0].device)
+        self.first, self.second = ([torch.zeros_like(p) for p in self.params] for _ in range(2))
+
+    def descend(self, loss: Tensor) -> None:
+        """One step down a loss of shape (L,), for these parameters and no others."""
+        self.step(torch.autograd.grad(loss.sum(), self.params))
+
+    @torch.no_grad()
+    def step(self, grads: Sequence[Tensor]) -> None:
+        self.steps += 1
+        laid_out = [g.contiguous() for g in grads]  # the kernel reads memory as it lies
+        torch.set_flush_denormal(True)
+        try:
+            torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage]
+                self.params, laid_out, self.first, self.second, [], [self.steps] * len(self.params),
+                lr=self.lr, beta1=self.betas[0], beta2=self.betas[1], eps=self.eps,
+                weight_decay=0.0, amsgrad=False, maximize=False,
+            )  # fmt: skip
+        finally:
+            torch.set_flush_denormal(False)
+
+    def state_dict(self) -> dict:
+        return {"steps": self.steps, "first": self.first, "second": self.second}
+
+    def load_state_dict(self, state: dict) -> None:
+        mine, theirs = ([s["steps"], *s["first"], *s["second"]] for s in (self.state_dict(), state))
+        for a, b in zip(mine, theirs, strict=True):
+            a.copy_(b)
+
+
+class _Perceptron(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer_norm: bool, rounded: bool, *params: Tensor) -> Tensor:
+        weights, biases = params[0::2], params[1::2]
+        inputs, scales, h = [x], [], x
+        for i, (w, b) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
+            h = product(h, w, rounded and i > 0).add_(b)
+            if layer_norm:
+                scales.append(_normalise_(h))
+                inputs.append(h)
+                h = h.relu()
+            else:
+                inputs.append(h.relu_())
+        ctx.save_for_backward(*inputs, *scales, *weights)
+        ctx.layer_norm, ctx.rounded = layer_norm, rounded
+        return product(h, weights[-1], False).add_(biases[-1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        n = (len(ctx.saved_tensors) + ctx.layer_norm) // (2 + ctx.layer_norm)
+        inputs, scales, weights = (ctx.saved_tensors[a:b] for a, b in ((0, n), (n, -n), (-n, None)))
+        grads: list[Tensor | None] = [None] * (2 * n)
+        for i in reversed(range(n)):
+            rounded = ctx.rounded and 0 < i < n - 1
+            if ctx.needs_input_grad[3 + 2 * i]:
+                h = inputs[i].relu() if ctx.layer_norm and i else inputs[i]
+                grads[2 * i] = _weight_grad(h, grad, rounded)
+                grads[2 * i + 1] = grad.sum(1, keepdim=True)
+            if i or ctx.needs_input_grad[0]:
+                grad = product(grad, weights[i].transpose(1, 2), rounded)
+            if i:
+                torch.ops.aten.threshold_backward.grad_input(grad, inputs[i], 0, grad_input=grad)
+                if ctx.layer_norm:
+                    grad = _normalise_backward(grad, inputs[i], scales[i - 1])
+        return (grad if ctx.needs_input_grad[0] else None), None, None, *grads
+
+
+class _SquashedSample(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        offset = log_std.exp().mul_(noise)
+        u = mean + offset
+        act = u.tanh()
+        constant = 0.5 * math.log(2 * math.pi)
+        log_prob = (noise.square().mul_(-0.5) - log_std - log_slope(u)).sub_(constant).sum(-1)
+        ctx.save_for_backward(act, offset)
+        return act, log_prob, u
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_act: Tensor, d_log_prob: Tensor, d_u: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        act, offset = ctx.saved_tensors
+        d_log_prob = d_log_prob.unsqueeze(-1)
+        d_mean = d_act * (1 - act * act) + 2 * d_log_prob * act + d_u
+        return d_mean, d_mean * offset - d_log_prob, None
+
+
+def product(a: Tensor, b: Tensor, rounded: bool) -> Tensor:
+    """a b, its factors rounded to bfloat16 on the way in where that is asked for."""
+    if not rounded:
+        return torch.bmm(a, b)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        return torch.bmm(a, b)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _weight_grad(h: Tensor, grad: Tensor, rounded: bool) -> Tensor:
+    """h^T grad. A narrow one is made as the transpose of grad^T h, which is some three times as fast."""
+    if grad.shape[-1] < 16:
+        return product(grad.transpose(1, 2), h, rounded).transpose(1, 2)
+    return product(h.transpose(1, 2), grad, rounded)
+
+
+def _normalise_(h: Tensor) -> Tensor:
+    """h becomes (h - mean) / std over its last axis, in place; returns 1 / std, (N, B, 1)."""
+    h.sub_(h.mean(-1, keepdim=True))
+    variance = torch.linalg.vector_norm(h, dim=-1, keepdim=True).square_().div_(h.shape[-1])  # one look at h
+    scale = variance.add_(EPS).rsqrt_()
+    h.mul_(scale)
+    return scale
+
+
+def _normalise_backward(grad: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+    """From the gradient for the normalised y to that for what was normalised:
+    (grad - mean(grad) - y mean(grad y)) scale, in torch's own kernel, to which y is its own normalised form."""
+    zeros, ones = torch.zeros_like(scale), torch.ones_like(scale)
+    wanted = [True, False, False]
+    back = torch.ops.aten.native_layer_norm_backward
+    return back(grad, y, [y.shape[-1]], zeros, ones, None, None, wanted)[0].mul_(scale)

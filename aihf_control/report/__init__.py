@@ -1,0 +1,1 @@
+"""Tables, figures and pages of finished runs. Needs neither torch nor an environment."""

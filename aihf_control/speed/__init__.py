@@ -1,0 +1,1 @@
+"""The `speed` command: the learner beside others."""

@@ -1,0 +1,1 @@
+"""Training runs: specification, workers, checkpoints, run folders and the terminal."""

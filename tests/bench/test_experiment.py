@@ -1,0 +1,273 @@
+"""An experiment's file: what it spans, and everything that is refused, with the place and the nearest known word."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from aihf_control import methods, run
+from aihf_control.bench import fingerprint
+from aihf_control.bench.experiment import read
+from aihf_control.bench.fingerprint import code_of, file_of
+from aihf_control.bench.grid import command_lines, data_words, data_works_of, jobs_of, take_in
+from aihf_control.core.files import BadInput
+from aihf_control.data.dataset import Dataset
+from aihf_control.data.generate import DataConfig
+from aihf_control.methods.aihf import Config
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "experiments").glob("*.toml"))
+BASE = 'environments = ["Hopper-v4"]\nmethods = ["aihf", "bc"]\n'
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes an experiment's file and reads it."""
+
+    def experiment(text: str):
+        path = tmp_path / "x.toml"
+        path.write_text(text)
+        return read(path)
+
+    return experiment
+
+
+# ------------------------------------------------------------------------------------------------------- what it spans
+
+
+def test_a_grid_is_every_combination(written):
+    grid = written(BASE + "demos = [1, 4]\npairs = 50\nseeds = 3\n[dataset]\nerror = [0.0, 0.1, 0.2]")
+    assert len(grid.cells) == 2 * 2 * 3
+    assert {(c.name, c.options.demos, c.data.error) for c in grid.cells} == {
+        (m, d, e) for m in ("aihf", "bc") for d in (1, 4) for e in (0.0, 0.1, 0.2)
+    }
+    assert all(c.dials == {"demos": c.options.demos, "dataset.error": c.data.error} for c in grid.cells)
+    assert all(c.options.pairs == 50 and c.options.seeds == 3 and c.options.workers == 1 for c in grid.cells)
+
+
+def test_tables_in_a_row_are_swept_one_by_one(written):
+    grid = written(BASE + "[[dataset]]\nerror = 0.1\n[[dataset]]\ntemperature = [0.5, 1.0]\n[[dataset]]\nerror = 0.1")
+    data = [c.data for c in grid.cells if c.name == "bc"]
+    error, temperature = DataConfig().error, DataConfig().temperature
+    assert [(d.error, d.temperature) for d in data] == [(0.1, temperature), (error, 0.5), (error, 1.0)]
+    assert set(grid.cells[0].dials) == {"dataset.error", "dataset.temperature"}
+
+
+def test_a_dial_of_lists_takes_a_list_and_sweeps_over_several(written):
+    one = written(BASE + '[dataset]\nlevels = ["expert", "weak"]')
+    assert one.cells[0].data.levels == ("expert", "weak") and one.cells[0].dials == {}
+    two = written(BASE + '[dataset]\nlevels = [["expert"], ["weak", "medium"]]')
+    assert [c.data.levels for c in two.cells if c.name == "bc"] == [("expert",), ("weak", "medium")]
+
+
+def test_settings_of_a_method_of_an_environment_and_of_a_variant(written):
+    grid = written(
+        'environments = ["Hopper-v4", "Walker2d-v4"]\nmethods = ["aihf", "plain"]\n'
+        "[run]\nevaluations = 3\n[method.aihf]\nsteps = 7\nsac.hidden = [9, 9]\n"
+        '[method.plain]\nof = "aihf"\nkl_to_clone = false\n'
+        "[environment.Walker2d-v4]\nmethod.aihf.sac.gamma = 0.5\ndataset.clip = 20\nrun.evaluations = 4\n"
+    )
+    by = {(c.options.env, c.name): c for c in grid.cells}
+    hopper, walker = by["Hopper-v4", "aihf"], by["Walker2d-v4", "aihf"]
+    usual = Config()
+    assert hopper.cfg == dataclasses.replace(usual, steps=7, sac=dataclasses.replace(usual.sac, hidden=(9, 9)))
+    assert walker.cfg == dataclasses.replace(hopper.cfg, sac=dataclasses.replace(hopper.cfg.sac, gamma=0.5))
+    assert by["Hopper-v4", "plain"].cfg == dataclasses.replace(usual, kl_to_clone=False)
+    assert by["Hopper-v4", "plain"].options.method == "aihf"
+    assert (hopper.data.clip, walker.data.clip) == (DataConfig.clip, 20)
+    assert (hopper.options.evaluations, walker.options.evaluations) == (3, 4)
+
+
+def test_all_methods_are_the_files_of_the_folder(written):
+    grid = written('environments = ["Hopper-v4"]\nmethods = "all"')
+    assert [c.name for c in grid.cells] == methods.names()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
+    grid = read(path)
+    assert grid.cells and grid.title != path.stem and grid.about
+    assert {c.options.env for c in grid.cells} <= {"Hopper-v4", "HalfCheetah-v4", "Walker2d-v4"}
+
+
+# ------------------------------------------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("environments = [", "not valid TOML"),
+        ("", "names no environments"),
+        ('environments = ["Hopper-v4"]', "names no methods"),
+        (BASE + "sedes = 3", "'sedes'; did you mean seeds?"),
+        (BASE + 'seeds = "five"', "seeds = 'five': give a whole number"),
+        (BASE + "seeds = 0", "--seeds 0: give at least 1"),
+        (BASE + "seeds = true", "give a whole number"),
+        (BASE + 'demos = "one"', "demos = 'one': give a whole number"),
+        (BASE + "demos = []", "demos = []: give at least one"),
+        (BASE + "demos = 11", "demos = 11: the data has 10"),
+        (BASE + "pairs = [10, 2000]", "pairs = 2000: the data has 1000"),
+        (BASE + "pairs = -1", "pairs = -1"),
+        (BASE + "run = 3", "run = 3: give a table"),
+        (BASE + "[run]\nevaluation = 3", "'evaluation'; did you mean evaluations?"),
+        (BASE + "[run]\nout = 'here'", "unknown key 'out'"),
+        (BASE + "[run]\nprecision = 'float8'", "give one of auto, float32, bfloat16"),
+        (BASE + "[run]\nevaluations = 0", "--evaluations 0"),
+        (BASE + "[dataset]\neror = 0.1", "'eror'; did you mean error?"),
+        (BASE + "[dataset]\nerror = 'much'", "dataset.error = 'much': give a number"),
+        (BASE + "[dataset]\nerror = [0.1, 'much']", "'much': give a number"),
+        (BASE + "[dataset]\nnoise = [['a']]", "noise"),
+        (BASE + "dataset = [1]", "dataset = 1: give a table"),
+        (BASE + "[method.ahif]\nsteps = 1", "'ahif'; did you mean aihf?"),
+        (BASE + "[method.rlhf]\nsteps = 1", "unknown key 'rlhf'"),
+        (BASE + "[method.aihf]\nstep = 1", "'step'; did you mean steps?"),
+        (BASE + "[method.aihf]\nsac.gama = 1", "method.aihf.sac: unknown key 'gama'; did you mean gamma?"),
+        (BASE + "[method.aihf]\nsac = 1", "method.aihf.sac = 1: give a table"),
+        (BASE + "[method.aihf]\nsteps = 0.5", "give a whole number"),
+        (BASE + "[method.aihf]\nsteps = 0", "aihf on Hopper-v4: --steps 0"),
+        (BASE + "[method.aihf]\nsac.hidden = 64", "give a list, each of it a whole number"),
+        (BASE + "[method.aihf]\nreward.tau = 0", "--reward.tau and --reward.decay must be above 0"),
+        (BASE + "method = 3", "method = 3: give a table"),
+        (BASE + "method.aihf = 3", "method.aihf = 3: give a table"),
+        (BASE + "[method.bc]\nof = 3", "method.bc.of = 3: give a word"),
+        (BASE + "[environment.Hoper-v4]\n", "'Hoper-v4'; did you mean Hopper-v4?"),
+        (BASE + "[environment.Hopper-v4]\ndatset.clip = 1", "'datset'; did you mean dataset?"),
+        (BASE + "[environment.Hopper-v4]\nmethod.rlhf.steps = 1", "unknown key 'rlhf'"),
+        (BASE + "environment.Hopper-v4 = 1", "environment.Hopper-v4 = 1: give a table"),
+        (BASE + "[environment.Hopper-v4]\ndataset.clip = 'long'", "give a whole number"),
+        (BASE + "[dataset]\nclip=[1,2]\n[environment.Hopper-v4]\ndataset.clip = 3", "dataset.clip: it is swept"),
+        (BASE + "[environment.Hopper-v4]\ndata = 3", "environment.Hopper-v4.data = 3: give a path"),
+        (BASE + "[environment.Hopper-v4]\ndata = false", "environment.Hopper-v4.data = False: give a path"),
+        (BASE + "[environment.Hopper-v4]\ndata = ''", "environment.Hopper-v4.data = '': give the folder of a dataset"),
+        (BASE + "[dataset]\nclip = 3\n[environment.Hopper-v4]\ndata = 'x'", "data: it is there already, and [dataset]"),
+        (BASE + "[environment.Hopper-v4]\ndata = 'x'\ndataset.clip = 3", "data: it is there already, and [dataset]"),
+        (BASE + "[report]\nbaseline = 'b'", "report.baseline: unknown key 'b'; did you mean bc?"),
+        (BASE + "[report]\ntables = ['score']", "give a list, each of it one of scores, environments, improvement"),
+        (BASE + "[report]\nfigure = []", "'figure'; did you mean figures?"),
+        ('environments = ["Hopper-v4"]\nmethods = ["rhlf"]', "unknown method 'rhlf'; did you mean rlhf?"),
+        ('environments = ["Hopper-v4"]\nmethods = ["aihf", "aihf"]', "give at least one, each once"),
+        ('environments = ["Hopper-v4"]\nmethods = []', "give at least one"),
+        ('environments = ["Hopper-v4"]\nmethods = 3', "methods = 3: give a list"),
+        ('environments = []\nmethods = ["bc"]', "give at least one"),
+        ('environments = "Hopper-v4"\nmethods = ["bc"]', "give a list, each of it a word"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(written, text, told):
+    with pytest.raises(BadInput) as refused:
+        written(text)
+    assert told in str(refused.value) and "\n" not in str(refused.value)
+
+
+def own(folder: Path, more: str = "") -> str:
+    return BASE + more + f'demos = 2\npairs = 50\n[environment.Hopper-v4]\ndata = "{folder}"'
+
+
+def test_data_that_is_there_already_is_copied_and_named_by_what_it_holds(
+    written, dataset_folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (digest,) = {Dataset.load(dataset_folder).digest()}
+    copied = Path("results/datasets/Hopper-v4") / digest
+    jobs = jobs_of(written(own(dataset_folder)), Path("out"))
+    assert [job.dataset for job in jobs] == [copied] * 2 and data_works_of(jobs, tmp_path) == []
+    assert command_lines(jobs)[0] == f"mkdir -p {copied} && cp -rT {dataset_folder} {copied}"
+    take_in(jobs)
+    assert Dataset.load(copied).digest() == digest
+    # the same elsewhere is the same cell, another comparison another one; what was copied stays what it was
+    shutil.copytree(dataset_folder, tmp_path / "mine")
+    again = jobs_of(written(own(tmp_path / "mine")), Path("out"))
+    assert [job.key for job in again] == [job.key for job in jobs]
+    changed = Dataset.load(dataset_folder)
+    wins, loses = (["win_episode", "win_start"], ["lose_episode", "lose_start"])
+    changed.pairs.loc[0, [*wins, *loses]] = changed.pairs.loc[0, [*loses, *wins]].to_numpy()
+    changed.save(tmp_path / "mine")
+    assert not {job.key for job in jobs} & set(keys(written(own(tmp_path / "mine"))))
+    take_in(again)  # it is there
+    shutil.rmtree(copied)
+    with pytest.raises(BadInput, match="has just changed; begin again"):
+        take_in(again)
+    assert not copied.exists()
+
+
+def test_data_that_is_not_what_the_cells_ask_for_is_refused(written, dataset_folder, tmp_path):
+    with pytest.raises(BadInput, match=f"x.toml, environment.Hopper-v4.data: cannot read {tmp_path / 'none'}"):
+        jobs_of(written(own(tmp_path / "none")), Path("out"))
+    with pytest.raises(BadInput, match="is a dataset of Hopper-v4"):
+        jobs_of(written(own(dataset_folder).replace("Hopper", "Ant")), Path("out"))
+    with pytest.raises(BadInput, match="--demos 9: the dataset has 4"):
+        jobs_of(written(own(dataset_folder).replace("demos = 2", "demos = 9")), Path("out"))
+
+
+def test_two_names_for_the_same_are_refused(written):
+    grid = written(BASE.replace('"bc"', '"other"') + '[method.other]\nof = "aihf"')
+    with pytest.raises(BadInput, match="aihf and other are the same"):
+        jobs_of(grid, Path("out"))
+
+
+# ------------------------------------------------------------------------------------------------ keys and commands
+
+
+def keys(grid) -> list[str]:
+    return [job.key for job in jobs_of(grid, Path("out"))]
+
+
+@pytest.mark.parametrize(
+    "change", ["seeds = 4", "first_seed = 1", "pairs = 3", "[run]\nevaluations = 3", "[run]\nprecision = 'float32'",
+               "[dataset]\nseed = 1", "[method.aihf]\nsac.gamma = 0.5", "[method.aihf]\nsteps = 3"],
+)  # fmt: skip
+def test_whatever_changes_a_number_changes_the_key(written, change):
+    usual, only_aihf = written(BASE + "run.precision = 'bfloat16'"), change.startswith("[method")
+    changed = written(
+        BASE
+        + change
+        + ("" if "precision" in change else "\n" + "[run]\n" * ("[run]" not in change) + "precision = 'bfloat16'")
+    )
+    same = [a == b for a, b in zip(keys(usual), keys(changed), strict=True)]
+    assert same == [False, only_aihf]
+
+
+def test_what_changes_no_number_leaves_the_key(written):
+    usual = keys(written(BASE))
+    assert keys(written("title = 'T'\nabout = 'A'\n" + BASE + "[run]\ncheckpoint = 9.0\ntensorboard = true")) == usual
+    assert keys(written(BASE + "[report]\nbaseline = 'bc'")) == usual
+    assert keys(written(BASE.replace('["aihf", ', '["dpo", "aihf", ')))[1:] == usual
+
+
+def test_a_key_holds_the_code_that_the_method_runs_and_no_other(monkeypatch):
+    before = {name: code_of(name) for name in ("aihf", "bc")}
+    real = fingerprint.module_hash
+
+    def changed(module):
+        return lambda path: "other" if path == file_of(f"aihf_control.{module}") else real(path)
+
+    runs = ("models.networks", "models.kernel", "learning.task", "core.errors", "training.run", "data.ties")
+    for module, both in (*((name, True) for name in runs), ("methods.aihf", False)):
+        monkeypatch.setattr(fingerprint, "module_hash", changed(module))
+        assert code_of("aihf") != before["aihf"] and (code_of("bc") != before["bc"]) == both, module
+    for module in ("report.tables", "bench.grid", "training.display", "methods.dpo", "experts.session"):
+        monkeypatch.setattr(fingerprint, "module_hash", changed(module))
+        assert {name: code_of(name) for name in before} == before, module
+
+
+def test_comments_and_docstrings_are_no_code(tmp_path):
+    def hashed(text: str) -> str:
+        (tmp_path / "m.py").write_text(text)
+        return fingerprint.module_hash.__wrapped__(tmp_path / "m.py")
+
+    one = hashed('"""Doc."""\ndef f(x):\n    """Says."""\n    return x + 1\n')
+    assert hashed('"""Other."""\n\n\ndef f(x):  # why\n    return x + 1\nif __name__ == "__main__":\n    f(1)\n') == one
+    assert hashed("def f(x):\n    return x + 2\n") != one
+    (tmp_path / "m.c").write_text("int f(int x) { return x + 1; }")  # what m.py compiles
+    assert hashed("def f(x):\n    return x + 1\n") != one
+
+
+def test_the_commands_give_back_the_cells(written, capsys):
+    grid = written(
+        BASE + "seeds = 3\ndemos = 2\n[run]\neval_episodes = 2\ntensorboard = true\n[dataset]\nlevels = ['weak']\n"
+        "[method.aihf]\nkl_to_clone = false\nsac.alpha = []\nsac.hidden = [7]\nreward.weight_decay = 0.0\n"
+    )
+    for job in jobs_of(grid, Path("out")):
+        assert run.parse(job.words()) == (job.cell.options, job.cell.cfg)
+        assert job.folder == Path("out/cells") / job.key
+        assert data_words(job) == ["make", "--env", "Hopper-v4", "--out", str(job.dataset), "--levels", "weak"]

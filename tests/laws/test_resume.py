@@ -1,0 +1,524 @@
+"""Nothing lost: a run that is killed anywhere goes on to the same bits, and what is damaged is found."""
+
+import dataclasses
+import errno
+import itertools
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aihf_control import methods, run
+from aihf_control.core.files import BadInput, plain, write_bytes
+from aihf_control.environments.gym import Envs, spec_of
+from aihf_control.learning.replay import Buffer
+from aihf_control.learning.reward_model import RewardConfig
+from aihf_control.models.lanes import Dims
+from aihf_control.models.saved import TrainedPolicy
+from aihf_control.training.checkpoint import FORM, Checkpoints, pack, sweep, unpack
+from aihf_control.training.run import Cell, Evaluated, Finished, Home, Notice, Paused, work
+from aihf_control.training.run_folder import hold, rebuild, spelled
+from tests.helpers import in_this_process, small_config, words
+
+STEPS = 24
+
+
+def cell_for(method: str, steps: int = STEPS) -> Cell:
+    return Cell(method, small_config(method, steps), (0, 1), 2, 20, steps, 3, 1, 2)
+
+
+def outcome(events) -> tuple[list, dict, dict | None]:
+    """The log's rows, and what was learned."""
+    events = list(events)
+    rows = [row for event in events if isinstance(event, Evaluated) for row in event.rows]
+    (done,) = (event for event in events if isinstance(event, Finished))
+    return plain(rows), done.policy, done.reward
+
+
+def same(one, other) -> None:
+    assert one[0] == other[0]
+    for a, b in zip(one[1:], other[1:], strict=True):
+        assert (a is None) == (b is None)
+        for name in a or {}:
+            assert torch.equal(torch.as_tensor(a[name]), torch.as_tensor(b[name])), name
+
+
+UNBROKEN: dict[str, tuple] = {}
+
+
+def unbroken(method: str, dataset) -> tuple:
+    """What a run of this method comes to that nothing breaks off: found once."""
+    if method not in UNBROKEN:
+        UNBROKEN[method] = outcome(work(cell_for(method), dataset))
+    return UNBROKEN[method]
+
+
+class After:
+    """Set from the n-th time that it is asked."""
+
+    def __init__(self, n: int):
+        self.left = n
+
+    def is_set(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+# -------------------------------------------------------------------------------------------------------- the same bits
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_a_run_that_is_left_off_again_and_again_gives_the_same_bits(method, dataset, tmp_path):
+    whole, home = cell_for(method), Home(tmp_path)
+    for after in (1, 7, 3):
+        *_, last = work(whole, dataset, pause=After(after), home=home)
+        assert isinstance(last, Paused)
+    same(outcome(work(whole, dataset, home=home)), unbroken(method, dataset))
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_a_run_that_dies_between_two_states_repeats_what_it_had_not_saved(method, dataset, tmp_path):
+    whole = cell_for(method)
+    *_, _ = work(whole, dataset, pause=After(5), home=Home(tmp_path))  # a state at step 5
+    dying = work(whole, dataset, stop=After(12), home=Home(tmp_path))  # goes on well beyond it, and is lost
+    for event in dying:
+        if isinstance(event, Evaluated) and event.step > 5:
+            break
+    dying.close()
+    same(outcome(work(whole, dataset, home=Home(tmp_path))), unbroken(method, dataset))
+
+
+def test_a_process_that_had_finished_tells_it_again(dataset, tmp_path):
+    whole, home = cell_for("aihf"), Home(tmp_path)
+    first = outcome(work(whole, dataset, home=home))
+    same(outcome(work(whole, dataset, home=home)), first)
+
+
+def test_asked_to_end_at_once_a_resumed_run_ends_where_it_was_and_not_with_its_clone(dataset, tmp_path):
+    whole, home = cell_for("aihf"), Home(tmp_path)
+    *_, _ = work(whole, dataset, pause=After(15), home=home)
+    rows, policy, _ = outcome(work(whole, dataset, stop=After(0), home=home))
+    assert [row["step"] for row in rows][-2:] == [16, 16] and rows[-1]["env_steps"] == 16
+    as_far = outcome(work(cell_for("aihf"), dataset, stop=After(16)))
+    assert torch.equal(policy["mean.weight"], as_far[1]["mean.weight"])
+
+
+def test_a_process_that_ended_early_is_not_taken_for_one_that_is_done(dataset, tmp_path):
+    whole, home = cell_for("aihf"), Home(tmp_path)
+    outcome(work(whole, dataset, stop=After(5), home=home))
+    assert not (tmp_path / "done.state").exists()
+    rows, policy, _ = outcome(work(whole, dataset, home=home))
+    assert rows[-1]["step"] == STEPS
+    same((rows[-2:], policy), (lambda o: (o[0][-2:], o[1]))(unbroken("aihf", dataset)))
+
+
+@pytest.mark.parametrize("gaps", [(13, 4, 6), (3, 6, 1)])
+def test_a_ring_that_turned_between_two_states_comes_back(dataset, tmp_path, gaps):
+    """With automatic entropy weight, too, so that every optimiser is in it."""
+    cfg = small_config("aihf", STEPS)
+    cfg = dataclasses.replace(
+        cfg, replay=dataclasses.replace(cfg.replay, capacity=5), sac=dataclasses.replace(cfg.sac, alpha=())
+    )
+    whole = dataclasses.replace(cell_for("aihf"), cfg=cfg)
+    for gap in gaps:
+        *_, last = work(whole, dataset, pause=After(gap), home=Home(tmp_path))
+        assert isinstance(last, Paused)
+    same(outcome(work(whole, dataset, home=Home(tmp_path))), outcome(work(whole, dataset)))
+
+
+def test_only_two_states_are_kept_and_rows_are_written_once(dataset, tmp_path):
+    outcome(work(cell_for("aihf"), dataset, home=Home(tmp_path, 0.0)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "000000000022.state",
+        "000000000023.state",
+        "buffer.rows",
+        "done.state",
+    ]
+    spec = spec_of("Hopper-v4")
+    assert (tmp_path / "buffer.rows").stat().st_size == 23 * 2 * (2 * spec.n_obs + spec.n_act + 1) * 4
+
+
+def kill_at(seconds: float, whole: Cell, dataset, home: Home) -> bool:
+    """Runs `work` in a process and kills it after a while, if it is not done by then. Whether it was killed."""
+    child = os.fork()
+    if not child:
+        try:
+            for _ in work(whole, dataset, home=home):
+                pass
+        finally:
+            os._exit(0)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["aihf", "rlhf", "dpo"])
+def test_killed_at_random_and_resumed_it_gives_the_same_bits(method, dataset, tmp_path):
+    """At least seven kills for each of three methods, at any moment: in an update, in a write, between two files."""
+    steps = {"aihf": 400, "rlhf": 400, "dpo": 150}[method]
+    whole, rng = cell_for(method, steps), random.Random(method)
+    unbroken = outcome(work(whole, dataset))
+    kills = 0
+    for folder in (tmp_path / str(i) for i in itertools.count()):
+        patience = 0.8  # grows, so that on a slow machine too a process comes to its first state
+        while not (folder / "done.state").exists():
+            kills += kill_at(rng.uniform(0.1, patience), whole, dataset, Home(folder, 0.0005))
+            patience *= 1.1
+        same(outcome(work(whole, dataset, home=Home(folder))), unbroken)
+        if kills >= 7:
+            break
+
+
+# ------------------------------------------------------------------------------------------------------- damaged files
+
+
+@pytest.fixture
+def kept(dataset, tmp_path) -> Path:
+    """The folder of a process that left off with two states."""
+    *_, _ = work(cell_for("aihf"), dataset, pause=After(8), home=Home(tmp_path, 0.0))
+    assert len(list(tmp_path.glob("*.state"))) == 2
+    return tmp_path
+
+
+def damage(path: Path, rng: random.Random, flip: bool) -> None:
+    data = bytearray(path.read_bytes())
+    at = rng.randrange(len(data))
+    if flip:
+        data[at] ^= 1 << rng.randrange(8)
+    path.write_bytes(data if flip else data[:at])
+
+
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("seed", range(10))
+def test_a_damaged_state_is_found_and_the_one_before_taken(kept, seed, flip):
+    old, new = sorted(kept.glob("*.state"))
+    damage(new, random.Random(seed), flip)
+    told: list[str] = []
+    saved = Checkpoints(kept).last(told.append)
+    assert saved and saved.step == int(old.stem) and len(told) == 1 and str(new) in told[0]
+
+
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("seed", range(10))
+def test_damaged_rows_are_found(kept, seed, flip):
+    path = kept / "buffer.rows"
+    damage(path, random.Random(seed), flip)
+    told: list[str] = []
+    saved = Checkpoints(kept).last(told.append)
+    assert told and str(path) in told[0]
+    assert saved is None or saved.step < 8  # what lies before the damage is whole
+
+
+def test_a_state_of_another_version_is_refused_and_kept(kept, monkeypatch):
+    before = {p.name: p.read_bytes() for p in kept.iterdir()}
+    monkeypatch.setattr("aihf_control.training.checkpoint.FORM", FORM + 1)
+    with pytest.raises(BadInput, match=r"another version.*: go on with that version, or begin again"):
+        Checkpoints(kept).last()
+    assert {p.name: p.read_bytes() for p in kept.iterdir()} == before
+
+
+def test_with_all_states_damaged_it_begins_again_and_says_so(kept, dataset):
+    for path in kept.glob("*.state"):
+        path.write_bytes(b"")
+    whole = cell_for("aihf")
+    events = list(work(whole, dataset, home=Home(kept)))
+    assert [type(e) for e in events[:2]] == [Notice, Notice]
+    same(outcome(events), outcome(work(whole, dataset)))
+
+
+def test_after_beginning_again_new_states_are_kept(kept, dataset):
+    for path in kept.glob("*.state"):
+        path.write_bytes(b"")
+    *_, _ = work(cell_for("aihf"), dataset, pause=After(3), home=Home(kept, 0.0))
+    assert sorted(p.stem for p in kept.glob("*.state")) == ["000000000002", "000000000003"]
+
+
+def test_a_damaged_end_is_told_and_gone_back_from(dataset, tmp_path):
+    whole, home = cell_for("aihf"), Home(tmp_path, 0.0)
+    unbroken = outcome(work(whole, dataset, home=home))
+    damage(tmp_path / "done.state", random.Random(0), flip=True)
+    events = list(work(whole, dataset, home=home))
+    assert isinstance(events[0], Notice) and "done.state" in events[0].message
+    same(outcome(events), unbroken)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_last_state(kept, dataset, monkeypatch):
+    before = {p.name: p.read_bytes() for p in kept.glob("*.state")}
+
+    def full(fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BadInput, match=r"No space left on device; make room"):
+        outcome(work(cell_for("aihf"), dataset, home=Home(kept, 0.0)))
+    monkeypatch.undo()
+    assert {p.name: p.read_bytes() for p in kept.glob("*.state")} == before
+    same(outcome(work(cell_for("aihf"), dataset, home=Home(kept))), outcome(work(cell_for("aihf"), dataset)))
+
+
+def test_temporaries_of_killed_writers_are_swept(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".x.state.abc123.tmp").write_bytes(b"half")
+    write_bytes(tmp_path / "a" / "whole.json", b"{}")
+    sweep(tmp_path)
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["whole.json"]
+
+
+# --------------------------------------------------------------------------------------------------------------- parts
+
+
+@pytest.mark.parametrize(
+    "env_id", ["Hopper-v4", "Walker2d-v4", "HalfCheetah-v4", "Ant-v4", "Humanoid-v4", "Pendulum-v1"]
+)
+def test_environments_go_on_exactly_where_they_were(env_id):
+    spec = spec_of(env_id)
+    rng = np.random.default_rng(0)
+    acts = rng.uniform(-1, 1, (60, 2, spec.n_act)).astype(np.float32)
+
+    def play(envs: Envs, some) -> list:
+        told = []
+        for act in some:
+            obs, reward, terminated, truncated = envs.step(act)
+            told.append((obs.tobytes(), reward.tobytes()))
+            for i in np.flatnonzero(terminated | truncated):
+                told.append(envs.reset(int(i)).tobytes())
+        return told
+
+    one = Envs(spec, 2)
+    for i in range(2):
+        one.reset(i, seed=i)
+    play(one, acts[:35])
+    other = Envs(spec, 2)
+    for i in range(2):
+        other.reset(i, seed=9)
+    other.load_state_dict(one.state_dict())
+    assert play(one, acts[35:]) == play(other, acts[35:])
+
+
+def test_an_environment_that_does_not_play_alike_is_refused():
+    envs = Envs(spec_of("Hopper-v4"), 1)
+    envs.reset(0, seed=0)
+    envs.step(np.zeros((1, 3), np.float32))
+    state = envs.state_dict()
+    state["last"] = state["last"] + 1
+    with pytest.raises(BadInput, match="does not play an episode twice alike"):
+        envs.load_state_dict(state)
+
+
+@pytest.mark.parametrize("n", [3, 5, 12])
+def test_a_ring_is_put_back_from_the_rows_ever_written(n):
+    dims = Dims((0, 1), 2, 1)
+    one, other = Buffer(dims, 5), Buffer(dims, 5)
+    parts = []
+    for k in range(n):
+        row = torch.full((2, 2), float(k)) + torch.tensor([[0.0], [100.0]])
+        one.add(row, row[:, :1], row, torch.zeros(2))
+        parts.append(one.since(k))
+    other.load_state_dict(one.state_dict())
+    other.put_back(torch.cat(parts))
+    assert torch.equal(one.data, other.data) and torch.equal(one.count, other.count)
+
+
+TREES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda x: (
+        st.lists(x, max_size=3)
+        | st.lists(x, max_size=3).map(tuple)
+        | st.dictionaries(st.text(max_size=3) | st.integers(), x, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@given(TREES)
+def test_a_tree_survives_being_packed(tree):
+    assert unpack(json.loads(json.dumps(pack(tree, {}))), {}) == tree
+
+
+def test_tensors_and_arrays_survive_being_packed():
+    tensors: dict = {}
+    packed = json.loads(json.dumps(pack({"a": [torch.arange(3)], 1: np.ones(2)}, tensors)))
+    tree = unpack(packed, tensors)
+    assert torch.equal(tree["a"][0], torch.arange(3)) and np.array_equal(tree[1], np.ones(2))
+
+
+def test_what_cannot_be_packed_is_named():
+    with pytest.raises(TypeError, match="/a: a checkpoint cannot hold a set"):
+        pack({"a": set()}, {})
+
+
+# --------------------------------------------------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def left_off(dataset_folder, tmp_path, monkeypatch, capsys) -> tuple[Path, list[str]]:
+    """A run that SIGTERM stopped at its seventh step, and the words that began it."""
+    args = words("aihf", dataset_folder, tmp_path / "runs")
+
+    def interrupted(whole, dataset, workers, stop, pause, home):
+        for event in work(whole, dataset, stop, After(7), home):
+            yield event
+            if isinstance(event, Evaluated) and event.step == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(run, "deal", interrupted)
+    assert run.main(args) == 143
+    (folder,) = (tmp_path / "runs" / "Hopper-v4" / "aihf").iterdir()
+    assert f"--resume {folder}" in capsys.readouterr().out
+    monkeypatch.setattr(run, "deal", in_this_process)
+    return folder, args
+
+
+def test_sigterm_leaves_off_and_resume_gives_the_same_files(left_off, tmp_path):
+    folder, args = left_off
+    assert not (folder / "summary.json").exists()
+    assert run.main(["--resume", str(folder)]) == 0
+    assert run.main([*args, "--out", str(tmp_path / "unbroken")]) == 0
+    (unbroken,) = (tmp_path / "unbroken" / "Hopper-v4" / "aihf").iterdir()
+    for name in ("log.jsonl", "policy.safetensors", "reward.safetensors", "summary.json"):
+        assert (folder / name).read_bytes() == (unbroken / name).read_bytes(), name
+    assert not (folder / "checkpoint").exists()
+
+
+def test_what_else_multiplies_now_is_told(left_off, monkeypatch, capsys):
+    folder, _ = left_off
+    monkeypatch.setattr(Cell, "rounds_on_cpu", True)
+    monkeypatch.setattr("aihf_control.models.kernel.state", lambda: "torch: for a test")
+    assert run.main(["--resume", str(folder)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "not the same bits: products" in out and "-> torch: for a test" in out
+
+
+def test_other_settings_are_refused_with_the_difference(left_off, capsys):
+    folder, _ = left_off
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert run.main(["--resume", str(folder), "--steps", "99", "--sac.gamma", "0.5"]) == 2
+    err = capsys.readouterr().err
+    assert "--steps is 20 there and 99 here" in err and "--sac.gamma is 0.99 there and 0.5 here" in err
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_a_run_that_still_goes_on_is_not_resumed(left_off, capsys):
+    folder, _ = left_off
+    with hold(folder):
+        assert run.main(["--resume", str(folder)]) == 2
+    assert "is still running" in capsys.readouterr().err
+    assert run.main(["--resume", str(folder)]) == 0
+
+
+def test_a_run_whose_saving_failed_is_not_taken_for_finished(left_off, monkeypatch, tmp_path):
+    folder, _ = left_off
+
+    def full(self, path, lane=0):
+        raise BadInput(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr(TrainedPolicy, "export", full)
+    assert run.main(["--resume", str(folder)]) == 2
+    monkeypatch.undo()
+    monkeypatch.setattr(run, "deal", in_this_process)
+    assert run.main(["--resume", str(folder)]) == 0
+    assert (folder / "policy_seed0.zip").exists() and (folder / "summary.json").exists()
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 1.5, 2])
+def test_settings_survive_json(value, tmp_path):
+    cfg = RewardConfig(decay=abs(value), alive_bound=math.inf)
+    tree = json.loads(json.dumps(plain(spelled(dataclasses.asdict(cfg)))))
+    assert rebuild(RewardConfig, tree, tmp_path) == cfg
+
+
+def test_the_same_settings_may_be_repeated(left_off):
+    folder, args = left_off
+    assert run.main([*args, "--resume", str(folder)]) == 0
+
+
+def test_a_finished_run_says_so(left_off, capsys):
+    folder, _ = left_off
+    assert run.main(["--resume", str(folder)]) == 0
+    before = (folder / "log.jsonl").read_bytes()
+    assert run.main(["--resume", str(folder)]) == 0
+    assert "is finished" in capsys.readouterr().out and (folder / "log.jsonl").read_bytes() == before
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
+    assert run.main(["--resume", str(tmp_path)]) == 2
+    assert "no run to resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.pop("workers"),
+        lambda c: c.update(workers=0),
+        lambda c: c.update(options=[]),
+        lambda c: c["options"].pop("env"),
+        lambda c: c["options"].update(seeds="five"),
+        lambda c: c["options"].update(env=None),
+        lambda c: c["options"].update(precision="float8"),
+        lambda c: c["options"].update(method="../../evil"),
+        lambda c: c["options"].update(surplus=1),
+        lambda c: c["cell"]["cfg"]["sac"].update(hidden=128),
+        lambda c: c["cell"]["cfg"]["sac"].update(gamma="high"),
+        lambda c: c["cell"].pop("cfg"),
+        lambda c: c["cell"].update(products="__import__"),
+        lambda c: c["cell"].update(device=1),
+        lambda c: c["dataset"].update(digest="0" * 12),
+        lambda c: c.pop("versions"),
+    ],
+)
+def test_a_config_that_is_not_a_runs_is_refused(left_off, change, capsys):
+    folder, _ = left_off
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+    assert run.main(["--resume", str(folder)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_the_command_itself_killed_at_random_goes_on_to_the_same_files(dataset_folder, tmp_path):
+    """Parent and children, two processes, by SIGKILL to the group; the log has no doubled and no lost line."""
+
+    def command(*more: str) -> list[str]:
+        return [sys.executable, "-m", "aihf_control.run", *more]
+
+    def args(out: str) -> list[str]:
+        given = words("aihf", dataset_folder, tmp_path / out, "--checkpoint", "0.002", steps=600)
+        given[given.index("--workers") + 1] = "2"
+        return given
+
+    subprocess.run(command(*args("unbroken")), check=True, capture_output=True)
+    process = subprocess.Popen(command(*args("killed")), start_new_session=True, stdout=subprocess.DEVNULL)
+    rng, kills, patience = random.Random(0), 0, 0.5  # short at first, or a quick machine is done before any kill
+    while True:
+        home = tmp_path / "killed" / "Hopper-v4" / "aihf"
+        while process.poll() is None and len(list(home.glob("*/checkpoint/*/*.state"))) < 2:
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0.0, patience))
+        patience *= 1.6
+        if process.poll() is not None:
+            break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+        (folder,) = home.iterdir()
+        process = subprocess.Popen(command("--resume", str(folder)), start_new_session=True, stdout=subprocess.DEVNULL)
+    (killed,), (unbroken,) = (list((tmp_path / out / "Hopper-v4" / "aihf").iterdir()) for out in ("killed", "unbroken"))
+    assert kills >= 1 and process.returncode == 0
+    for name in ("policy.safetensors", "reward.safetensors"):
+        assert (killed / name).read_bytes() == (unbroken / name).read_bytes(), name
+    lines = [sorted((folder / "log.jsonl").read_text().splitlines()) for folder in (killed, unbroken)]
+    assert lines[0] == lines[1]

@@ -1,0 +1,271 @@
+"""kernel.c against the same roundings in float64, and what happens where it cannot be had."""
+
+import itertools
+import platform
+import shutil
+import stat
+import subprocess
+
+import pytest
+import torch
+from torch.nn.functional import layer_norm as normalised
+
+from aihf_control.models import functional as fused
+from aihf_control.models import kernel
+from aihf_control.models.functional import perceptron
+
+needs_tiles = pytest.mark.skipif(kernel.library() is None, reason=f"no kernel here ({kernel.state()})")
+SIZES = [(14, 64, 96, 6), (3, *[32] * 7, 2), (3, 32, 1), (393, 64, 32, 96, 34), (11, 256, 256, 1), (5, 2)]
+
+
+def stack(*sizes: int, n: int = 2):
+    g = torch.Generator().manual_seed(1)
+    return [
+        (
+            torch.randn(n, a, b, generator=g).div(a**0.5).requires_grad_(),
+            torch.randn(n, 1, b, generator=g).requires_grad_(),
+        )
+        for a, b in itertools.pairwise(sizes)
+    ]
+
+
+def numbers(*shape: int, seed: int = 2) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def leaves(x, pairs):
+    return [x, *(t for pair in pairs for t in pair)]
+
+
+def rounded(x: torch.Tensor) -> torch.Tensor:
+    return x.float().bfloat16().double()
+
+
+class RoundedProduct(torch.autograd.Function):
+    """a b with both factors rounded in the gradient, and `forward` saying whether in the value; in float64."""
+
+    @staticmethod
+    def forward(ctx, a, b, inner):
+        ctx.save_for_backward(a, b)
+        return rounded(a) @ rounded(b) if inner else a @ b
+
+    @staticmethod
+    def backward(ctx, grad):
+        a, b = ctx.saved_tensors
+        grad = rounded(grad)
+        return grad @ rounded(b).transpose(1, 2), rounded(a).transpose(1, 2) @ grad, None
+
+
+def expected(x, pairs, norm: bool):
+    """What kernel.c is to give: the outer layers' values exact, every other factor rounded, all sums exact."""
+    h = x.double()
+    for i, (w, b) in enumerate(pairs):
+        h = RoundedProduct.apply(h, w.double(), 0 < i < len(pairs) - 1) + b.double()
+        if i < len(pairs) - 1:
+            h = (normalised(h, h.shape[-1:]) if norm else h).relu()
+    return h
+
+
+def off(a: torch.Tensor, b: torch.Tensor) -> float:
+    """How far a is from b, as a share of b's size."""
+    a, b = a.detach().double(), b.detach().double()
+    return float((a - b).norm() / b.norm())
+
+
+@needs_tiles
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("batch", [256, 50, 1])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_values_and_gradients_are_those_of_its_roundings(sizes, batch, norm):
+    pairs, x, grad = stack(*sizes), numbers(2, batch, sizes[0]).requires_grad_(), numbers(2, batch, sizes[-1], seed=3)
+    assert kernel.takes(x, leaves(x, pairs)[1:])
+    out, true = perceptron(x, pairs, torch.bfloat16, norm), expected(x, pairs, norm)
+    assert off(out, true) < 3e-4
+    mine, theirs = (torch.autograd.grad(f, leaves(x, pairs), grad.to(f.dtype)) for f in (out, true))
+    # a factor at the border of two roundings, or a unit at that of its relu, may fall to the other side
+    assert max(map(off, mine, theirs)) < 1e-2
+    assert all(m.shape == p.shape and m.dtype == p.dtype for m, p in zip(mine, leaves(x, pairs), strict=True))
+
+
+@needs_tiles
+def test_without_a_gradient_the_values_are_the_same():
+    x, pairs = numbers(2, 50, 14), stack(14, 64, 96, 6)
+    with torch.no_grad():
+        alone = perceptron(x, pairs, torch.bfloat16, True)
+    assert torch.equal(alone, perceptron(x, pairs, torch.bfloat16, True)) and not alone.requires_grad
+
+
+@needs_tiles
+def test_the_outer_layers_keep_sixteen_digits():
+    x, pairs = numbers(2, 64, 5), stack(5, 3)
+    assert off(perceptron(x, pairs, torch.bfloat16), expected(x, pairs, norm=False)) < 2e-5
+
+
+@needs_tiles
+def test_a_network_gives_the_same_bits_alone():
+    pairs, x = stack(14, 64, 64, 2, n=3), numbers(3, 40, 14)
+    alone = [(w[1:2].detach().requires_grad_(), b[1:2].detach().requires_grad_()) for w, b in pairs]
+    beside, by_itself = perceptron(x, pairs, torch.bfloat16, True), perceptron(x[1:2], alone, torch.bfloat16, True)
+    assert torch.equal(beside[1:2], by_itself)
+    grads = torch.autograd.grad(beside.square().sum(), leaves(x, pairs)[1:])
+    for g, only in zip(grads, torch.autograd.grad(by_itself.square().sum(), leaves(x, alone)[1:]), strict=True):
+        assert torch.equal(g[1:2], only)
+
+
+@needs_tiles
+@pytest.mark.parametrize("norm", [False, True])
+def test_a_network_that_diverges_says_so_and_stays_alone(norm):
+    pairs, x = stack(4, 32, 32, 2), numbers(2, 40, 4)
+    with torch.no_grad():
+        pairs[0][1][0, 0, 5] = torch.nan  # a bias: the relu has to let it through, forward and back
+    out = perceptron(x, pairs, torch.bfloat16, norm)
+    assert out[0].isnan().all() and out[1].isfinite().all()
+    grads = torch.autograd.grad(out.square().sum(), leaves(x, pairs)[1:])
+    assert all(g[0].isnan().any() and g[1].isfinite().all() for g in grads)
+    assert grads[1][0, 0, 5].isnan()
+
+
+@needs_tiles
+def test_a_frozen_network_passes_the_gradient_on_and_a_fixed_input_stops_it():
+    x, pairs = numbers(2, 40, 4).requires_grad_(), stack(4, 32, 2)
+    out = perceptron(x, pairs, torch.bfloat16).sum()
+    to_input, *to_weights = torch.autograd.grad(out, leaves(x, pairs))
+    frozen = [(w.detach(), b.detach()) for w, b in pairs]
+    assert torch.equal(torch.autograd.grad(perceptron(x, frozen, torch.bfloat16).sum(), x)[0], to_input)
+    only = torch.autograd.grad(perceptron(x.detach(), pairs, torch.bfloat16).sum(), leaves(x, pairs)[1:])
+    assert all(map(torch.equal, only, to_weights))
+
+
+@needs_tiles
+def test_what_it_was_given_is_not_written_on_and_may_lie_anyhow():
+    pairs, x = stack(4, 32, 32, 2), numbers(4, 40, 2).permute(2, 1, 0)
+    before = [t.detach().clone() for t in leaves(x, pairs)]
+    out = perceptron(x, pairs, torch.bfloat16)
+    out.backward(torch.ones(()).expand_as(out))
+    assert all(map(torch.equal, before, (t.detach() for t in leaves(x, pairs))))
+    assert torch.equal(out, perceptron(x.contiguous(), pairs, torch.bfloat16))
+
+
+@needs_tiles
+def test_small_and_large_calls_beside_torchs_own_products_give_the_same_bits_again():
+    small, large = (numbers(2, 7, 3), stack(3, 32, 1)), (numbers(2, 3000, 20), stack(20, 128, 128, 4))
+    first = [perceptron(x, pairs, torch.bfloat16) for x, pairs in (small, large)]
+    a = numbers(3, 64, 64)
+    torchs = fused.product(a, a, True)
+    for _ in range(3):
+        for (x, pairs), was in zip((small, large), first, strict=True):
+            assert torch.equal(perceptron(x, pairs, torch.bfloat16), was)
+            assert torch.equal(fused.product(a, a, True), torchs)
+
+
+def test_it_takes_only_what_it_can():
+    def asked(x, pairs):
+        return kernel.takes(x, leaves(x, pairs)[1:])
+
+    good = numbers(2, 8, 4)
+    assert asked(good, stack(4, 32, 2)) == (kernel.library() is not None)
+    assert not asked(good.double(), [(w.double(), b.double()) for w, b in stack(4, 32, 2)])
+    assert not asked(good, stack(4, 20, 2))  # not in whole tiles
+    assert not asked(good, stack(4, *[32] * 8, 2))  # deeper than it goes
+    assert not asked(numbers(2, 0, 4), stack(4, 32, 2)) and not asked(numbers(2, 8, 0), stack(0, 32, 2))
+    assert not asked(numbers(2, 8, 5), stack(4, 32, 2)) and not asked(numbers(3, 8, 4), stack(4, 32, 2))
+    assert not asked(numbers(8, 4), stack(4, 32, 2))
+    (w, b), last = stack(4, 32, 2)
+    assert not asked(good, [(w, b[:1]), last])  # torch spreads it over both
+    assert not asked(good.to("meta"), [(w.to("meta"), b.to("meta")) for w, b in stack(4, 32, 2)])
+
+
+@pytest.fixture
+def anew(monkeypatch, tmp_path):
+    """The kernel is looked for again, in an empty cache, on a processor that has tiles."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv(kernel.SWITCH, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    for found in (kernel._load, kernel.library):
+        found.cache_clear()
+    yield monkeypatch
+    for found in (kernel._load, kernel.library):
+        found.cache_clear()
+
+
+def compiler(folder, script: str) -> None:
+    folder.mkdir()
+    (folder / "cc").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "cc").chmod(stat.S_IRWXU)
+
+
+def test_without_a_compiler_torch_multiplies_and_it_is_said(anew, tmp_path):
+    anew.setenv("PATH", str(tmp_path))
+    assert kernel.state() == "torch: kernel.c cannot be had: there is no C compiler, cc"
+    x, pairs = numbers(2, 8, 4), stack(4, 32, 2)
+    assert perceptron(x, pairs, torch.bfloat16).shape == (2, 8, 2)
+
+
+def test_a_compiler_that_fails_is_named_and_leaves_nothing(anew, tmp_path):
+    compiler(tmp_path / "bin", "echo 'unknown option -mamx-tile' >&2; exit 1")
+    anew.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    assert kernel.state() == "torch: kernel.c cannot be had: unknown option -mamx-tile"
+    assert kernel.library() is None and not list((tmp_path / "cache" / "aihf_control").iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_named(anew, tmp_path):
+    compiler(tmp_path / "bin", "exit 0")
+    (tmp_path / "cache").write_text("in the way")
+    anew.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    assert kernel.state().startswith("torch: kernel.c cannot be had: [Errno ")
+
+
+def test_without_a_home_torch_multiplies_and_it_is_said(anew):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    anew.delenv("XDG_CACHE_HOME")
+    anew.setattr(kernel.Path, "home", nowhere)
+    assert kernel.state() == "torch: kernel.c cannot be had: Could not determine home directory."
+
+
+def test_it_can_be_switched_off(anew):
+    anew.setenv(kernel.SWITCH, "0")
+    assert kernel.state() == "torch: AIHF_KERNEL is 0"
+
+
+def test_without_tiles_nothing_is_compiled(anew, tmp_path):
+    anew.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert kernel.state() == "torch: the processor has no tiles for bfloat16" and not (tmp_path / "cache").exists()
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler here")
+@pytest.mark.parametrize("level", ["-O0", "-O3"])
+def test_the_compiler_has_nothing_to_say(tmp_path, level):
+    if "x86" not in platform.machine():
+        pytest.skip("another processor's instructions")
+    words = [
+        "cc",
+        *kernel.FLAGS,
+        level,
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        str(kernel.SOURCE),
+        "-o",
+        str(tmp_path / "k.so"),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@needs_tiles
+def test_it_is_compiled_once(anew, tmp_path):
+    assert kernel.state() == "tiles"
+    (made,) = (tmp_path / "cache" / "aihf_control").iterdir()
+    kernel._load.cache_clear()
+    anew.setattr(kernel.subprocess, "run", None)  # would fail
+    assert kernel.state() == "tiles" and made.exists()
+
+
+@needs_tiles
+def test_a_damaged_one_is_compiled_again(anew):
+    made = kernel._compiled()
+    made.write_bytes(b"\x7fELF")
+    assert kernel.state() == "tiles" and made.stat().st_size > 4
+    assert list(made.parent.iterdir()) == [made]
