@@ -13,7 +13,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aihf_control.core.files import BadInput as BadInput
+    from aihf_control.core.errors import BadInput as BadInput
     from aihf_control.data.dataset import Dataset as Dataset
     from aihf_control.data.generate import DataConfig as DataConfig
     from aihf_control.data.generate import make_dataset as make_dataset

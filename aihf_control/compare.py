@@ -18,7 +18,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from aihf_control.core.files import BadInput, exit_code, read_json
+from aihf_control.core.cli import exit_code
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import read_json
 from aihf_control.core.statistics import estimate, improvement_estimate, mean
 from aihf_control.report.load import LATE, finite, numbers, read_log
 

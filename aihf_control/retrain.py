@@ -25,10 +25,12 @@ import pandas as pd
 import torch
 import tyro
 
-from aihf_control.core.files import BadInput, at_least_one, check_writable, exit_code, read_json, write_bytes
-from aihf_control.core.statistics import STARRED, Estimate, counted, estimate
+from aihf_control.core.cli import exit_code
+from aihf_control.core.errors import BadInput, at_least_one
+from aihf_control.core.files import check_writable, read_json, write_bytes
+from aihf_control.core.statistics import STARRED, Estimate, counted, estimate, normalised
 from aihf_control.experts.true_reward import TruthConfig, learn
-from aihf_control.learning.evaluation import greedy_returns, normalised
+from aihf_control.learning.evaluation import greedy_returns
 from aihf_control.learning.sac import SACConfig
 from aihf_control.models.device import one_thread, products
 from aihf_control.models.saved import load_reward

@@ -10,9 +10,10 @@ from typing import Any
 from aihf_control import methods
 from aihf_control.data.generate import DataConfig
 from aihf_control.environments.gym import spec_of
-from aihf_control.learning.direct import CloneConfig, DirectConfig
-from aihf_control.learning.hybrid_replay import ReplayConfig
+from aihf_control.learning.bc import CloneConfig
+from aihf_control.learning.direct import DirectConfig
 from aihf_control.learning.online import OnlineConfig
+from aihf_control.learning.replay import ReplayConfig
 from aihf_control.learning.reward_model import RewardConfig
 from aihf_control.learning.sac import SACConfig
 from aihf_control.learning.task import Task

@@ -34,8 +34,9 @@ from aihf_control.bench.grid import (
     works_of,
 )
 from aihf_control.bench.local import BAD_INPUT, Attempted, Event, Started, Work, run_here
-from aihf_control.core.files import BadInput, check_writable, lock, read_bytes, write_json
-from aihf_control.report import __main__ as report
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import check_writable, lock, read_bytes, write_json
+from aihf_control.report.runs import report_folder
 
 BENCH = Path("results/bench")
 
@@ -115,7 +116,7 @@ def bench(options: Options) -> int:
         print(f"left off; go on with the same command: python -m aihf_control.bench {options.experiment}")
         return 128 + ended.number
     if any(work.finished() for work in works_of(grid, folder)):
-        report.report(folder)
+        report_folder(folder)
     if not failed:
         return 0
     return BAD_INPUT if all(event.code == BAD_INPUT for event in failed) else 1

@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from aihf_control.bench.experiment import worded
 from aihf_control.bench.grid import Job
 from aihf_control.bench.local import Advanced, Attempted, Event, Started
-from aihf_control.core.files import BadInput, read_bytes, writing
+from aihf_control.core.config import worded
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import read_bytes, writing
 from aihf_control.environments.gym import spec_of
-from aihf_control.run import cell_of
-from aihf_control.training.display import duration, estimate_seconds
+from aihf_control.training.estimate import duration, estimate_seconds
+from aihf_control.training.options import cell_of
 
 Expected = dict[str, float | None]  # seconds on one core by key; None where nobody knows
 

@@ -36,27 +36,16 @@ import itertools
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from aihf_control import methods
 from aihf_control.core.config import check_known, fitted, overridden, read_toml, table_of
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.data.generate import DataConfig
-from aihf_control.run import Options, cell_of
+from aihf_control.report.load import ReportConfig
+from aihf_control.training.options import Options, cell_of
 
-Table = Literal["scores", "environments", "improvement"]
-Figure = Literal["scores", "curves", "labels", "profiles", "dials", "reward"]
 OWN = {"env", "method", "seeds", "first_seed", "demos", "pairs", "dataset", "workers", "out", "folder", "resume"}
-
-
-@dataclasses.dataclass(frozen=True)
-class ReportConfig:
-    """What a report of the experiment holds."""
-
-    baseline: str | None = None
-    """The method that the others are held against."""
-    tables: tuple[Table, ...] = typing.get_args(Table)
-    figures: tuple[Figure, ...] = typing.get_args(Figure)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,11 +97,6 @@ class Experiment:
     about: str
     report: ReportConfig
     cells: list[GridCell]
-
-
-def worded(value: Any) -> Any:
-    """A dial's value as one word or number."""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def read(path: Path) -> Experiment:
@@ -182,9 +166,6 @@ def _there(sheet: Sheet, env: str, where: str) -> Path | None:
     return folder
 
 
-# ------------------------------------------------------------------------------------------------------ what is swept
-
-
 def _settings(sheet: Sheet, where: str) -> list[Setting]:
     """Every combination of numbers of demonstrations, of comparisons, and data, each once."""
     demos, pairs = (_swept(int, getattr(sheet, name), f"{where}, {name}") for name in ("demos", "pairs"))
@@ -231,9 +212,6 @@ def _dials(setting: Setting, settings: list[Setting]) -> dict[str, Any]:
 
     every = [flat(s) for s in settings]
     return {name: value for name, value in flat(setting).items() if any(other[name] != value for other in every)}
-
-
-# -------------------------------------------------------------------------------------------------------------- a cell
 
 
 def _cell(sheet: Sheet, env: str, setting: Setting, name: str, dials: dict[str, Any], where: str) -> GridCell:

@@ -16,16 +16,17 @@ from typing import Any
 import torch
 
 from aihf_control import methods
-from aihf_control.bench.experiment import Experiment, GridCell, worded
+from aihf_control.bench.experiment import Experiment, GridCell
 from aihf_control.bench.fingerprint import code_of
 from aihf_control.bench.local import Work
-from aihf_control.core.config import check_known
-from aihf_control.core.files import BadInput, read_bytes, sha256, write_bytes
+from aihf_control.core.config import check_known, flags, spelled, worded
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import read_bytes, sha256, write_bytes
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, default_folder
 from aihf_control.models.device import device_of, products
-from aihf_control.run import DATASETS, Options, dataset_of
-from aihf_control.training.run_folder import FREE, spelled
+from aihf_control.training.options import DATASETS, Options, dataset_of
+from aihf_control.training.run_folder import FREE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,28 +162,11 @@ def names_of(job: Job) -> dict[str, str]:
     return {name: str(worded(value)) for name, value in {**short, **named, **cell.dials, "key": job.key}.items()}
 
 
-# ------------------------------------------------------------------------------------------------------------ commands
-
-
 def words_of(options: Options, cfg: Any) -> list[str]:
     """A command line that gives these options and this config."""
     named = ["--env", options.env, "--method", options.method]
     plain = dataclasses.replace(options, env=Options.env, method=Options.method)
     return [*named, *flags(plain, Options()), *flags(cfg, methods.load(options.method).Config())]
-
-
-def flags(config: Any, default: Any, prefix: str = "") -> list[str]:
-    """The flags that make a config out of its default."""
-    words: list[str] = []
-    for field in dataclasses.fields(config):
-        name, value, usual = field.name.replace("_", "-"), getattr(config, field.name), getattr(default, field.name)
-        if dataclasses.is_dataclass(value):
-            words += flags(value, usual, f"{prefix}{name}.")
-        elif value != usual and isinstance(value, bool):
-            words.append(f"--{prefix}{'' if value else 'no-'}{name}")
-        elif value != usual:
-            words += [f"--{prefix}{name}", *map(str, value if isinstance(value, tuple) else [value])]
-    return words
 
 
 def data_words(job: Job) -> list[str]:

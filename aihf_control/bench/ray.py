@@ -21,7 +21,8 @@ from typing import Any
 
 from aihf_control.bench.fingerprint import whole_package
 from aihf_control.bench.local import BAD_INPUT, Advanced, Attempted, Event, Started, Work, run_here
-from aihf_control.core.files import BadInput, read_bytes, write_bytes, writing
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import read_bytes, write_bytes, writing
 
 ASK_EVERY = 1.0  # seconds from one word between a task and the driver to the next
 Files = dict[str, bytes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -11,8 +12,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from aihf_control.core.files import BadInput, read_bytes
-from aihf_control.training.run_folder import rebuild
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import plain, read_bytes
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -75,3 +76,59 @@ def spoken(kind: Any) -> str:
     if origin in (types.UnionType, typing.Union):
         return " or ".join(spoken(a) for a in args if a is not type(None))
     return getattr(kind, "__name__", str(kind))
+
+
+def worded(value: Any) -> Any:
+    """A dial's value as one word or number."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def spelled(tree: Any) -> Any:
+    """The same with words for the numbers for which JSON has none."""
+    if isinstance(tree, dict):
+        return {name: spelled(x) for name, x in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [spelled(x) for x in tree]
+    return str(tree) if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def rebuild(kind: Any, tree: Any, where: Path) -> Any:
+    """A value of a type out of what JSON kept of it. Raises BadInput where the two do not fit."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        if not isinstance(tree, dict) or set(tree) != set(hints):
+            raise BadInput(
+                f"{where}/config.json does not fit this version's settings ({getattr(kind, '__name__', kind)})"
+            )
+        return kind(**{name: rebuild(hint, tree[name], where) for name, hint in hints.items()})  # type: ignore[operator]
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        fitting = type(None) if tree is None else next(a for a in args if a is not type(None))
+        return None if fitting is type(None) and type(None) in args else rebuild(fitting, tree, where)
+    if origin is tuple and isinstance(tree, list):
+        return tuple(rebuild(args[0], x, where) for x in tree)
+    if origin is typing.Literal and tree in args:
+        return tree
+    if kind is Path and isinstance(tree, str):
+        return Path(tree)
+    if kind is float and tree in ("inf", "-inf", "nan"):
+        return float(tree)
+    if kind is float and isinstance(tree, int | float) and not isinstance(tree, bool):
+        return float(tree)
+    if kind in (bool, int, str) and type(tree) is kind:
+        return tree
+    raise BadInput(f"{where}/config.json: {plain(tree)!r} is not what this version's settings hold there")
+
+
+def flags(config: Any, default: Any, prefix: str = "") -> list[str]:
+    """The flags that make a config out of its default."""
+    words: list[str] = []
+    for field in dataclasses.fields(config):
+        name, value, usual = field.name.replace("_", "-"), getattr(config, field.name), getattr(default, field.name)
+        if dataclasses.is_dataclass(value):
+            words += flags(value, usual, f"{prefix}{name}.")
+        elif value != usual and isinstance(value, bool):
+            words.append(f"--{prefix}{'' if value else 'no-'}{name}")
+        elif value != usual:
+            words += [f"--{prefix}{name}", *map(str, value if isinstance(value, tuple) else [value])]
+    return words

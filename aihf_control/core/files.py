@@ -10,58 +10,14 @@ import io
 import json
 import math
 import os
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
-import torch
-import tyro
 
-
-class BadInput(Exception):
-    """What a user gave cannot be used. The message is one line: what is wrong, where, and what to do."""
-
-
-class BadLines(BadInput):
-    """Bad input with a fault for each of many lines or rows: `faults` says them all, of which a command tells some."""
-
-    TOLD = 20
-
-    def __init__(self, what: str, faults: Sequence[str]):
-        super().__init__(f"{what}: {len(faults)} fault{'s' * (len(faults) > 1)}; mend them, nothing was written")
-        self.faults = faults
-
-    def told(self) -> list[str]:
-        more = len(self.faults) - self.TOLD
-        return [*self.faults[: self.TOLD], *([f"... and {more} more"] if more > 0 else [])]
-
-
-def exit_code(command: Callable[..., Any], *args: Any) -> int:
-    """Runs a command to its exit code: 0, or 2 for bad input, which becomes one line (after one for each bad one)."""
-    try:
-        command(*args)
-    except BadInput as e:
-        if isinstance(e, BadLines):
-            print("\n".join(e.told()), file=sys.stderr)
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def subcommands(doors: dict[str, Callable], argv: Sequence[str] | None, module: str) -> None:
-    tyro.extras.subcommand_cli_from_dict(doors, args=argv, prog=f"python -m {module}")
-
-
-def at_least_one(flags: dict[str, int]) -> None:
-    """Raises BadInput for a flag that counts something and says less than 1."""
-    for flag, n in flags.items():
-        if n < 1:
-            raise BadInput(f"{flag} {n}: give at least 1")
+from aihf_control.core.errors import BadInput
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -151,24 +107,6 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     out = io.BytesIO()
     np.savez_compressed(out, **arrays)  # pyright: ignore[reportArgumentType]  # mistakes the names for its flags
     write_bytes(path, out.getvalue())
-
-
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
-    """A safetensors file, what it is told beside it as JSON."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_bytes(path, safetensors.torch.save(tensors, {"about": json.dumps(about)}))
-
-
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    try:
-        with safetensors.safe_open(path, "pt") as f:
-            about = json.loads((f.metadata() or {}).get("about", "null"))
-            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118  # not a dict
-    except (OSError, ValueError, safetensors.SafetensorError) as e:
-        raise BadInput(f"cannot read {path}: {e}") from e
-    if not isinstance(about, dict):
-        raise BadInput(f"cannot read {path}: it was not written by aihf_control")
-    return tensors, about
 
 
 def sha256(data: bytes) -> str:

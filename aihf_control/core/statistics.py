@@ -124,3 +124,8 @@ def profile(x: Array, taus: Array) -> Array:
 def profile_band(x: Array, taus: Array, rng: np.random.Generator, resamples: int = 1000) -> Array:
     """Pointwise interval of a performance profile, (2, len(taus)): low and high."""
     return np.quantile(profile(bootstrap(x, rng, resamples), taus), LEVELS, axis=0)
+
+
+def normalised(returns: Array, random: float, expert: float) -> Array:
+    """(return - random) / (expert - random)."""
+    return (returns - random) / (expert - random)

@@ -130,3 +130,8 @@ class Share:
     """The transitions inside the compared clips, once each."""
     right: float = float("nan")
     """Share of the comparisons that name the better clip; for the log alone."""
+
+
+def right_answers(margin: Array) -> Array:
+    """1 where the named clip truly paid more, by a `margin` above 0, and a half where both paid the same."""
+    return (margin > 0) + 0.5 * (margin == 0)

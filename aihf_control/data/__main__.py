@@ -10,10 +10,12 @@ from typing import Annotated
 
 import tyro
 
-from aihf_control.core.files import BadInput, exit_code, subcommands
+from aihf_control.core.cli import exit_code, subcommands
+from aihf_control.core.errors import BadInput
+from aihf_control.core.provenance import versions
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.figure import picture
-from aihf_control.data.generate import DataConfig, make_dataset, versions
+from aihf_control.data.generate import DataConfig, make_dataset
 from aihf_control.data.importing import Brought, bring
 from aihf_control.data.minari import to_minari
 from aihf_control.data.summary import describe

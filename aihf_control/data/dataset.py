@@ -17,14 +17,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aihf_control.core.files import BadInput, read_bytes, read_json, sha256, write_arrays, write_bytes, write_json
-from aihf_control.core.types import Preferences, Share, Steps, Trajectory, cut, join
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import read_bytes, read_json, sha256, write_arrays, write_bytes, write_json
+from aihf_control.core.types import Preferences, Share, Steps, Trajectory, cut, join, right_answers
 from aihf_control.data.ties import drawn, second_halves
 
 Array = np.ndarray
+
+
 SCHEMA = 1
+
+
 REFERENCE_COLUMNS = ("win_episode", "win_start", "lose_episode", "lose_start", "length")
+
+
 PAIR_COLUMNS = (*REFERENCE_COLUMNS, "weight", "split", "annotator")
+
+
 META = (
     "schema",
     "sha256",
@@ -153,11 +162,6 @@ def margins(pool: Sequence[Trajectory], rows: pd.DataFrame) -> Array:
         for side in ("win", "lose")
     )
     return win - lose
-
-
-def right_answers(margin: Array) -> Array:
-    """1 where the named clip truly paid more, by a `margin` above 0, and a half where both paid the same."""
-    return (margin > 0) + 0.5 * (margin == 0)
 
 
 def _pack(pool: Sequence[Trajectory]) -> dict[str, Array]:

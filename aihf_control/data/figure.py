@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aihf_control.core.files import BadInput, write_bytes
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import write_bytes
 from aihf_control.core.statistics import estimate, mean
 from aihf_control.data.dataset import Dataset, margins
 from aihf_control.data.labelling.teachers import Annotator

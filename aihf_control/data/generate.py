@@ -17,7 +17,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from aihf_control.core.files import BadInput, read_bytes, sha256
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import read_bytes, sha256
+from aihf_control.core.provenance import versions
 from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.labelling.comparisons import compare
@@ -156,21 +158,6 @@ def default_folder(env: str, cfg: DataConfig, root: Path) -> Path:
     policies = {level: sha256(read_bytes(path)) for level, path in bundled(env).items()}
     key = json.dumps([RECIPE, dataclasses.asdict(cfg), policies], sort_keys=True)
     return root / env.replace("/", "__") / sha256(key.encode())[:12]
-
-
-def versions() -> dict[str, str]:
-    """What the numbers were made with."""
-    import importlib.metadata
-    import platform
-
-    names = ("aihf_control", "torch", "numpy", "gymnasium", "mujoco", "stable_baselines3")
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _check(cfg: DataConfig) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from aihf_control.core.files import BadInput, BadLines, read_bytes
+from aihf_control.core.errors import BadInput, BadLines
+from aihf_control.core.files import read_bytes
+from aihf_control.core.provenance import versions
 from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import PAIR_COLUMNS, REFERENCE_COLUMNS, Dataset, references
-from aihf_control.data.generate import versions
 from aihf_control.data.pool import bundled, returns_of
 from aihf_control.data.sources import read_episodes, renumbered
 from aihf_control.environments.gym import EnvSpec, spec_of

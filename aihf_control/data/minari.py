@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from aihf_control.core.files import BadInput, read_json
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import read_json
 from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import EnvSpec, made, spec_of

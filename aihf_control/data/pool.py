@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Trajectory
 from aihf_control.environments.cards import card_of
-from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, rollout
+from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec
+from aihf_control.environments.rollout import rollout
 from aihf_control.models.sb3 import Expert, read_zip
 
 Array = np.ndarray

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from aihf_control.core.files import BadInput, BadLines, read_bytes
+from aihf_control.core.errors import BadInput, BadLines
+from aihf_control.core.files import read_bytes
 from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.minari import from_minari

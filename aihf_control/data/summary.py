@@ -11,8 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from aihf_control.core.types import Trajectory
-from aihf_control.data.dataset import Dataset, margins, references, right_answers
+from aihf_control.core.types import Trajectory, right_answers
+from aihf_control.data.dataset import Dataset, margins, references
 from aihf_control.data.ties import ties
 
 Array = np.ndarray

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import Envs, EnvSpec, spec_of

@@ -6,7 +6,7 @@ import dataclasses
 import tomllib
 from pathlib import Path
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
 
-from aihf_control.core.files import BadInput
-from aihf_control.core.types import Trajectory
+from aihf_control.core.errors import BadInput
 
 Array = np.ndarray
+
+
 DEFAULT_HORIZON = 1000
+
+
 EVALUATION_SEED = 20_000  # evaluation starts from seeds 20000, 20001, ...: no lane's and no dataset's
 
 
@@ -167,47 +170,6 @@ class Envs:
         if not np.isfinite(obs).all():
             raise BadInput(f"{self.spec.id} gave an observation that is not finite: {obs}")
         return obs
-
-
-def rollout(
-    spec: EnvSpec, act: Callable[[Array], Array], seeds: Sequence[int], level: str = "", state: bool = False
-) -> list[Trajectory]:
-    """Plays one episode from each seed, all at once.
-
-    `act` maps (n, O) to (n, A) in (-1, 1), row i belonging to seeds[i]; rows of finished episodes go on to be asked, so
-    that its randomness does not depend on who falls first. `state` records the simulator's positions and velocities.
-    """
-    envs, n = Envs(spec, len(seeds)), len(seeds)
-    now = np.stack([envs.reset(i, seed) for i, seed in enumerate(seeds)])
-    episodes = [_Recorder(seed, level, now[i], envs.state(i) if state else None) for i, seed in enumerate(seeds)]
-    live = np.ones(n, bool)
-    while live.any():
-        a, which = act(now), np.flatnonzero(live).tolist()
-        now[which], reward, terminated, truncated = envs.step(a[which], which)
-        for j, i in enumerate(which):
-            episodes[i].add(a[i], reward[j], now[i], envs.state(i) if state else None)
-            episodes[i].terminated = bool(terminated[j])
-        live[which] = ~(terminated | truncated)
-    return [episode.trajectory() for episode in episodes]
-
-
-class _Recorder:
-    """Gathers one episode."""
-
-    def __init__(self, seed: int, level: str, obs: Array, state: tuple[Array, Array] | None):
-        self.seed, self.level, self.terminated = seed, level, False
-        self.obs, self.act, self.reward, self.states = [obs.copy()], [], [], [state]
-
-    def add(self, act: Array, reward: float, obs: Array, state: tuple[Array, Array] | None) -> None:
-        self.act.append(act.astype(np.float32))
-        self.reward.append(reward)
-        self.obs.append(obs.copy())
-        self.states.append(state)
-
-    def trajectory(self) -> Trajectory:
-        qpos, qvel = map(np.stack, zip(*self.states, strict=True)) if self.states[0] else (None, None)
-        columns = np.stack(self.obs), np.stack(self.act), np.array(self.reward)
-        return Trajectory(*columns, self.terminated, self.seed, self.level, qpos, qvel)
 
 
 def _make(env_id: str, options: dict[str, Any]) -> gym.Env:

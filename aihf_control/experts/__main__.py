@@ -15,19 +15,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from aihf_control.core.files import (
-    BadInput,
-    at_least_one,
-    check_writable,
-    exit_code,
-    read_bytes,
-    sha256,
-    subcommands,
-    write_bytes,
-)
+from aihf_control.core.cli import exit_code, subcommands
+from aihf_control.core.errors import BadInput, at_least_one
+from aihf_control.core.files import check_writable, read_bytes, sha256, write_bytes
 from aihf_control.core.statistics import estimate, mean
 from aihf_control.environments.cards import card_of
-from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, rollout, spec_of
+from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, spec_of
+from aihf_control.environments.rollout import rollout
 from aihf_control.experts.session import Training
 from aihf_control.experts.true_reward import Gallery, Pupil, TruthConfig
 from aihf_control.learning.sac import SAC

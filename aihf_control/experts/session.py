@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from aihf_control.core.files import BadInput, read_json, write_json
+from aihf_control.core.config import spelled
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import read_json, write_json
 from aihf_control.experts.true_reward import Pupil
 from aihf_control.learning.sac import SAC
 from aihf_control.training.checkpoint import Checkpoints
-from aihf_control.training.run_folder import CHECKPOINT, hold, spelled
+from aihf_control.training.run_folder import CHECKPOINT, hold
 
 LATER = ("updates",)  # settings that may be others when a training is gone on with
 

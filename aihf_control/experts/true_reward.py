@@ -16,9 +16,9 @@ import torch
 from aihf_control.environments.gym import Envs, EnvSpec
 from aihf_control.learning.evaluation import greedy_returns
 from aihf_control.learning.replay import Buffer
-from aihf_control.learning.sac import SAC, RewardFn, SACConfig
+from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.models.lanes import Dims, Random
-from aihf_control.models.networks import Policy
+from aihf_control.models.networks import Policy, RewardFn
 from aihf_control.models.sb3 import Expert, expert_of, policy_of
 
 START_SEED, CHOICE_SEED = 50_000_000, 40_000  # training, and choosing among snapshots, see no evaluation's start

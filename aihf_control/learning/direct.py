@@ -17,33 +17,17 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from aihf_control.core.files import at_least_one
+from aihf_control.core.errors import at_least_one
 from aihf_control.core.types import Clips, Preferences
+from aihf_control.learning.bc import CloneConfig, _logp, clone, mean_parameters, step_logp
 from aihf_control.learning.preference_buffer import Pairs
 from aihf_control.learning.task import Progress, Task
-from aihf_control.models.functional import Adam
 from aihf_control.models.networks import Policy
+from aihf_control.models.optim import Adam
 
 SATURATED = 0.99  # an action is at its bound
-
-
-@dataclasses.dataclass(frozen=True)
-class CloneConfig:
-    """Settings of behaviour cloning, from which every method starts."""
-
-    updates: int = 5000
-    """Gradient steps."""
-    lr: float = 1e-3
-    """Adam's learning rate."""
-    batch: int = 256
-    """Steps of the demonstrations in one gradient step."""
-    log_std: float = -1.0
-    """Log deviation, before the squashing, with which the clone explores."""
-
-    def __post_init__(self):
-        at_least_one({"--clone.updates": self.updates, "--clone.batch": self.batch})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,55 +49,6 @@ class DirectConfig:
         at_least_one({"--direct.pair-steps": self.pair_steps})
 
 
-def fresh_policy(task: Task, hidden: tuple[int, ...], log_std: float) -> Policy:
-    """A policy in the units of the lanes' data, with a fixed deviation to begin with."""
-    policy = Policy(task.dims, hidden)
-    policy.units.set(*task.units())
-    with torch.no_grad():
-        policy.log_std.bias.fill_(log_std)
-    return policy
-
-
-class Cloner:
-    """Behaviour cloning: the policy, and a gradient step at a time."""
-
-    def __init__(self, task: Task, cfg: CloneConfig, hidden: tuple[int, ...]):
-        self.task, self.cfg = task, cfg
-        self.policy = fresh_policy(task, hidden, cfg.log_std)
-        self.opt = Adam(mean_parameters(self.policy), cfg.lr)
-
-    def step(self) -> dict[str, Tensor]:
-        batch = self.task.demos.sample(self.cfg.batch)
-        loss = -step_logp(self.policy, batch.obs, batch.act).mean(-1)
-        self.opt.descend(loss)
-        return {"clone_loss": loss.detach()}
-
-    def state_dict(self) -> dict:
-        return {"policy": self.policy.state_dict(), "opt": self.opt.state_dict()}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.policy.load_state_dict(state["policy"])
-        self.opt.load_state_dict(state["opt"])
-
-
-def clone(task: Task, cfg: CloneConfig, hidden: tuple[int, ...]) -> Policy:
-    """The policy after `cfg.updates` steps of cloning."""
-    cloner = Cloner(task, cfg, hidden)
-    for _ in range(cfg.updates):
-        cloner.step()
-    return cloner.policy
-
-
-def mean_parameters(policy: Policy) -> list[nn.Parameter]:
-    """All but the deviation's, which has no part in the density below."""
-    return [*policy.body.parameters(), *policy.mean.parameters()]
-
-
-def step_logp(policy: Policy, obs: Tensor, act: Tensor) -> Tensor:
-    """Log density a step, (L, B), up to a constant: see the head of this file."""
-    return _logp(policy.greedy(obs), act)
-
-
 def clip_logp(policy: Policy, clips: Clips) -> Tensor:
     """Log density a step of clips, (L, n); steps after termination count as nothing."""
     return _clip_logp(_greedy(policy, clips), clips)
@@ -122,10 +57,6 @@ def clip_logp(policy: Policy, clips: Clips) -> Tensor:
 def _greedy(policy: Policy, clips: Clips) -> Tensor:
     """The greedy action of every step of clips, (L, n, K, A)."""
     return policy.greedy(clips.obs.flatten(1, 2)).view(clips.act.shape)
-
-
-def _logp(greedy: Tensor, act: Tensor) -> Tensor:
-    return -(act - greedy).square().sum(-1)
 
 
 def _clip_logp(greedy: Tensor, clips: Clips) -> Tensor:

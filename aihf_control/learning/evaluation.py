@@ -8,11 +8,13 @@ from scipy import stats
 
 from aihf_control.core.types import Clips
 from aihf_control.data.dataset import Dataset
-from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, rollout
-from aihf_control.learning.sac import RewardFn
-from aihf_control.models.networks import Policy
+from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec
+from aihf_control.environments.rollout import rollout
+from aihf_control.models.networks import Policy, RewardFn
 
 Array = np.ndarray
+
+
 AT_A_TIME = 10_000  # steps that a reward judges at once: a thousand whole trajectories at once would take gigabytes
 
 
@@ -27,11 +29,6 @@ def greedy_returns(policy: Policy, spec: EnvSpec, n: int, first: int = EVALUATIO
 
     episodes = rollout(spec, act, [first + i for _ in range(n_lanes) for i in range(n)])
     return np.array([t.reward.sum() for t in episodes]).reshape(n_lanes, n)
-
-
-def normalised(returns: Array, random: float, expert: float) -> Array:
-    """(return - random) / (expert - random)."""
-    return (returns - random) / (expert - random)
 
 
 class RewardJudge:

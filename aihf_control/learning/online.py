@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from aihf_control.core.files import BadInput, at_least_one
+from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.types import Clips, Preferences
 from aihf_control.learning.direct import DirectConfig
 from aihf_control.learning.task import Task

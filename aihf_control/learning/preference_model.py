@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aihf_control.core.types import Clips, Preferences
 from aihf_control.learning.reward_model import LearnedReward, RewardConfig, paced
 from aihf_control.learning.task import Task
-from aihf_control.models.lanes import Random
+from aihf_control.models.lanes import Dims, Random
 from aihf_control.models.losses import bradley_terry, gradient_penalty
-from aihf_control.models.networks import Features
+from aihf_control.models.networks import Body, Linear, Units
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the circle, among which the comparisons that are kept back choose
 
@@ -113,3 +113,29 @@ class GeneralPreference:
         self.opponent.copy_(state["opponent"])
         for name in ("r", "net", "opt", "pace", "rng"):
             getattr(self, name).load_state_dict(state[name])
+
+
+class Features(nn.Module):
+    """Bounded features of steps, and an antisymmetric form between them: what `general.py` compares clips by."""
+
+    def __init__(self, dims: Dims, hidden: tuple[int, ...], n: int):
+        super().__init__()
+        rng = Random(dims, "features")
+        self.units = Units(dims)
+        self.body = Body(rng, dims.n_obs + dims.n_act, hidden)
+        self.out = Linear(rng, hidden[-1], n)
+        self.form = nn.Parameter(torch.zeros(dims.n_lanes, n, n, device=dims.device))
+
+    def inputs(self, obs: Tensor, act: Tensor) -> Tensor:
+        """What the features are of, (L, B, O + A)."""
+        return torch.cat([self.units(obs), act], -1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Features (L, B, n), between -1 and 1."""
+        for layer in [*self.body.layers, self.out]:
+            inputs = layer(inputs).tanh()
+        return inputs
+
+    def skew(self) -> Tensor:
+        """The form, (L, n, n). Zero at first, so that nothing goes in a circle before the data say so."""
+        return self.form - self.form.transpose(1, 2)

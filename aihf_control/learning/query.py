@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aihf_control.core.files import BadInput
-from aihf_control.core.types import Clips, Preferences, Trajectory, cut
-from aihf_control.data.dataset import right_answers
+from aihf_control.core.errors import BadInput
+from aihf_control.core.types import Clips, Preferences, Trajectory, cut, right_answers
 from aihf_control.data.labelling.teachers import Annotator
 from aihf_control.environments.gym import Envs, EnvSpec
 from aihf_control.models.lanes import Dims, Random

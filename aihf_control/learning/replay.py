@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.models.lanes import Dims, Random
 
 
@@ -88,3 +90,29 @@ def mix(parts: list[tuple[Buffer, float]], n: int) -> Batch:
     sizes = [round(share * n) for _, share in parts[1:]]
     batches = [buffer.sample(k) for (buffer, _), k in zip(parts, [n - sum(sizes), *sizes], strict=True) if k]
     return Batch(*(torch.cat(column, 1) for column in zip(*batches, strict=True)))
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayConfig:
+    """Settings of the replay, the same for every method that has one."""
+
+    batch: int = 256
+    """Transitions in one update."""
+    capacity: int = 200_000
+    """Transitions of the agent that are kept, a lane."""
+    demos: float = 0.25
+    """Share of each batch that comes from the demonstrations (hybrid RL; all are scored by the current reward)."""
+    clips: float = 0.25
+    """Share of each batch that comes from the compared clips, whatever was said of them. It is open to methods that
+    learn from no comparison, too, and counts as no label."""
+
+    def __post_init__(self):
+        at_least_one({"--replay.batch": self.batch, "--replay.capacity": self.capacity})
+        if min(self.demos, self.clips) < 0 or self.demos + self.clips > 1:
+            raise BadInput(f"--replay.demos {self.demos} and --replay.clips {self.clips}: give shares of a batch")
+
+
+def hybrid_batch(agent: Buffer, demos: Buffer, clips: Buffer | None, cfg: ReplayConfig) -> Batch:
+    """Sample a batch from replay and given data; a share for which there is no data goes to the replay."""
+    given = [(demos, cfg.demos), (clips, cfg.clips)]
+    return mix([(agent, 0.0), *((buffer, share) for buffer, share in given if buffer is not None)], cfg.batch)

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from aihf_control.core.files import BadInput, at_least_one
+from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.types import Preferences
 from aihf_control.learning.replay import Batch, Buffer
 from aihf_control.learning.task import Task

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.learning.replay import Batch
 from aihf_control.models.cuda_graphs import Replayed
-from aihf_control.models.functional import Adam
 from aihf_control.models.lanes import Dims, Random
-from aihf_control.models.networks import Policy, TwinQ, fixed
+from aihf_control.models.networks import Policy, RewardFn, TwinQ, fixed
+from aihf_control.models.optim import Adam
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +51,6 @@ class SACConfig:
     def __post_init__(self):
         if min(self.alpha_start, self.alpha_fade) < 0:
             raise BadInput(f"--sac.alpha-start {self.alpha_start}, --sac.alpha-fade {self.alpha_fade}: give at least 0")
-
-
-RewardFn = Callable[[Tensor, Tensor], Tensor]
 
 
 class SAC:

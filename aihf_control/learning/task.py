@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips, Preferences, Steps
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.labelling.teachers import Annotator
@@ -22,9 +22,8 @@ from aihf_control.environments.gym import Envs, EnvSpec, spec_of
 from aihf_control.learning.preference_buffer import Pairs
 from aihf_control.learning.query import Rolled, Rollouts
 from aihf_control.learning.replay import Buffer
-from aihf_control.learning.sac import RewardFn
 from aihf_control.models.lanes import Dims, Random
-from aihf_control.models.networks import Mixture, Policy
+from aihf_control.models.networks import Mixture, Policy, RewardFn
 
 N_EPISODES = 20  # episodes over which the share of absorbing steps is counted
 

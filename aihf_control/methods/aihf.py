@@ -16,10 +16,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from aihf_control.core.files import at_least_one
-from aihf_control.learning.direct import CloneConfig, clone
-from aihf_control.learning.hybrid_replay import ReplayConfig, sample
-from aihf_control.learning.replay import Buffer
+from aihf_control.core.errors import at_least_one
+from aihf_control.learning.bc import CloneConfig, clone
+from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import LearnedReward, RewardConfig
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
@@ -59,7 +58,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer):
         task.collect(sac.policy, into=buffer)
-        info = sac.update(sample(task, buffer, cfg.replay), r) if k > cfg.warmup else {}
+        info = sac.update(hybrid_batch(buffer, task.demos, task.clips, cfg.replay), r) if k > cfg.warmup else {}
         if k > cfg.warmup and k % cfg.reward_every == 0:
             gap, penalty = r.demo_term(buffer)
             pair_loss = r.pair_term()

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from aihf_control.learning.direct import CloneConfig, DirectConfig, Pupil, Sides, train_direct
+from aihf_control.learning.bc import CloneConfig
+from aihf_control.learning.direct import DirectConfig, Pupil, Sides, train_direct
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import bradley_terry
 

@@ -17,8 +17,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from aihf_control.core.files import at_least_one
-from aihf_control.learning.direct import CloneConfig, DirectConfig, Pupil
+from aihf_control.core.errors import at_least_one
+from aihf_control.learning.bc import CloneConfig
+from aihf_control.learning.direct import DirectConfig, Pupil
 from aihf_control.learning.online import NEAR, Gathered, OnlineConfig, beats
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import bradley_terry

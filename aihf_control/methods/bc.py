@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from aihf_control.learning.direct import CloneConfig, Cloner
+from aihf_control.learning.bc import CloneConfig, Cloner
 from aihf_control.learning.task import Progress, Task
 
 

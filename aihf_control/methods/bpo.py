@@ -22,8 +22,9 @@ from typing import Literal
 
 import torch
 
-from aihf_control.core.files import at_least_one
-from aihf_control.learning.direct import CloneConfig, DirectConfig, Pupil
+from aihf_control.core.errors import at_least_one
+from aihf_control.learning.bc import CloneConfig
+from aihf_control.learning.direct import DirectConfig, Pupil
 from aihf_control.learning.online import NEAR, PAIR_LOSSES, Gathered, OnlineConfig, ask
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.networks import Policy

@@ -20,8 +20,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from aihf_control.core.files import BadInput, at_least_one
-from aihf_control.learning.direct import CloneConfig, DirectConfig, Pupil
+from aihf_control.core.errors import BadInput, at_least_one
+from aihf_control.learning.bc import CloneConfig
+from aihf_control.learning.direct import DirectConfig, Pupil
 from aihf_control.learning.online import OnlineConfig
 from aihf_control.learning.reward_model import LearnedReward, RewardConfig
 from aihf_control.learning.task import Progress, Task

@@ -21,9 +21,9 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from aihf_control.learning.direct import CloneConfig, DirectConfig, Pupil
-from aihf_control.learning.hybrid_replay import ReplayConfig, sample
-from aihf_control.learning.replay import Buffer
+from aihf_control.learning.bc import CloneConfig
+from aihf_control.learning.direct import DirectConfig, Pupil
+from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import LearnedReward, RewardConfig
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
@@ -62,7 +62,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     buffer = Buffer(task.dims, cfg.replay.capacity)
     for k in task.iterations(sac=sac, r=r, buffer=buffer):
         task.collect(sac.policy, into=buffer)
-        info = sac.update(sample(task, buffer, cfg.replay), r) if k > cfg.warmup else {}
+        info = sac.update(hybrid_batch(buffer, task.demos, task.clips, cfg.replay), r) if k > cfg.warmup else {}
         yield Progress(sac.average, info, r)
 
 

@@ -21,12 +21,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from aihf_control.core.files import BadInput, at_least_one
-from aihf_control.learning.direct import CloneConfig, clone
-from aihf_control.learning.hybrid_replay import ReplayConfig, sample
+from aihf_control.core.errors import BadInput, at_least_one
+from aihf_control.learning.bc import CloneConfig, clone
 from aihf_control.learning.online import OnlineConfig
 from aihf_control.learning.preference_model import GeneralPreference
-from aihf_control.learning.replay import Buffer
+from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
@@ -79,5 +78,5 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
             starts = task.starts(cfg.played, cfg.online.length)
             model.face(task.rollout(opponent, starts, cfg.online.length).clips)
         task.collect(sac.policy, into=buffer)
-        info = sac.update(sample(task, buffer, cfg.replay), model) if k > cfg.warmup else {}
+        info = sac.update(hybrid_batch(buffer, task.demos, task.clips, cfg.replay), model) if k > cfg.warmup else {}
         yield Progress(sac.average, info | {"circle": model.share.squeeze(1)}, model.r)

@@ -19,7 +19,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
-from aihf_control.learning.direct import CloneConfig, DirectConfig, Pupil
+from aihf_control.learning.bc import CloneConfig
+from aihf_control.learning.direct import DirectConfig, Pupil
 from aihf_control.learning.online import NEAR, PAIR_LOSSES, Gathered, OnlineConfig, ask
 from aihf_control.learning.task import Progress, Task
 

@@ -13,7 +13,7 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 
 FOLDER, PACKAGE = Path(__file__).parent, "aihf_control.methods"
 

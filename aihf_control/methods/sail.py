@@ -21,8 +21,9 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import Tensor
 
-from aihf_control.core.files import BadInput, at_least_one
-from aihf_control.learning.direct import CloneConfig, DirectConfig, Pupil, Sides
+from aihf_control.core.errors import BadInput, at_least_one
+from aihf_control.learning.bc import CloneConfig
+from aihf_control.learning.direct import DirectConfig, Pupil, Sides
 from aihf_control.learning.online import NEAR, Gathered, OnlineConfig, beats
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import bradley_terry

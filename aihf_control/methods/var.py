@@ -21,9 +21,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips
-from aihf_control.learning.direct import CloneConfig, DirectConfig, Pupil, clip_logp
+from aihf_control.learning.bc import CloneConfig
+from aihf_control.learning.direct import DirectConfig, Pupil, clip_logp
 from aihf_control.learning.preference_buffer import Pairs
 from aihf_control.learning.reward_model import LearnedReward, RewardConfig
 from aihf_control.learning.task import Progress, Task

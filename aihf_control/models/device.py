@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 
 
 def one_thread() -> None:

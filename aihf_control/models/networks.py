@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Self, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from aihf_control.models.functional import log_slope, perceptron, squashed_sampl
 from aihf_control.models.lanes import Dims, Random
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # Stable-Baselines3's bounds, so that an exported policy samples alike
+
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -203,32 +205,6 @@ class RewardNet(nn.Module):
         self.centre.lerp_(g_demo.mean(-1, keepdim=True), rate)
 
 
-class Features(nn.Module):
-    """Bounded features of steps, and an antisymmetric form between them: what `general.py` compares clips by."""
-
-    def __init__(self, dims: Dims, hidden: tuple[int, ...], n: int):
-        super().__init__()
-        rng = Random(dims, "features")
-        self.units = Units(dims)
-        self.body = Body(rng, dims.n_obs + dims.n_act, hidden)
-        self.out = Linear(rng, hidden[-1], n)
-        self.form = nn.Parameter(torch.zeros(dims.n_lanes, n, n, device=dims.device))
-
-    def inputs(self, obs: Tensor, act: Tensor) -> Tensor:
-        """What the features are of, (L, B, O + A)."""
-        return torch.cat([self.units(obs), act], -1)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Features (L, B, n), between -1 and 1."""
-        for layer in [*self.body.layers, self.out]:
-            inputs = layer(inputs).tanh()
-        return inputs
-
-    def skew(self) -> Tensor:
-        """The form, (L, n, n). Zero at first, so that nothing goes in a circle before the data say so."""
-        return self.form - self.form.transpose(1, 2)
-
-
 def fixed(net: Net) -> Net:
     """The same network, to which no gradient flows: its parameters and buffers are the net's own memory."""
     of = copy.deepcopy(net)
@@ -238,3 +214,6 @@ def fixed(net: Net) -> Net:
         for name, b in its.named_buffers(recurse=False):
             setattr(mine, name, b)
     return of
+
+
+RewardFn = Callable[[Tensor, Tensor], Tensor]

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aihf_control.core.files import BadInput, read_tensors, write_tensors
+from aihf_control.core.errors import BadInput
 from aihf_control.environments.gym import EnvSpec
 from aihf_control.models.lanes import Dims
 from aihf_control.models.networks import Policy, RewardNet
 from aihf_control.models.sb3 import expert_of, write_zip
+from aihf_control.models.tensors import read_tensors, write_tensors
 
 Array = np.ndarray
 

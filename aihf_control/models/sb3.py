@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aihf_control.core.files import BadInput, read_bytes, write_bytes
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import read_bytes, write_bytes
 from aihf_control.environments.gym import EnvSpec, spaces_of
 from aihf_control.models.lanes import Dims
 from aihf_control.models.networks import LOG_STD_MAX, LOG_STD_MIN, Policy

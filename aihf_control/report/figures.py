@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from scipy import stats
 
-from aihf_control.bench.experiment import worded
+from aihf_control.core.config import worded
 from aihf_control.core.statistics import Estimate, aggregate, estimate, iqm_of_all, profile, profile_band
 from aihf_control.report.load import Gathered, finite, numbers
 from aihf_control.report.plotting import Picture, Setting, band, finish, panels_of, picture, point, style_of, told

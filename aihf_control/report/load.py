@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from aihf_control.bench.experiment import ReportConfig, worded
-from aihf_control.core.files import BadInput, read_bytes, read_json
-from aihf_control.learning.evaluation import normalised
-from aihf_control.training.run_folder import rebuild
+from aihf_control.core.config import rebuild, worded
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import read_bytes, read_json
+from aihf_control.core.statistics import normalised
 
 Array = np.ndarray
 COLUMNS = ("seed", "step", "env_steps", "labels", "return", "score")
@@ -189,3 +190,19 @@ def finite(frame: pd.DataFrame, column: str) -> Array:
     """Those of a column that are numbers."""
     x = numbers(frame, column)
     return x[np.isfinite(x)]
+
+
+Table = Literal["scores", "environments", "improvement"]
+
+
+Figure = Literal["scores", "curves", "labels", "profiles", "dials", "reward"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """What a report of the experiment holds."""
+
+    baseline: str | None = None
+    """The method that the others are held against."""
+    tables: tuple[Table, ...] = typing.get_args(Table)
+    figures: tuple[Figure, ...] = typing.get_args(Figure)

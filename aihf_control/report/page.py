@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from aihf_control.bench.experiment import worded
+from aihf_control.core.config import worded
 from aihf_control.core.files import write_bytes
 from aihf_control.report.figures import Picture, figures_of
 from aihf_control.report.load import Gathered, Run, gather

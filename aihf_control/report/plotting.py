@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from aihf_control.bench.experiment import worded
+from aihf_control.core.config import worded
 from aihf_control.core.statistics import Estimate
 from aihf_control.report.load import Gathered
 from aihf_control.report.tables import label

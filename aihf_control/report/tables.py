@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aihf_control.bench.experiment import worded
+from aihf_control.core.config import worded
 from aihf_control.core.statistics import (
     STARRED,
     Estimate,

@@ -22,8 +22,10 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
-from aihf_control.core.files import BadInput, at_least_one, exit_code, write_bytes, write_json
-from aihf_control.data.generate import versions
+from aihf_control.core.cli import exit_code
+from aihf_control.core.errors import BadInput, at_least_one
+from aihf_control.core.files import write_bytes, write_json
+from aihf_control.core.provenance import commit, versions
 from aihf_control.environments.cards import card_of
 from aihf_control.environments.gym import spec_of
 from aihf_control.models import kernel
@@ -31,7 +33,6 @@ from aihf_control.models.device import device_of, products
 from aihf_control.speed import baselines as rivals
 from aihf_control.speed.table import figure, table
 from aihf_control.speed.worker import BY_TORCH, FLOOR, OURS, Row, turn
-from aihf_control.training.records import commit
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from aihf_control.data.generate import DataConfig, make_dataset
-from aihf_control.environments.gym import rollout, spec_of
+from aihf_control.environments.gym import spec_of
+from aihf_control.environments.rollout import rollout
 from aihf_control.experts.true_reward import Pupil, TruthConfig
-from aihf_control.learning.direct import CloneConfig, clone
+from aihf_control.learning.bc import CloneConfig, clone
 from aihf_control.learning.replay import Buffer
 from aihf_control.learning.reward_model import LearnedReward, RewardConfig
 from aihf_control.learning.sac import SACConfig

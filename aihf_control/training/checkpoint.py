@@ -21,7 +21,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from aihf_control.core.files import BadInput, write_bytes, writing
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import write_bytes, writing
 from aihf_control.learning.replay import Buffer
 from aihf_control.learning.task import Task
 

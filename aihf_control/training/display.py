@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
-from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from aihf_control.core.files import write_bytes
-from aihf_control.core.statistics import Estimate, estimate, iqm, mean
+from aihf_control.core.statistics import Estimate
 from aihf_control.data.dataset import Dataset
-from aihf_control.environments.gym import EnvSpec, spec_of
-from aihf_control.learning.replay import Batch
-from aihf_control.learning.sac import SAC
+from aihf_control.environments.gym import spec_of
 from aihf_control.models import kernel
-from aihf_control.models.device import finished
-from aihf_control.models.lanes import Dims
+from aihf_control.training.estimate import duration, estimate_seconds
 from aihf_control.training.result import Collector, Result
 from aihf_control.training.run import Cell, Evaluated, Event
+from aihf_control.training.summary import summary
 
 Array = np.ndarray
 
@@ -116,107 +109,3 @@ def _cell(x: Any) -> str:
 def _details(row: dict[str, Any]) -> tuple[str, ...]:
     counts = (f"{row[k]:,}" if row.get(k) is not None else "-" for k in ("n", "env_steps", "labels"))
     return (*counts, *(_cell(row.get(k)) for k in ("pair_accuracy", "rank_correlation")))
-
-
-def overvalued(last: pd.DataFrame) -> list[int]:
-    """Seeds whose critics' last values are beyond every reachable return."""
-    if "q_of_reach" not in last:
-        return []
-    return [int(seed) for seed in last.index[last["q_of_reach"].to_numpy(np.float64) > 1]]
-
-
-def summary(result: Result) -> dict[str, Any]:
-    """The table of a run as data."""
-    meta, cell = result.dataset.meta, result.cell
-    shown = [result.dataset.draw(seed, cell.demos, 0).demos for seed in cell.seeds]
-    drawn = {t.seed: t for lane in shown for t in lane}
-    last = result.last()
-    alive = np.isfinite(result.final())
-    rows = [_row("expert", np.array(meta["expert_returns"]), result, mean)]
-    if drawn:  # each once, however many lanes drew it
-        rows.append(_row("demonstrations", np.array([t.reward.sum() for t in drawn.values()]), result, mean))
-    if cell.method != "bc":
-        rows.append(_row("clone (bc)", result.start(), result, env_steps=0, labels=0))
-    counts = {name: int(np.max(last[name].to_numpy())) for name in ("env_steps", "labels")}
-    quality = {
-        name: estimate(last[name].to_numpy()[alive])._asdict()
-        for name in ("pair_accuracy", "rank_correlation")
-        if name in last and alive.any()
-    }
-    rows.append(_row(cell.method, result.final()[alive], result, **counts, **quality))
-    rows.append(_row(f"{cell.method}, last 5 means", result.late()[alive], result, **counts))
-    return {
-        "env": meta["env"],
-        "method": cell.method,
-        "seeds": list(cell.seeds),
-        "steps": int(np.min(last["step"].to_numpy())),
-        "demos": cell.demos,
-        "pairs": cell.pairs,
-        "dataset": result.dataset.digest(),
-        "diverged": [s for s, ok in zip(cell.seeds, alive, strict=True) if not ok],
-        "overvalued": overvalued(last),
-        "random_return": float(np.mean(meta["random_returns"])),
-        "expert_return": float(np.mean(meta["expert_returns"])),
-        "demo_returns": [float(np.mean([t.reward.sum() for t in lane])) if lane else None for lane in shown],
-        "rows": rows,
-    }
-
-
-def _row(name: str, returns: Array, result: Result, statistic: Any = iqm, **more: Any) -> dict[str, Any]:
-    if not len(returns):
-        return {"name": name, "n": 0, **more}
-    score = estimate(result.score(returns), statistic)._asdict()
-    return {"name": name, "return": estimate(returns, statistic)._asdict(), "score": score, "n": len(returns), **more}
-
-
-def curves(result: Result, path: Path) -> None:
-    """Return of every lane over iterations, with the expert's and the demonstrations'."""
-
-    fig = Figure(figsize=(7, 4))
-    ax = fig.subplots()
-    for seed, rows in result.frame.groupby("seed"):
-        ax.plot(rows["step"], rows["return"], marker=".", lw=1, label=f"seed {seed}")
-    ax.axhline(float(np.mean(result.dataset.meta["expert_returns"])), color="black", ls="--", lw=1, label="expert")
-    ax.set(xlabel="iterations", ylabel="greedy return", title=f"{result.cell.method} on {result.spec.id}")
-    ax.grid(alpha=0.3)
-    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    out = io.BytesIO()
-    fig.savefig(out, dpi=130, bbox_inches="tight")
-    write_bytes(path, out.getvalue())
-
-
-def duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
-
-
-def estimate_seconds(cell: Cell, spec: EnvSpec, workers: int) -> float | None:
-    """How long the training will take on a core of its own, from a second of updates on random numbers.
-
-    None for methods without SAC.
-    """
-    if not hasattr(cell.cfg, "sac"):
-        return None
-    n = -(-len(cell.seeds) // workers)
-    dims = Dims(tuple(range(n)), spec.n_obs, spec.n_act, torch.device(cell.device), getattr(torch, cell.products))
-    sac, size = SAC(dims, cell.cfg.sac), cell.cfg.replay.batch
-    obs, act = (
-        torch.randn(n, size, spec.n_obs, device=dims.device),
-        torch.zeros(n, size, spec.n_act, device=dims.device),
-    )
-    batch = Batch(obs, act, obs, act[..., 0], act[..., 0].long())
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    times, clock = [], time.process_time if cell.device == "cpu" else time.monotonic
-    for _ in range(30):
-        begun = clock()
-        sac.update(batch, lambda obs, act: act[..., 0])
-        finished(dims.device)
-        times.append(clock() - begun)
-    torch.set_num_threads(threads)
-    return float(np.median(times)) * 1.5 * cell.steps  # the rest of the loop costs about half as much again

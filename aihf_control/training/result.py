@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from aihf_control import methods
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
+from aihf_control.core.statistics import normalised
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import EnvSpec, spec_of
-from aihf_control.learning.evaluation import normalised
 from aihf_control.models.lanes import Dims
 from aihf_control.models.saved import TrainedPolicy, TrainedReward, policy_from, reward_from
 from aihf_control.training.run import Cell, Evaluated, Event, Failed, Finished, Tick, work

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from aihf_control import methods
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import EVALUATION_SEED
 from aihf_control.learning.evaluation import RewardJudge, greedy_returns

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import types
-import typing
+import json
 from pathlib import Path
 from typing import IO, Any
 
 from aihf_control import methods
-from aihf_control.core.files import BadInput, lock, plain, read_json, writing
+from aihf_control.core.config import rebuild, spelled
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import lock, plain, read_json, write_json, writing
+from aihf_control.core.provenance import commit, versions
 from aihf_control.data.dataset import Dataset
-from aihf_control.data.generate import versions
 from aihf_control.models import kernel
 from aihf_control.models.device import device_of
 from aihf_control.training.checkpoint import sweep
+from aihf_control.training.result import Result
 from aihf_control.training.run import Cell
+from aihf_control.training.summary import curves, summary
 
 CHECKPOINT = "checkpoint"  # in a run's folder, while it is not finished
+
+
 FREE = {"resume", "checkpoint", "folder", "tensorboard"}  # flags that change no number
 
 
@@ -82,15 +86,6 @@ def hold(folder: Path) -> IO[bytes]:
     return lock(folder / CHECKPOINT / "lock", f"{folder} is still running; wait for it or end it first")
 
 
-def spelled(tree: Any) -> Any:
-    """The same with words for the numbers for which JSON has none."""
-    if isinstance(tree, dict):
-        return {name: spelled(x) for name, x in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [spelled(x) for x in tree]
-    return str(tree) if isinstance(tree, float) and not math.isfinite(tree) else tree
-
-
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
@@ -120,29 +115,33 @@ def _flags(part: Any, prefix: str = "--") -> dict[str, Any]:
     return flags
 
 
-def rebuild(kind: Any, tree: Any, where: Path) -> Any:
-    """A value of a type out of what JSON kept of it. Raises BadInput where the two do not fit."""
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        if not isinstance(tree, dict) or set(tree) != set(hints):
-            raise BadInput(
-                f"{where}/config.json does not fit this version's settings ({getattr(kind, '__name__', kind)})"
-            )
-        return kind(**{name: rebuild(hint, tree[name], where) for name, hint in hints.items()})  # type: ignore[operator]
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        fitting = type(None) if tree is None else next(a for a in args if a is not type(None))
-        return None if fitting is type(None) and type(None) in args else rebuild(fitting, tree, where)
-    if origin is tuple and isinstance(tree, list):
-        return tuple(rebuild(args[0], x, where) for x in tree)
-    if origin is typing.Literal and tree in args:
-        return tree
-    if kind is Path and isinstance(tree, str):
-        return Path(tree)
-    if kind is float and tree in ("inf", "-inf", "nan"):
-        return float(tree)
-    if kind is float and isinstance(tree, int | float) and not isinstance(tree, bool):
-        return float(tree)
-    if kind in (bool, int, str) and type(tree) is kind:
-        return tree
-    raise BadInput(f"{where}/config.json: {plain(tree)!r} is not what this version's settings hold there")
+def begin(folder: Path, options: Any, cell: Cell, dataset: Dataset, where: Path, workers: int) -> None:
+    """config.json: flags, versions, commit, and the hash of the data."""
+    config = {
+        "options": spelled(dataclasses.asdict(options)),
+        "workers": workers,
+        "cell": spelled(dataclasses.asdict(cell)),
+        "dataset": {"folder": where, "digest": dataset.digest(), "sha256": dataset.meta["sha256"]},
+        "versions": versions_of(cell),
+        "commit": commit(),
+    }
+    write_json(folder / "config.json", config)
+
+
+def append(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A line a row at the end of log.jsonl."""
+    with writing(path), path.open("a") as f:
+        f.writelines(json.dumps(plain(row), allow_nan=False) + "\n" for row in rows)
+
+
+def save(folder: Path, result: Result, interrupted: bool) -> None:
+    """Policy, reward, curves and table of a run that has ended."""
+    result.policy.save(folder / "policy.safetensors")
+    for lane, seed in enumerate(result.cell.seeds):
+        result.policy.export(folder / f"policy_seed{seed}.zip", lane)
+    if result.reward is not None:
+        result.reward.save(folder / "reward.safetensors")
+    curves(result, folder / "curves.png")
+    write_json(
+        folder / "summary.json", summary(result) | {"interrupted": interrupted}
+    )  # last: it says that all is there

@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from aihf_control.core.files import BadInput, writing
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import writing
 
 INSTALL = "pip install 'aihf_control[tensorboard]'"
 

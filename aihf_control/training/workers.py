@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
 from aihf_control.models.device import one_thread
 from aihf_control.training.run import Cell, Event, Failed, Finished, Home, Paused, work

@@ -24,15 +24,17 @@ import pandas as pd
 import torch
 import tyro
 
-from aihf_control.core.files import BadInput, at_least_one, check_writable, exit_code, lock, read_json, write_bytes
-from aihf_control.data.generate import versions
-from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, rollout, spec_of
+from aihf_control.core.cli import exit_code
+from aihf_control.core.errors import BadInput, at_least_one
+from aihf_control.core.files import check_writable, lock, read_json, write_bytes
+from aihf_control.core.provenance import commit, versions
+from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, spec_of
+from aihf_control.environments.rollout import rollout
 from aihf_control.experts.session import Training
 from aihf_control.experts.true_reward import Pupil, TruthConfig
 from aihf_control.learning.evaluation import greedy_returns
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.models.device import one_thread
-from aihf_control.training.records import commit
 from aihf_control.training.run_folder import CHECKPOINT
 from aihf_control.yardstick.table import Rows, compare, read
 

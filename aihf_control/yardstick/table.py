@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aihf_control.core.files import BadInput, write_bytes
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import write_bytes
 from aihf_control.core.statistics import STARRED, counted, estimate
 from aihf_control.environments.cards import card_of
 

@@ -18,7 +18,7 @@ from aihf_control.bench.experiment import read
 from aihf_control.bench.grid import chosen, jobs_of
 from aihf_control.bench.local import Advanced, Attempted, Started, Work, run_here
 from aihf_control.bench.ray import packed, unpack
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.training.run_folder import held, hold
 
 ROOT = Path(__file__).parents[2]

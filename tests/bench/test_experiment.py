@@ -11,7 +11,7 @@ from aihf_control.bench import fingerprint
 from aihf_control.bench.experiment import read
 from aihf_control.bench.fingerprint import code_of, file_of
 from aihf_control.bench.grid import command_lines, data_words, data_works_of, jobs_of, take_in
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig
 from aihf_control.methods.aihf import Config

@@ -17,13 +17,15 @@ import torch
 
 import aihf_control as aihf
 from aihf_control import methods, run
-from aihf_control.core.files import BadInput, read_tensors
-from aihf_control.environments.gym import EVALUATION_SEED, Envs, rollout
+from aihf_control.core.errors import BadInput
+from aihf_control.environments.gym import EVALUATION_SEED, Envs
+from aihf_control.environments.rollout import rollout
 from aihf_control.learning.sac import SAC
 from aihf_control.methods import load
 from aihf_control.models.saved import load_policy
+from aihf_control.models.tensors import read_tensors
 from aihf_control.training import run as cell
-from aihf_control.training.display import summary
+from aihf_control.training.summary import summary
 from tests.helpers import STEPS, flags, in_this_process, small_config, words
 
 FEW = {"evaluations": 2, "eval_episodes": 1, "final_episodes": 2}

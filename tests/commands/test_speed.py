@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.speed import __main__ as speed
 from aihf_control.speed import baselines as rivals
 from aihf_control.speed import table as speed_table

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aihf_control.core.files import BadInput, sha256
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import sha256
 from aihf_control.core.types import Clips, Preferences, Steps, Trajectory, cut
 from aihf_control.data.__main__ import main as data_main
 from aihf_control.data.dataset import PAIR_COLUMNS, Dataset

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aihf_control.core.files import BadInput, BadLines
+from aihf_control.core.errors import BadInput, BadLines
 from aihf_control.core.types import Trajectory
 from aihf_control.data.__main__ import main as data_main
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.importing import Brought, bring, read_comparisons
 from aihf_control.data.sources import from_transitions, read_episodes, unfit
-from aihf_control.environments.gym import rollout, spec_of
+from aihf_control.environments.gym import spec_of
+from aihf_control.environments.rollout import rollout
 
 PENDULUM = "Pendulum-v1"
 

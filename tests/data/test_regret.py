@@ -5,11 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.data.generate import DataConfig, make_dataset
 from aihf_control.data.labelling.regret import CUT, Regret
 from aihf_control.data.pool import bundled, episodes_of
-from aihf_control.environments.gym import rollout, spec_of
+from aihf_control.environments.gym import spec_of
+from aihf_control.environments.rollout import rollout
 from aihf_control.models.sb3 import read_zip
 
 GAMMA = 0.9  # played out after 44 steps

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.data import video as films
 from aihf_control.data.__main__ import main as data_main
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.verify import first_difference, verify
-from aihf_control.data.video import Camera, film
+from aihf_control.data.video import film
+from aihf_control.environments.camera import HEIGHT, WIDTH, Camera
 from aihf_control.environments.gym import spec_of
 
 
@@ -116,7 +117,7 @@ def test_a_camera_sees_the_state_and_not_what_was_before(dataset, drawable):
         first = list(camera.clip(t, 0, 8, 4))
         again = list(camera.clip(t, 4, 4, 4))
         after = list(camera.clip(t, len(t) - 2, 6, 1))
-    assert len(first) == 3 and first[0].shape == (films.HEIGHT, films.WIDTH, 3)
+    assert len(first) == 3 and first[0].shape == (HEIGHT, WIDTH, 3)
     assert np.array_equal(first[1], again[0]) and not np.array_equal(first[0], first[1])
     assert len(after) == 7 and t.terminated and np.ptp(after[-1], -1).max() == 0 and np.ptp(after[2], -1).max() > 50
 
@@ -150,7 +151,7 @@ def test_a_pair_becomes_a_film(dataset_folder, drawable, tmp_path, ending, capsy
     path = tmp_path / f"pair.{ending}"
     assert data_main(["show", str(dataset_folder), "--render", "1", "--out", str(path)]) == 0
     assert f"wrote {path}: 11 frames" in capsys.readouterr().out
-    height, width = films.HEIGHT + films.BAR, 2 * films.WIDTH
+    height, width = HEIGHT + films.BAR, 2 * WIDTH
     if ending == "gif":
         with Image.open(path) as gif:
             assert gif.size == (width, height)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.environments import cards
 from aihf_control.environments import gym as environments
 from aihf_control.environments.cards import Card, card_of
-from aihf_control.environments.gym import Envs, EnvSpec, rollout, spec_of
+from aihf_control.environments.gym import Envs, EnvSpec, spec_of
+from aihf_control.environments.rollout import rollout
 
 
 class Walk(gym.Env):

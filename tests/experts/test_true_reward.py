@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from aihf_control.core.files import BadInput, lock
-from aihf_control.data.generate import versions
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import lock
+from aihf_control.core.provenance import versions
 from aihf_control.environments.gym import spec_of
 from aihf_control.experts.__main__ import main as experts_main
 from aihf_control.experts.session import Training

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aihf_control import run
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.core.types import join
 from aihf_control.data.__main__ import main as data_main
 from aihf_control.data.dataset import Dataset

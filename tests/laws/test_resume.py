@@ -20,7 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aihf_control import methods, run
-from aihf_control.core.files import BadInput, plain, write_bytes
+from aihf_control.core.config import rebuild, spelled
+from aihf_control.core.errors import BadInput
+from aihf_control.core.files import plain, write_bytes
 from aihf_control.environments.gym import Envs, spec_of
 from aihf_control.learning.replay import Buffer
 from aihf_control.learning.reward_model import RewardConfig
@@ -28,7 +30,7 @@ from aihf_control.models.lanes import Dims
 from aihf_control.models.saved import TrainedPolicy
 from aihf_control.training.checkpoint import FORM, Checkpoints, pack, sweep, unpack
 from aihf_control.training.run import Cell, Evaluated, Finished, Home, Notice, Paused, work
-from aihf_control.training.run_folder import hold, rebuild, spelled
+from aihf_control.training.run_folder import hold
 from tests.helpers import in_this_process, small_config, words
 
 STEPS = 24

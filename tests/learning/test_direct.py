@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from aihf_control import methods
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips
-from aihf_control.learning.direct import CloneConfig, DirectConfig, Pupil, Sides, train_direct
+from aihf_control.learning.bc import CloneConfig
+from aihf_control.learning.direct import DirectConfig, Pupil, Sides, train_direct
 from aihf_control.learning.online import PAIR_LOSSES, Gathered, OnlineConfig, ask, beats
 from aihf_control.learning.task import Task
 from aihf_control.methods import bpo, expo, lire, mpo, sail, var

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from aihf_control import methods
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips, Preferences
 from aihf_control.learning.online import OnlineConfig
 from aihf_control.learning.preference_buffer import Pairs

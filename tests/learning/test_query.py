@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import references
 from aihf_control.data.labelling.teachers import Annotator
 from aihf_control.learning.query import Rollouts

@@ -14,7 +14,7 @@ from aihf_control.learning.replay import Batch, Buffer, mix
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.models.lanes import Dims, Random
 from aihf_control.models.networks import Linear, Policy, RewardNet, TwinQ
-from aihf_control.training.display import overvalued
+from aihf_control.training.summary import overvalued
 
 TINY = SACConfig(hidden=(16, 16), lr=3e-3)
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from aihf_control import methods
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips
-from aihf_control.learning.direct import CloneConfig, clip_logp, clone, fresh_policy, step_logp
+from aihf_control.learning.bc import CloneConfig, clone, fresh_policy, step_logp
+from aihf_control.learning.direct import clip_logp
 from aihf_control.learning.reward_model import LearnedReward, RewardConfig
 from aihf_control.learning.sac import SAC
 from aihf_control.learning.task import Task, absorbed_share

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
-from aihf_control.models.functional import Adam, log_slope, perceptron, squashed_sample
+from aihf_control.models.functional import log_slope, perceptron, squashed_sample
+from aihf_control.models.optim import Adam
 
 
 def layers(*sizes: int, n: int = 3, dtype=torch.float64) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -14,8 +14,9 @@ import pytest
 import torch
 from stable_baselines3 import DDPG, PPO, SAC, TD3
 
-from aihf_control.core.files import BadInput
-from aihf_control.environments.gym import rollout, spec_of
+from aihf_control.core.errors import BadInput
+from aihf_control.environments.gym import spec_of
+from aihf_control.environments.rollout import rollout
 from aihf_control.experts.__main__ import main as experts_main
 from aihf_control.models import sb3 as experts
 from aihf_control.models.lanes import Dims

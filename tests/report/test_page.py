@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.core.statistics import iqm_of_all
 from aihf_control.report import __main__ as report
 from aihf_control.report import figures

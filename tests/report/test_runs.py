@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.report import __main__ as report
-from aihf_control.training.display import duration
+from aihf_control.report import runs
+from aihf_control.report.runs import report_folder
+from aihf_control.training.estimate import duration
 
 
 def estimated(value: float) -> dict:
@@ -40,7 +42,7 @@ def test_the_same_runs_give_the_same_bytes(tmp_path):
     write_run(tmp_path / "a", "a", 0.5)
     written = []
     for _ in range(2):
-        report.report(tmp_path)
+        report_folder(tmp_path)
         written.append([(tmp_path / name).read_bytes() for name in ("table.md", "curves.png")])
     assert written[0] == written[1]
 
@@ -49,7 +51,7 @@ def test_a_folder_without_runs_is_told(tmp_path, capsys):
     assert report.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: no finished run")
     with pytest.raises(BadInput):
-        report.report(tmp_path)
+        report_folder(tmp_path)
 
 
 def test_estimates_that_are_not_finite_and_lanes_that_diverged_are_shown(tmp_path):
@@ -59,10 +61,10 @@ def test_estimates_that_are_not_finite_and_lanes_that_diverged_are_shown(tmp_pat
     (tmp_path / "a" / "summary.json").write_text(json.dumps(summary | {"diverged": [2]}))
     log = (tmp_path / "a" / "log.jsonl").read_text().replace("210.0", "null")
     (tmp_path / "a" / "log.jsonl").write_text(log)
-    report.report(tmp_path)
+    report_folder(tmp_path)
     rows = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
     assert rows[-1].endswith("| 1 |")
-    steps, returns = report._curve(tmp_path / "a")
+    steps, returns = runs._curve(tmp_path / "a")
     assert steps.tolist() == [0, 10] and returns.shape == (2, 2)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import PAIR_COLUMNS
 from aihf_control.data.labelling.queries import CANDIDATES, ROUNDS, choose
 from aihf_control.data.labelling.segments import Clip, Material, Row

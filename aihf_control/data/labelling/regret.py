@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from aihf_control.core.files import BadInput
+from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Trajectory
 from aihf_control.environments.gym import Envs, EnvSpec
 from aihf_control.models.sb3 import Expert

@@ -1,0 +1,52 @@
+"""Estimates how long a run takes."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+
+from aihf_control.environments.gym import EnvSpec
+from aihf_control.learning.replay import Batch
+from aihf_control.learning.sac import SAC
+from aihf_control.models.device import finished
+from aihf_control.models.lanes import Dims
+from aihf_control.training.run import Cell
+
+
+def duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def estimate_seconds(cell: Cell, spec: EnvSpec, workers: int) -> float | None:
+    """How long the training will take on a core of its own, from a second of updates on random numbers.
+
+    None for methods without SAC.
+    """
+    if not hasattr(cell.cfg, "sac"):
+        return None
+    n = -(-len(cell.seeds) // workers)
+    dims = Dims(tuple(range(n)), spec.n_obs, spec.n_act, torch.device(cell.device), getattr(torch, cell.products))
+    sac, size = SAC(dims, cell.cfg.sac), cell.cfg.replay.batch
+    obs, act = (
+        torch.randn(n, size, spec.n_obs, device=dims.device),
+        torch.zeros(n, size, spec.n_act, device=dims.device),
+    )
+    batch = Batch(obs, act, obs, act[..., 0], act[..., 0].long())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    times, clock = [], time.process_time if cell.device == "cpu" else time.monotonic
+    for _ in range(30):
+        begun = clock()
+        sac.update(batch, lambda obs, act: act[..., 0])
+        finished(dims.device)
+        times.append(clock() - begun)
+    torch.set_num_threads(threads)
+    return float(np.median(times)) * 1.5 * cell.steps  # the rest of the loop costs about half as much again
