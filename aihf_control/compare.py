@@ -63,7 +63,7 @@ def compare(first: Path, second: Path) -> None:
 
 def differences(first: dict[str, Any], second: dict[str, Any]) -> list[Row]:
     """Settings that are not the same in both, by name."""
-    rows = [(name, *(_told(c.get(name)) for c in (first, second))) for name in dict.fromkeys([*first, *second])]
+    rows = [(name, *(_replay_rows(c.get(name)) for c in (first, second))) for name in dict.fromkeys([*first, *second])]
     return [row for row in rows if row[1] != row[2]]
 
 
@@ -136,7 +136,7 @@ def _iqm(frame: pd.DataFrame, name: str) -> str:
     return str(estimate(x)) if len(x) else "-"
 
 
-def _told(value: Any) -> str:
+def _replay_rows(value: Any) -> str:
     return "-" if value is None else " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

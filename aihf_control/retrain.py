@@ -32,7 +32,7 @@ from aihf_control.core.statistics import STARRED, Estimate, counted, estimate, n
 from aihf_control.experts.true_reward import TruthConfig, learn
 from aihf_control.learning.evaluation import greedy_returns
 from aihf_control.learning.sac import SACConfig
-from aihf_control.models.device import one_thread, products
+from aihf_control.models.device import matmul_precision, use_one_thread
 from aihf_control.models.saved import load_reward
 
 HEAD = ("run", "environment", "method", "demos", "pairs", "n", "its own policy", "retrained", "score", "diverged")
@@ -143,7 +143,7 @@ def runs_below(folder: Path) -> list[Path]:
 def _begin() -> None:
     """Of a working process: one thread, and at Ctrl-C it is gone without a word."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    one_thread()
+    use_one_thread()
 
 
 def keep(work: Work, options: Options) -> float:
@@ -157,7 +157,7 @@ def scratch(work: Work, options: Options) -> pd.DataFrame:
     """True returns of greedy episodes, a row each, of policies trained on nothing but a reward, a lane a seed."""
     reward = load_reward(work.run / "reward.safetensors")
     cfg = TruthConfig(options.updates, options.envs, sac=options.sac)
-    paid, precision = None if work.truth else reward.net, getattr(torch, products("auto", "cpu"))
+    paid, precision = None if work.truth else reward.net, getattr(torch, matmul_precision("auto", "cpu"))
     *_, (_, sac) = learn(reward.spec, reward.seeds, cfg, reward=paid, products=precision)
     returns = greedy_returns(sac.average, reward.spec, options.episodes)
     rows = [

@@ -28,20 +28,20 @@ from aihf_control.models.device import default_workers
 from aihf_control.training.display import Display
 from aihf_control.training.options import Options, cell_of, dataset_of
 from aihf_control.training.result import Collector
-from aihf_control.training.run import Evaluated, Home, Notice, Paused
+from aihf_control.training.run import CheckpointPlace, Evaluated, Notice, Paused
 from aihf_control.training.run_folder import (
     CHECKPOINT,
     append,
     begin,
-    begun_with,
     check_same,
     check_unused,
-    hold,
+    lock_run,
+    prepare_resume,
+    read_begun,
     save,
-    take_up,
 )
 from aihf_control.training.tensorboard import TensorBoard
-from aihf_control.training.workers import deal
+from aihf_control.training.workers import run_workers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +63,7 @@ def parse(argv: list[str]) -> tuple[Options, Any]:
     Those of a run that is resumed are the run's own; a flag that says otherwise raises BadInput.
     """
     resumed = _flag(argv, "--resume", "")
-    options, cfg = begun_with(Path(resumed), Options) if resumed else (Options(), None)
+    options, cfg = read_begun(Path(resumed), Options) if resumed else (Options(), None)
     method = methods.load(_flag(argv, "--method", options.method))
 
     def both(options, cfg):
@@ -107,32 +107,32 @@ def run(options: Options, cfg: Any) -> int:
     for seed in cell.seeds:
         dataset.draw(seed, cell.demos, cell.pairs)  # says now what is lacking
     workers = options.workers or default_workers(cell.device, len(cell.seeds))
-    lock = hold(folder) if options.resume else None
+    lock = lock_run(folder) if options.resume else None
     if options.resume:
-        cell, workers = take_up(folder, cell, dataset)
+        cell, workers = prepare_resume(folder, cell, dataset)
     else:
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # of a run that was killed before it had a config
     display = Display(cell, dataset, workers)
     display.plan(where, folder)
 
     collector, stop, pause, paused = Collector(cell, dataset), threading.Event(), threading.Event(), False
-    home = Home(folder / CHECKPOINT, options.checkpoint)
+    home = CheckpointPlace(folder / CHECKPOINT, options.checkpoint)
     with _interrupts(stop, pause, folder), display:
-        for event in deal(cell, dataset, workers, stop, pause, home):
+        for event in run_workers(cell, dataset, workers, stop, pause, home):
             collector.add(event)
             paused = paused or isinstance(event, Paused)
             if isinstance(event, Notice):
                 print(f"note: {event.message}", file=sys.stderr)
             if isinstance(event, Evaluated):
                 if not (folder / "config.json").exists():
-                    lock = hold(folder)
+                    lock = lock_run(folder)
                     begin(folder, options, cell, dataset, where, workers)
                 append(folder / "log.jsonl", event.rows)
                 if board:
                     board.add(event.rows)
             display.show(event, collector)
     if paused:
-        print(_how_to_go_on(folder))
+        print(_resume_hint(folder))
         return 143
     result = collector.result()
     save(folder, result, interrupted=stop.is_set())
@@ -143,7 +143,7 @@ def run(options: Options, cfg: Any) -> int:
     return 0
 
 
-def _how_to_go_on(folder: Path) -> str:
+def _resume_hint(folder: Path) -> str:
     if not (folder / "config.json").exists():
         return "left off before there was anything to keep"
     return f"left off; go on with: python -m aihf_control.run --resume {folder}"

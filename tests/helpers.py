@@ -127,4 +127,4 @@ def words(method: str, dataset: Path, out: Path, *more: str, steps: int = STEPS)
 
 def in_this_process(whole, dataset, workers, stop=None, pause=None, home=None):
     """In place of `cell.deal`: without the seconds that a new process takes to import torch."""
-    return run.work(whole, dataset, stop, pause, home)
+    return run.train_lanes(whole, dataset, stop, pause, home)

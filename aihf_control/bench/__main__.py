@@ -24,16 +24,16 @@ import tyro
 from aihf_control.bench.display import Expected, GridDisplay, Ledger, expected_seconds, plan, title_of
 from aihf_control.bench.experiment import Experiment, read
 from aihf_control.bench.grid import (
-    Job,
+    CellJob,
     by_other_code,
     chosen,
     command_lines,
-    data_works_of,
+    copy_data,
+    data_jobs_from,
+    jobs_from,
     jobs_of,
-    take_in,
-    works_of,
 )
-from aihf_control.bench.local import BAD_INPUT, Attempted, Event, Started, Work, run_here
+from aihf_control.bench.local import BAD_INPUT, Attempted, Event, Job, Started, run_here
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import check_writable, lock, read_bytes, write_json
 from aihf_control.report.runs import report_folder
@@ -115,7 +115,7 @@ def bench(options: Options) -> int:
     if ended.is_set():
         print(f"left off; go on with the same command: python -m aihf_control.bench {options.experiment}")
         return 128 + ended.number
-    if any(work.finished() for work in works_of(grid, folder)):
+    if any(work.finished() for work in jobs_from(grid, folder)):
         report_folder(folder)
     if not failed:
         return 0
@@ -172,20 +172,20 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def make_data(jobs: Sequence[Job], ended: _Ended) -> None:
+def make_data(jobs: Sequence[CellJob], ended: _Ended) -> None:
     """Makes the datasets that are not there yet. Raises BadInput where one cannot be made."""
-    take_in(jobs)
+    copy_data(jobs)
     with tempfile.TemporaryDirectory() as words:
-        for event in run_here(data_works_of(jobs, Path(words)), _slots(_cores(())), 1, ended):
+        for event in run_here(data_jobs_from(jobs, Path(words)), _slots(_cores(())), 1, ended):
             if isinstance(event, Started):
                 print(f"making the data {event.work.folder}", flush=True)
             if isinstance(event, Attempted) and event.final and event.code and not ended.is_set():
                 raise BadInput(f"cannot make the data {event.work.folder}: {event.message.removeprefix('error: ')}")
 
 
-def _run(options: Options, jobs: list[Job], folder: Path, expected: Expected, ended: _Ended) -> list[Attempted]:
+def _run(options: Options, jobs: list[CellJob], folder: Path, expected: Expected, ended: _Ended) -> list[Attempted]:
     """Runs what is not finished. Returns the cells that failed; the others do not mind."""
-    works, failed, ledger = works_of(jobs, folder), [], Ledger(folder / "attempts.jsonl")
+    works, failed, ledger = jobs_from(jobs, folder), [], Ledger(folder / "attempts.jsonl")
     titles, shares = {job.key: title_of(job) for job in jobs}, {work.key: work.share() for work in works}
     left = [work for work in works if not work.finished()]
     with GridDisplay(titles, expected, shares) as display:
@@ -201,7 +201,7 @@ def _run(options: Options, jobs: list[Job], folder: Path, expected: Expected, en
     return failed
 
 
-def _engine(options: Options, jobs: Sequence[Job]) -> Callable[[Sequence[Work], _Ended], Iterator[Event]]:
+def _engine(options: Options, jobs: Sequence[CellJob]) -> Callable[[Sequence[Job], _Ended], Iterator[Event]]:
     if options.engine == "local":
         slots = _slots(options.workers or _cores(jobs))
         return lambda works, ended: run_here(works, slots, options.retries, ended)
@@ -211,7 +211,7 @@ def _engine(options: Options, jobs: Sequence[Job]) -> Callable[[Sequence[Work], 
     return lambda works, ended: run_on_ray(works, cluster, options.retries, ended)
 
 
-def _cores(jobs: Sequence[Job]) -> int:
+def _cores(jobs: Sequence[CellJob]) -> int:
     """How many cells run at a time if nobody says: one a core, on an accelerator one."""
     return 1 if any(job.cell.options.device != "cpu" for job in jobs) else len(os.sched_getaffinity(0))
 
@@ -222,7 +222,7 @@ def _slots(n: int) -> list[tuple[int, ...]]:
     return [(core,) for core in cores[:n]] if n <= len(cores) else [()] * n
 
 
-def _describe(folder: Path, path: Path, experiment: Experiment, grid: Sequence[Job]) -> None:
+def _describe(folder: Path, path: Path, experiment: Experiment, grid: Sequence[CellJob]) -> None:
     """Leaves in the folder what the grid is, for its report."""
     cells = [
         {"key": job.key, "env": job.cell.options.env, "name": job.cell.name, "method": job.cell.options.method}

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from aihf_control.bench.grid import Job
+from aihf_control.bench.grid import CellJob
 from aihf_control.bench.local import Advanced, Attempted, Event, Started
-from aihf_control.core.config import worded
+from aihf_control.core.config import as_word
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_bytes, writing
 from aihf_control.environments.gym import spec_of
@@ -50,7 +50,7 @@ class Ledger:
         return sums
 
 
-def expected_seconds(jobs: Sequence[Job], ledger: Ledger) -> Expected:
+def expected_seconds(jobs: Sequence[CellJob], ledger: Ledger) -> Expected:
     """How long each cell takes: as long as it did, as another of its kind did, or by a second of updates."""
     taken = ledger.seconds()
     known = {job.key: taken[job.key] for job in jobs if job.key in taken and (job.folder / "summary.json").exists()}
@@ -65,26 +65,26 @@ def expected_seconds(jobs: Sequence[Job], ledger: Ledger) -> Expected:
     return {job.key: known.get(job.key, guesses.get(_kind(job))) for job in jobs}
 
 
-def _kind(job: Job) -> str:
+def _kind(job: CellJob) -> str:
     """What decides how long a cell takes, seeds and data of the same number apart."""
     options = job.cell.options
     return repr((options.env, options.method, options.seeds, options.device, options.precision, job.cell.cfg))
 
 
-def _measured(job: Job) -> float | None:
+def _measured(job: CellJob) -> float | None:
     options = job.cell.options
     if options.device != "cpu" and not torch.cuda.is_available():  # it is another machine that has one
         return None
     return estimate_seconds(cell_of(options, job.cell.cfg), spec_of(options.env), 1)
 
 
-def title_of(job: Job) -> str:
+def title_of(job: CellJob) -> str:
     """A cell in a few words."""
-    dials = "".join(f", {name.rpartition('.')[2]} {worded(value)}" for name, value in job.cell.dials.items())
+    dials = "".join(f", {name.rpartition('.')[2]} {as_word(value)}" for name, value in job.cell.dials.items())
     return f"{job.cell.name} on {job.cell.options.env}{dials}"
 
 
-def plan(jobs: Sequence[Job], expected: Expected, workers: int) -> None:
+def plan(jobs: Sequence[CellJob], expected: Expected, workers: int) -> None:
     """Prints the cells, which of them are done, and how long the rest will take."""
     console, left = Console(highlight=False, markup=False), {}
     console.width = console.width if console.is_terminal else 132

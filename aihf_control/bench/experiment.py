@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from aihf_control import methods
-from aihf_control.core.config import check_known, fitted, overridden, read_toml, table_of
+from aihf_control.core.config import check_known, convert, override, read_toml, table_of
 from aihf_control.core.errors import BadInput
 from aihf_control.data.generate import DataConfig
 from aihf_control.report.load import ReportConfig
@@ -105,7 +105,7 @@ def read(path: Path) -> Experiment:
     names, settings = _names(sheet, where), _settings(sheet, where)
     check_known(sheet.method, names, f"{where}, method")
     _check_environments(sheet, names, settings, where)
-    report = overridden(ReportConfig(), sheet.report, f"{where}, report")
+    report = override(ReportConfig(), sheet.report, f"{where}, report")
     if report.baseline is not None:
         check_known([report.baseline], names, f"{where}, report.baseline")
     grid = itertools.product(sheet.environments, settings, names)
@@ -123,7 +123,7 @@ def _sheet(given: dict[str, Any], where: str) -> Sheet:
         table_of(given.get(name, {}), f"{where}, {name}")
     free = {name: value for name, value in given.items() if hints[name] in (Any, dict)}
     sheet = Sheet(
-        **free, **{name: fitted(hints[name], x, f"{where}, {name}") for name, x in given.items() if name not in free}
+        **free, **{name: convert(hints[name], x, f"{where}, {name}") for name, x in given.items() if name not in free}
     )
     if len(set(sheet.environments)) < len(sheet.environments) or not sheet.environments:
         raise BadInput(f"{where}, environments = {list(sheet.environments)}: give at least one, each once")
@@ -134,7 +134,7 @@ def _names(sheet: Sheet, where: str) -> tuple[str, ...]:
     """The methods' names in the experiment."""
     if sheet.methods == "all":
         return tuple(methods.names())
-    names = fitted(tuple[str, ...], sheet.methods, f"{where}, methods")
+    names = convert(tuple[str, ...], sheet.methods, f"{where}, methods")
     if not names or len(set(names)) < len(names):
         raise BadInput(f"{where}, methods = {list(names)}: give at least one, each once")
     return names
@@ -160,7 +160,7 @@ def _there(sheet: Sheet, env: str, where: str) -> Path | None:
     own = table_of(sheet.environment.get(env, {}), f"{where}, environment.{env}")
     if "data" not in own:
         return None
-    folder = fitted(Path, own["data"], f"{where}, environment.{env}.data")
+    folder = convert(Path, own["data"], f"{where}, environment.{env}.data")
     if folder == Path():
         raise BadInput(f"{where}, environment.{env}.data = {own['data']!r}: give the folder of a dataset")
     return folder
@@ -194,11 +194,11 @@ def _swept(kind: Any, value: Any, where: str) -> list[Any]:
     """The values that a dial takes: the one given, or each of a list. A dial whose values are lists takes one list."""
     if isinstance(value, list):
         if typing.get_origin(kind) is tuple and not any(isinstance(x, list) for x in value):
-            return [fitted(kind, value, where)]
+            return [convert(kind, value, where)]
         if not value:
             raise BadInput(f"{where} = []: give at least one value")
-        return [fitted(kind, x, where) for x in value]
-    return [fitted(kind, value, where)]
+        return [convert(kind, x, where) for x in value]
+    return [convert(kind, value, where)]
 
 
 def _dials(setting: Setting, settings: list[Setting]) -> dict[str, Any]:
@@ -222,22 +222,22 @@ def _cell(sheet: Sheet, env: str, setting: Setting, name: str, dials: dict[str, 
     options = Options(env, method, sheet.seeds, sheet.first_seed, demos, pairs, there, workers=1)
     for table, place in ((sheet.run, f"{where}, run"), (own.get("run", {}), f"{here}.run")):
         check_known(table_of(table, place), [f.name for f in dataclasses.fields(Options) if f.name not in OWN], place)
-        options = overridden(options, table, place)
+        options = override(options, table, place)
     try:
         cell_of(dataclasses.replace(options, device="cpu", precision="float32"), cfg)  # says now what is wrong
     except BadInput as e:
         raise BadInput(f"{where}, {name} on {env}: {e}") from e
-    return GridCell(name, options, cfg, overridden(data, own.get("dataset", {}), f"{here}.dataset"), dials)
+    return GridCell(name, options, cfg, override(data, own.get("dataset", {}), f"{here}.dataset"), dials)
 
 
 def _method(sheet: Sheet, env: str, name: str, where: str) -> tuple[str, Any]:
     """The method's file, and its config in this experiment and environment."""
     table = dict(table_of(sheet.method.get(name, {}), f"{where}, method.{name}"))
-    method = fitted(str, table.pop("of", name), f"{where}, method.{name}.of")
+    method = convert(str, table.pop("of", name), f"{where}, method.{name}.of")
     try:
         cfg = methods.load(method).Config()
     except BadInput as e:
         raise BadInput(f"{where}: {e}; a variant of one names it by `of` in [method.{name}]") from e
     own = sheet.environment.get(env, {}).get("method", {}).get(name, {})
-    cfg = overridden(cfg, table, f"{where}, method.{name}")
-    return method, overridden(cfg, own, f"{where}, environment.{env}.method.{name}")
+    cfg = override(cfg, table, f"{where}, method.{name}")
+    return method, override(cfg, own, f"{where}, environment.{env}.method.{name}")

@@ -18,19 +18,19 @@ import torch
 from aihf_control import methods
 from aihf_control.bench.experiment import Experiment, GridCell
 from aihf_control.bench.fingerprint import code_of
-from aihf_control.bench.local import Work
-from aihf_control.core.config import check_known, flags, spelled, worded
+from aihf_control.bench.local import Job
+from aihf_control.core.config import as_word, check_known, flags, jsonable
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_bytes, sha256, write_bytes
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, default_folder
-from aihf_control.models.device import device_of, products
+from aihf_control.models.device import device_of, matmul_precision
 from aihf_control.training.options import DATASETS, Options, dataset_of
 from aihf_control.training.run_folder import FREE
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class CellJob:
     """A cell of the grid with its place."""
 
     key: str
@@ -54,13 +54,13 @@ class Job:
         return words_of(self.cell.options, self.cell.cfg)
 
 
-def jobs_of(experiment: Experiment, out: Path, any_code: bool = False) -> list[Job]:
+def jobs_of(experiment: Experiment, out: Path, any_code: bool = False) -> list[CellJob]:
     """The grid's cells in their folders below `out`. With `any_code` those that other code made count as well.
 
     Raises BadInput where two of them are the same under different names, and where data that is said to be there
     already is not, or has too little for a cell.
     """
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, CellJob] = {}
     digests = _digests(experiment)
     for cell in experiment.cells:
         job = _job(cell, out, any_code, digests)
@@ -70,7 +70,7 @@ def jobs_of(experiment: Experiment, out: Path, any_code: bool = False) -> list[J
     return list(jobs.values())
 
 
-def _job(cell: GridCell, out: Path, any_code: bool, digests: dict[Path, str]) -> Job:
+def _job(cell: GridCell, out: Path, any_code: bool, digests: dict[Path, str]) -> CellJob:
     options, source = _resolved(cell.options), cell.options.dataset
     if source:  # a copy: it may be edited while the grid runs, or be elsewhere when a cell goes on
         dataset = DATASETS / options.env.replace("/", "__") / digests[source]
@@ -80,7 +80,7 @@ def _job(cell: GridCell, out: Path, any_code: bool, digests: dict[Path, str]) ->
     if any_code:
         key = (by_other_code(out, key) or [key])[-1]
     options = dataclasses.replace(options, dataset=dataset, folder=out / "cells" / key)
-    return Job(key, dataclasses.replace(cell, options=options), source)
+    return CellJob(key, dataclasses.replace(cell, options=options), source)
 
 
 def _digests(experiment: Experiment) -> dict[Path, str]:
@@ -99,7 +99,7 @@ def _digests(experiment: Experiment) -> dict[Path, str]:
     return {folder: dataset.digest() for (folder, _), dataset in opened.items()}
 
 
-def take_in(jobs: Sequence[Job]) -> None:
+def copy_data(jobs: Sequence[CellJob]) -> None:
     """Copies data that was there already to where the cells read it, a folder named by what it holds. Raises BadInput
     where it is not what it was when the grid was spanned."""
     for folder, source in {job.dataset: job.source for job in jobs if job.source}.items():
@@ -124,7 +124,7 @@ def _resolved(options: Options) -> Options:
     device = device_of("auto") if options.device == "auto" else options.device
     if options.precision == "auto" and device != "cpu" and not torch.cuda.is_available():
         raise BadInput(f"run.device = {device}: there is none here to ask for its type; set run.precision, too")
-    return dataclasses.replace(options, device=device, precision=products(options.precision, device))
+    return dataclasses.replace(options, device=device, precision=matmul_precision(options.precision, device))
 
 
 def _settings_key(options: Options, cfg: Any, dataset: Path) -> str:
@@ -132,10 +132,10 @@ def _settings_key(options: Options, cfg: Any, dataset: Path) -> str:
     name its folder."""
     given = {name: x for name, x in dataclasses.asdict(options).items() if name not in FREE | {"out", "dataset"}}
     tree = [given, dataclasses.asdict(cfg), dataset.name]
-    return sha256(json.dumps(spelled(tree), sort_keys=True, default=str).encode())[:12]
+    return sha256(json.dumps(jsonable(tree), sort_keys=True, default=str).encode())[:12]
 
 
-def chosen(jobs: list[Job], only: Sequence[str]) -> list[Job]:
+def chosen(jobs: list[CellJob], only: Sequence[str]) -> list[CellJob]:
     """The jobs that `NAME=VALUE` words leave. Raises BadInput for unknown names and where none is left."""
     wanted: dict[str, set[str]] = {}
     for word in only:
@@ -154,12 +154,12 @@ def chosen(jobs: list[Job], only: Sequence[str]) -> list[Job]:
     return left
 
 
-def names_of(job: Job) -> dict[str, str]:
+def names_of(job: CellJob) -> dict[str, str]:
     """By what a cell can be asked for: a dial by its own name, too, as tables and lists print it."""
     cell = job.cell
     named = {"env": cell.options.env, "method": cell.name, "demos": cell.options.demos, "pairs": cell.options.pairs}
     short = {name.removeprefix("dataset."): value for name, value in cell.dials.items()}
-    return {name: str(worded(value)) for name, value in {**short, **named, **cell.dials, "key": job.key}.items()}
+    return {name: str(as_word(value)) for name, value in {**short, **named, **cell.dials, "key": job.key}.items()}
 
 
 def words_of(options: Options, cfg: Any) -> list[str]:
@@ -169,30 +169,30 @@ def words_of(options: Options, cfg: Any) -> list[str]:
     return [*named, *flags(plain, Options()), *flags(cfg, methods.load(options.method).Config())]
 
 
-def data_words(job: Job) -> list[str]:
+def data_words(job: CellJob) -> list[str]:
     """What follows `python -m aihf_control.data`, exactly."""
     env, out = job.cell.options.env, str(job.dataset)
     return ["make", "--env", env, "--out", out, *flags(job.cell.data, DataConfig())]
 
 
-def command_lines(jobs: Sequence[Job]) -> list[str]:
+def command_lines(jobs: Sequence[CellJob]) -> list[str]:
     """The commands that do the same, one a line: datasets first."""
     data = {job.dataset: _data_line(job) for job in jobs}
     runs = {job.key: f"python -m aihf_control.run {shlex.join(job.words())}" for job in jobs}
     return [*data.values(), *runs.values()]
 
 
-def _data_line(job: Job) -> str:
+def _data_line(job: CellJob) -> str:
     if job.source:
         there = shlex.quote(str(job.dataset))
         return f"mkdir -p {there} && cp -rT {shlex.quote(str(job.source))} {there}"
     return f"python -m aihf_control.data {shlex.join(data_words(job))}"
 
 
-def works_of(jobs: Sequence[Job], out: Path) -> list[Work]:
+def jobs_from(jobs: Sequence[CellJob], out: Path) -> list[Job]:
     """The cells as work."""
     return [
-        Work(
+        Job(
             job.key,
             job.folder,
             ("-m", "aihf_control.run", *job.words()),
@@ -205,11 +205,11 @@ def works_of(jobs: Sequence[Job], out: Path) -> list[Work]:
     ]
 
 
-def data_works_of(jobs: Sequence[Job], out: Path) -> list[Work]:
+def data_jobs_from(jobs: Sequence[CellJob], out: Path) -> list[Job]:
     """Their datasets that are not there yet as work, each once."""
     missing = {job.dataset: job for job in jobs if not job.source and not (job.dataset / "meta.json").exists()}
     return [
-        Work(
+        Job(
             f"{job.cell.options.env}-{folder.name}",
             folder,
             ("-m", "aihf_control.data", *data_words(job)),

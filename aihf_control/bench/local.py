@@ -19,7 +19,7 @@ from typing import Any
 
 from aihf_control.bench import child as leash
 from aihf_control.core.files import read_bytes, writing
-from aihf_control.training.run_folder import held
+from aihf_control.training.run_folder import is_running
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 BAD_INPUT = 2  # the exit code of what no retry can mend
@@ -28,7 +28,7 @@ TELL_EVERY = 1.0  # seconds from one look at their logs to the next
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
+class Job:
     """Something that a process is to do, and how one sees that it is done."""
 
     key: str
@@ -69,7 +69,7 @@ class Work:
 class Started:
     """An attempt at a piece of work begins; the first is 1."""
 
-    work: Work
+    work: Job
     attempt: int
 
 
@@ -77,7 +77,7 @@ class Started:
 class Advanced:
     """A running piece of work has come further; `share` of its steps is done."""
 
-    work: Work
+    work: Job
     share: float
 
 
@@ -85,7 +85,7 @@ class Advanced:
 class Attempted:
     """An attempt has ended: well (code 0), to be tried again, or for good."""
 
-    work: Work
+    work: Job
     attempt: int
     code: int
     seconds: float
@@ -101,7 +101,7 @@ Event = Started | Advanced | Attempted
 class _Slot:
     """A process at work."""
 
-    def __init__(self, work: Work, attempt: int, cores: Sequence[int]):
+    def __init__(self, work: Job, attempt: int, cores: Sequence[int]):
         self.work, self.attempt, self.cores, self.share, self.asked = work, attempt, cores, 0.0, False
         with writing(work.output):
             work.output.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ class _Slot:
                 )
         self.began = time.monotonic()
 
-    def ask_to_leave_off(self) -> None:
+    def request_stop(self) -> None:
         if not self.asked:
             self.process.send_signal(signal.SIGTERM)
             self.asked = True
@@ -138,7 +138,7 @@ class _Slot:
 
 
 def run_here(
-    works: Sequence[Work], slots: Sequence[Sequence[int]], retries: int, stop: Any, wait: float = 1.0
+    works: Sequence[Job], slots: Sequence[Sequence[int]], retries: int, stop: Any, wait: float = 1.0
 ) -> Iterator[Event]:
     """Does all the works, as many at a time as there are slots, each a choice of cores; an empty one is any.
 
@@ -165,7 +165,7 @@ def run_here(
                 yield outcome
             if stop.is_set():
                 for slot in running:
-                    slot.ask_to_leave_off()
+                    slot.request_stop()
             if time.monotonic() - told > TELL_EVERY:
                 told = time.monotonic()
                 yield from _advances(running)
@@ -174,10 +174,10 @@ def run_here(
             slot.kill()
 
 
-def _ready(waiting: list[tuple[float, int, Work]]) -> int | None:
+def _ready(waiting: list[tuple[float, int, Job]]) -> int | None:
     """The first piece of work whose time has come and whose folder no earlier process still holds."""
     now = time.monotonic()
-    return next((i for i, (when, _, work) in enumerate(waiting) if when <= now and not held(work.folder)), None)
+    return next((i for i, (when, _, work) in enumerate(waiting) if when <= now and not is_running(work.folder)), None)
 
 
 def _advances(running: list[_Slot]) -> Iterator[Advanced]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from aihf_control.bench.fingerprint import whole_package
-from aihf_control.bench.local import BAD_INPUT, Advanced, Attempted, Event, Started, Work, run_here
+from aihf_control.bench.local import BAD_INPUT, Advanced, Attempted, Event, Job, Started, run_here
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_bytes, write_bytes, writing
 
@@ -66,7 +66,7 @@ class Board:
         self.stopping = True
 
 
-def run_on_ray(works: Sequence[Work], cluster: Cluster, retries: int, stop: Any) -> Iterator[Event]:
+def run_on_ray(works: Sequence[Job], cluster: Cluster, retries: int, stop: Any) -> Iterator[Event]:
     """Does all the works as `run_here` does. Raises BadInput where there is no Ray, or no cluster."""
     ray = _connected(cluster)
     try:
@@ -123,7 +123,7 @@ def _room(ray: Any, cluster: Cluster) -> int:
     return min(room, cluster.at_a_time or room)
 
 
-def _received(ray: Any, ref: Any, work: Work, started: bool) -> Iterator[Event]:
+def _received(ray: Any, ref: Any, work: Job, started: bool) -> Iterator[Event]:
     """What a task has come to: stored, and told attempt by attempt."""
     try:
         done = ray.get(ref)
@@ -141,7 +141,7 @@ def _received(ray: Any, ref: Any, work: Work, started: bool) -> Iterator[Event]:
         yield dataclasses.replace(attempted, work=work)
 
 
-def _advances(work: Work | None, share: float, shares: dict[str, float]) -> Iterator[Event]:
+def _advances(work: Job | None, share: float, shares: dict[str, float]) -> Iterator[Event]:
     if work is None or shares.get(work.key) == share:
         return
     if work.key not in shares:
@@ -153,7 +153,7 @@ def _advances(work: Work | None, share: float, shares: dict[str, float]) -> Iter
 # --------------------------------------------------------------------------------------------------- on the other side
 
 
-def attempt(work: Work, begun: Files, package: str, retries: int, board: Any, *needed: Files) -> Done:
+def attempt(work: Job, begun: Files, package: str, retries: int, board: Any, *needed: Files) -> Done:
     """A piece of work, on whatever machine of the cluster this runs."""
     ray = importlib.import_module("ray")
     if whole_package() != package:

@@ -17,7 +17,7 @@ def exit_code(command: Callable[..., Any], *args: Any) -> int:
         command(*args)
     except BadInput as e:
         if isinstance(e, BadLines):
-            print("\n".join(e.told()), file=sys.stderr)
+            print("\n".join(e.summary()), file=sys.stderr)
         print(f"error: {e}", file=sys.stderr)
         return 2
     return 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aihf_control.core.errors import BadInput
-from aihf_control.core.files import plain, read_bytes
+from aihf_control.core.files import read_bytes, replace_nonfinite
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -39,15 +39,15 @@ def table_of(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def fitted(kind: Any, value: Any, where: str) -> Any:
+def convert(kind: Any, value: Any, where: str) -> Any:
     """A value of a type out of what TOML says, lists as tuples. Raises BadInput where the two do not fit."""
     try:
         return rebuild(kind, value, Path())
     except BadInput as e:
-        raise BadInput(f"{where} = {value!r}: give {spoken(kind)}") from e
+        raise BadInput(f"{where} = {value!r}: give {describe_type(kind)}") from e
 
 
-def overridden(config: Any, table: Any, where: str) -> Any:
+def override(config: Any, table: Any, where: str) -> Any:
     """A config with the fields that a table names set, those of nested configs by nested tables. Raises BadInput."""
     hints = typing.get_type_hints(type(config))
     check_known(table_of(table, where), list(hints), where)
@@ -55,7 +55,7 @@ def overridden(config: Any, table: Any, where: str) -> Any:
     for name, value in table.items():
         now, here = getattr(config, name), f"{where}.{name}"
         changed[name] = (
-            overridden(now, value, here) if dataclasses.is_dataclass(now) else fitted(hints[name], value, here)
+            override(now, value, here) if dataclasses.is_dataclass(now) else convert(hints[name], value, here)
         )
     try:
         return dataclasses.replace(config, **changed)
@@ -63,7 +63,7 @@ def overridden(config: Any, table: Any, where: str) -> Any:
         raise BadInput(f"{where}: {e}") from e
 
 
-def spoken(kind: Any) -> str:
+def describe_type(kind: Any) -> str:
     """A type in words."""
     plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", Path: "a path"}
     origin, args = typing.get_origin(kind), typing.get_args(kind)
@@ -72,23 +72,23 @@ def spoken(kind: Any) -> str:
     if origin is typing.Literal:
         return f"one of {', '.join(map(str, args))}"
     if origin is tuple:
-        return f"a list, each of it {spoken(args[0])}"
+        return f"a list, each of it {describe_type(args[0])}"
     if origin in (types.UnionType, typing.Union):
-        return " or ".join(spoken(a) for a in args if a is not type(None))
+        return " or ".join(describe_type(a) for a in args if a is not type(None))
     return getattr(kind, "__name__", str(kind))
 
 
-def worded(value: Any) -> Any:
+def as_word(value: Any) -> Any:
     """A dial's value as one word or number."""
     return " ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def spelled(tree: Any) -> Any:
+def jsonable(tree: Any) -> Any:
     """The same with words for the numbers for which JSON has none."""
     if isinstance(tree, dict):
-        return {name: spelled(x) for name, x in tree.items()}
+        return {name: jsonable(x) for name, x in tree.items()}
     if isinstance(tree, list | tuple):
-        return [spelled(x) for x in tree]
+        return [jsonable(x) for x in tree]
     return str(tree) if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
@@ -117,7 +117,7 @@ def rebuild(kind: Any, tree: Any, where: Path) -> Any:
         return float(tree)
     if kind in (bool, int, str) and type(tree) is kind:
         return tree
-    raise BadInput(f"{where}/config.json: {plain(tree)!r} is not what this version's settings hold there")
+    raise BadInput(f"{where}/config.json: {replace_nonfinite(tree)!r} is not what this version's settings hold there")
 
 
 def flags(config: Any, default: Any, prefix: str = "") -> list[str]:

@@ -12,15 +12,15 @@ class BadInput(Exception):
 class BadLines(BadInput):
     """Bad input with a fault for each of many lines or rows: `faults` says them all, of which a command tells some."""
 
-    TOLD = 20
+    SHOWN = 20
 
     def __init__(self, what: str, faults: Sequence[str]):
         super().__init__(f"{what}: {len(faults)} fault{'s' * (len(faults) > 1)}; mend them, nothing was written")
         self.faults = faults
 
-    def told(self) -> list[str]:
-        more = len(self.faults) - self.TOLD
-        return [*self.faults[: self.TOLD], *([f"... and {more} more"] if more > 0 else [])]
+    def summary(self) -> list[str]:
+        more = len(self.faults) - self.SHOWN
+        return [*self.faults[: self.SHOWN], *([f"... and {more} more"] if more > 0 else [])]
 
 
 def at_least_one(flags: dict[str, int]) -> None:

@@ -90,15 +90,15 @@ def check_writable(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_bytes(path, (json.dumps(plain(value), indent=2, default=str, allow_nan=False) + "\n").encode())
+    write_bytes(path, (json.dumps(replace_nonfinite(value), indent=2, default=str, allow_nan=False) + "\n").encode())
 
 
-def plain(value: Any) -> Any:
+def replace_nonfinite(value: Any) -> Any:
     """The same with None for numbers that are not finite, for which JSON has no word."""
     if isinstance(value, dict):
-        return {name: plain(x) for name, x in value.items()}
+        return {name: replace_nonfinite(x) for name, x in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(x) for x in value]
+        return [replace_nonfinite(x) for x in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

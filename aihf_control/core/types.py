@@ -87,11 +87,11 @@ class Trajectory:
         kept = slice(self.first, None, self.every)
         return Steps(self.obs[:-1][kept], self.act[kept], self.obs[1:][kept], done[kept])
 
-    def gain(self, start: int, length: int) -> float:
+    def return_of(self, start: int, length: int) -> float:
         """True return of the clip, undiscounted. The absorbing state pays nothing."""
         return float(self.reward[start : start + length].sum())
 
-    def paid(self, start: int, length: int) -> Array:
+    def padded_rewards(self, start: int, length: int) -> Array:
         """What each step of the clip truly paid, (length,): 0 after the end of the episode."""
         inside = self.reward[start : start + length]
         return np.concatenate([inside, np.zeros(length - len(inside))])
@@ -121,7 +121,7 @@ def join(steps: Sequence[Steps]) -> Steps:
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
+class LaneData:
     """What one lane may learn from: its draw of a dataset's demonstrations and comparisons."""
 
     demos: list[Trajectory]
@@ -132,6 +132,6 @@ class Share:
     """Share of the comparisons that name the better clip; for the log alone."""
 
 
-def right_answers(margin: Array) -> Array:
+def correct_share(margin: Array) -> Array:
     """1 where the named clip truly paid more, by a `margin` above 0, and a half where both paid the same."""
     return (margin > 0) + 0.5 * (margin == 0)

@@ -16,7 +16,7 @@ from aihf_control.core.provenance import versions
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.figure import picture
 from aihf_control.data.generate import DataConfig, make_dataset
-from aihf_control.data.importing import Brought, bring
+from aihf_control.data.importing import Imported, bring
 from aihf_control.data.minari import to_minari
 from aihf_control.data.summary import describe
 from aihf_control.data.verify import verify
@@ -24,7 +24,7 @@ from aihf_control.data.video import film
 
 Positional = tyro.conf.Positional
 DATA = DataConfig()
-BROUGHT = Brought()
+BROUGHT = Imported()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +54,7 @@ def make(
     describe(dataset, out)
 
 
-def import_(env: str, out: Path, brought: Annotated[Brought, tyro.conf.arg(name="")] = BROUGHT) -> None:
+def import_(env: str, out: Path, brought: Annotated[Imported, tyro.conf.arg(name="")] = BROUGHT) -> None:
     """Makes a dataset of your own episodes and comparisons. Every bad line is named; then nothing is written.
 
     Args:

@@ -19,8 +19,8 @@ import pandas as pd
 
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_bytes, read_json, sha256, write_arrays, write_bytes, write_json
-from aihf_control.core.types import Preferences, Share, Steps, Trajectory, cut, join, right_answers
-from aihf_control.data.ties import drawn, second_halves
+from aihf_control.core.types import LaneData, Preferences, Steps, Trajectory, correct_share, cut, join
+from aihf_control.data.ties import draw_rows, second_halves
 
 Array = np.ndarray
 
@@ -70,7 +70,7 @@ class Dataset:
         """Episodes that no training comparison touches and that are no demonstrations."""
         return [self.pool[i] for i in self.meta["held_out"]]
 
-    def draw(self, seed: int, n_demos: int, n_pairs: int) -> Share:
+    def draw(self, seed: int, n_demos: int, n_pairs: int) -> LaneData:
         """What the lane with this seed gets, drawn without replacement. Raises BadInput if there is not enough.
 
         `n_pairs` counts rows of the table: a tie, which has two, is drawn whole and counts twice.
@@ -82,11 +82,11 @@ class Dataset:
         rng = np.random.default_rng([seed, 1])
         there = self.demonstrations
         demos = [there[i] for i in rng.permutation(len(there))[:n_demos]]
-        rows = train.iloc[drawn(second_halves(train), n_pairs, rng)]
+        rows = train.iloc[draw_rows(second_halves(train), n_pairs, rng)]
         if not n_pairs:
-            return Share(demos, None, None)
-        right = float(right_answers(margins(self.pool, rows)).mean())
-        return Share(demos, self.preferences(rows), self._steps_inside(rows), right)
+            return LaneData(demos, None, None)
+        right = float(correct_share(margins(self.pool, rows)).mean())
+        return LaneData(demos, self.preferences(rows), self._steps_inside(rows), right)
 
     def preferences(self, rows: pd.DataFrame) -> Preferences:
         win = cut(self.pool, references(rows, "win"))
@@ -158,7 +158,7 @@ def references(rows: pd.DataFrame, side: str) -> list[tuple[int, int, int]]:
 def margins(pool: Sequence[Trajectory], rows: pd.DataFrame) -> Array:
     """By how much the true return of each winning clip exceeds the losing one's, (N,)."""
     win, lose = (
-        np.array([pool[episode].gain(start, length) for episode, start, length in references(rows, side)])
+        np.array([pool[episode].return_of(start, length) for episode, start, length in references(rows, side)])
         for side in ("win", "lose")
     )
     return win - lose

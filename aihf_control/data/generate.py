@@ -24,7 +24,7 @@ from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.labelling.comparisons import compare
 from aihf_control.data.labelling.regret import Regret
-from aihf_control.data.labelling.segments import Material
+from aihf_control.data.labelling.segments import SegmentPool
 from aihf_control.data.labelling.teachers import Annotator, teacher
 from aihf_control.data.pool import bundled, episodes_of, experts_of, returns_of
 from aihf_control.environments.gym import EnvSpec, spec_of
@@ -65,7 +65,7 @@ class DataConfig:
     discount: float = 0.99
     """Discount of the regret."""
     query: Literal["uniform", "disagreement", "entropy", "coverage"] = "uniform"
-    """Which pairs are compared: any, or in rounds those on which an ensemble of rewards, fitted to the answers so far,
+    """Which pairs are compared: any, or in rounds those on which an ensemble of rewards, convert to the answers so far,
     disagrees or doubts most, or those least like any before. Held-out pairs are always any."""
     temperature: float | None = None
     """By how much it doubts, in units of the pool's spread of clip returns; 0 never (noisy: 0.2)."""
@@ -140,7 +140,7 @@ def _compared(
     """The annotator in units of the pool, and its comparisons to learn from; then, without error, the held-out ones."""
     regret = Regret(spec, _best(experts, cfg), cfg.discount) if cfg.label == "regret" else None
     training = sorted(set(range(cfg.demos, len(pool))) - set(held_out))
-    material = Material(pool, training, cfg.clip or spec.horizon, regret)
+    material = SegmentPool(pool, training, cfg.clip or spec.horizon, regret)
     mean, spread = material.scale(rng)
     annotator = dataclasses.replace(_teacher(cfg), mean=mean, spread=spread)
     train = compare(material, cfg.pairs, annotator, "train", rng, cfg.query)

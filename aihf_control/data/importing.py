@@ -26,7 +26,7 @@ DEFAULTS = {"weight": "1", "split": "train", "annotator": "imported"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Brought:
+class Imported:
     """What a dataset is made of. A source of episodes is FILE.npz, minari:ID, or one of our dataset folders."""
 
     demos: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class Brought:
     """Whether a fall ends the episode (`--no-terminate`: the environment's `terminate_when_unhealthy` is off)."""
 
 
-def bring(env: str, brought: Brought, out: Path | None = None) -> Dataset:
+def bring(env: str, brought: Imported, out: Path | None = None) -> Dataset:
     """The dataset, written to the folder `out` if given. Raises BadInput; BadLines with a reason for each bad line."""
     if not brought.demos and not brought.pool:
         raise BadInput("nothing to import: give --demos, --pool, or both")

@@ -19,7 +19,7 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_json
 from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import Dataset
-from aihf_control.environments.gym import EnvSpec, made, spec_of
+from aihf_control.environments.gym import EnvSpec, make_env, spec_of
 
 Array = np.ndarray
 NAME = re.compile(r"(?:[-_\w]{2,}/)*[-_\w]+-v\d+", re.ASCII)
@@ -38,7 +38,7 @@ def to_minari(dataset: Dataset, name: str) -> Path:
         raise BadInput(f"there is a Minari dataset {name} already, in {folder}; choose another id")
     fresh = next(p for p in (*reversed(folder.parents), folder) if not p.exists())
     spec = spec_of(dataset.meta["env"], **dataset.meta["options"])
-    env = made(spec)
+    env = make_env(spec)
     try:
         episodes = [
             minari.data_collector.EpisodeBuffer(id=i, **_columns(t, spec, env)) for i, t in enumerate(dataset.pool)

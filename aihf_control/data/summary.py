@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from aihf_control.core.types import Trajectory, right_answers
+from aihf_control.core.types import Trajectory, correct_share
 from aihf_control.data.dataset import Dataset, margins, references
 from aihf_control.data.ties import ties
 
@@ -79,10 +79,10 @@ def _comparisons(dataset: Dataset, rows: pd.DataFrame) -> Table:
 
 def agreement(margin: Array) -> str:
     """Share of comparisons whose winner truly paid more; of two clips that paid the same either is half right."""
-    return f"{right_answers(margin).mean():.1%}" if len(margin) else "-"
+    return f"{correct_share(margin).mean():.1%}" if len(margin) else "-"
 
 
 def spread_of(dataset: Dataset) -> float:
     """Standard deviation of the compared clips' true returns."""
     clips = references(dataset.pairs, "win") + references(dataset.pairs, "lose")
-    return float(np.std([dataset.pool[i].gain(start, length) for i, start, length in clips])) or 1.0
+    return float(np.std([dataset.pool[i].return_of(start, length) for i, start, length in clips])) or 1.0

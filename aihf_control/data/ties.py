@@ -25,7 +25,7 @@ def second_halves(pairs: pd.DataFrame) -> Array:
     return alike
 
 
-def drawn(second: Array, n: int, rng: np.random.Generator) -> Array:
+def draw_rows(second: Array, n: int, rng: np.random.Generator) -> Array:
     """Places (n,) of rows drawn without replacement, in order, no tie torn apart unless nothing else is left."""
     first = np.flatnonzero(~second)
     size = np.diff(np.append(first, len(second)))

@@ -56,7 +56,7 @@ def film(dataset: Dataset, row: int, path: Path) -> int:
 
 def _side(camera: Camera, dataset: Dataset, clip: tuple[int, int, int], every: int, said: str) -> list[Array]:
     (episode, start, length), t = clip, dataset.pool[clip[0]]
-    text = f"{t.level}, episode {episode} from {start}: {t.gain(start, length):.1f}{said}"
+    text = f"{t.level}, episode {episode} from {start}: {t.return_of(start, length):.1f}{said}"
     return [_captioned(frame, text) for frame in camera.clip(t, start, length, every)]
 
 

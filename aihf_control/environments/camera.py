@@ -12,7 +12,7 @@ from PIL import Image
 
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Trajectory
-from aihf_control.environments.gym import EnvSpec, made
+from aihf_control.environments.gym import EnvSpec, make_env
 
 Array = np.ndarray
 WIDTH, HEIGHT = 320, 240
@@ -28,7 +28,7 @@ class Camera:
             os.environ.setdefault("MUJOCO_GL", "egl")
         if os.environ.get("MUJOCO_GL", "egl") not in LIBRARIES:
             raise BadInput(f"MUJOCO_GL is {os.environ['MUJOCO_GL']!r}; known are {', '.join(LIBRARIES)}")
-        self.spec, self.env = spec, made(spec, render_mode="rgb_array")
+        self.spec, self.env = spec, make_env(spec, render_mode="rgb_array")
         self.rate = float(self.env.metadata.get("render_fps") or PER_SECOND)
         self.inner: Any = self.env.unwrapped
         self.viewer: Any = None

@@ -74,7 +74,7 @@ def spec_of(env_id: str, **options: Any) -> EnvSpec:
     return EnvSpec(env_id, options, int(np.prod(obs.shape)), low.size, low, high, horizon)
 
 
-def made(spec: EnvSpec, **options: Any) -> gym.Env:
+def make_env(spec: EnvSpec, **options: Any) -> gym.Env:
     """The environment itself, with further `options`, for a library that asks for one. Raises BadInput."""
     return _make(spec.id, {**spec.options, **options})
 
@@ -174,14 +174,14 @@ class Envs:
 
 def _make(env_id: str, options: dict[str, Any]) -> gym.Env:
     try:
-        with _known_noise_silenced():
+        with _silence_known_warnings():
             return gym.make(env_id, disable_env_checker=True, **options)
     except (gym.error.Error, ImportError, TypeError, ValueError) as e:
         raise BadInput(f"cannot make the environment {env_id!r}: {' '.join(str(e).split())}") from e
 
 
 @contextlib.contextmanager
-def _known_noise_silenced() -> Iterator[None]:
+def _silence_known_warnings() -> Iterator[None]:
     """No word on v4 ids being old (they are the benchmark's) nor on the deprecated `settotalmass` of HalfCheetah's XML,
     which MuJoCo would also write to MUJOCO_LOG.TXT. Every other warning goes on to the user."""
     with contextlib.ExitStack() as stack:

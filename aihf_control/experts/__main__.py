@@ -25,7 +25,7 @@ from aihf_control.environments.rollout import rollout
 from aihf_control.experts.session import Training
 from aihf_control.experts.true_reward import Gallery, Pupil, TruthConfig
 from aihf_control.learning.sac import SAC
-from aihf_control.models.device import one_thread, products
+from aihf_control.models.device import matmul_precision, use_one_thread
 from aihf_control.models.sb3 import Expert, read_zip, write_zip
 
 Positional = tyro.conf.Positional
@@ -71,20 +71,20 @@ def train(
         checkpoint: Minutes from one checkpoint to the next.
         cfg: Settings of the learner.
     """
-    one_thread()
+    use_one_thread()
     at_least_one({"--seeds": seeds, "--episodes": episodes, "--every": every, "--updates": cfg.updates})
     if not checkpoint > 0:
         raise BadInput(f"--checkpoint {checkpoint}: give minutes above 0")
     spec, lanes = spec_of(env), tuple(range(first_seed, first_seed + seeds))
     folder, gallery = out or Path("results/experts") / env.replace("/", "__"), Gallery(spec, lanes, every, episodes)
-    inner = getattr(torch, products(precision, "cpu"))
+    inner = getattr(torch, matmul_precision(precision, "cpu"))
     pupil = Pupil(spec, lanes, cfg, read_zip(start, spec) if start else None, products=inner)
     begun = {"start": start and sha256(read_bytes(start)), "precision": str(inner), **dataclasses.asdict(cfg)}
     settings = {"env": env, "lanes": lanes, "episodes": episodes, "every": every, **begun}
     check_writable(folder)
     training = Training(pupil, gallery, folder, settings, checkpoint)
     print(f"SAC on the true reward of {env}: seeds {lanes}, {cfg.updates:,} updates; writes to {folder}", flush=True)
-    if k := training.take_up(print):
+    if k := training.restore(print):
         print(f"going on at update {k:,}", flush=True)
     _watch(training, every, enough)
     if not gallery.snapshots:

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from aihf_control.core.config import spelled
+from aihf_control.core.config import jsonable
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_json, write_json
 from aihf_control.experts.true_reward import Pupil
 from aihf_control.learning.sac import SAC
 from aihf_control.training.checkpoint import Checkpoints
-from aihf_control.training.run_folder import CHECKPOINT, hold
+from aihf_control.training.run_folder import CHECKPOINT, lock_run
 
 LATER = ("updates",)  # settings that may be others when a training is gone on with
 
@@ -41,9 +41,9 @@ class Training(Generic[Seen]):
     def __init__(self, pupil: Pupil, seen: Seen, folder: Path, settings: dict[str, Any], minutes: float):
         self.pupil, self.seen, self.folder = pupil, seen, folder / CHECKPOINT
         self.seconds, self.last = 60 * minutes, time.monotonic()
-        _check_same(self.folder / "begun.json", spelled(settings))
-        self.lock = hold(folder)
-        write_json(self.folder / "begun.json", spelled(settings))
+        _check_same(self.folder / "begun.json", jsonable(settings))
+        self.lock = lock_run(folder)
+        write_json(self.folder / "begun.json", jsonable(settings))
         self.states = Checkpoints(self.folder)
 
     @property
@@ -54,7 +54,7 @@ class Training(Generic[Seen]):
     def state_dict(self) -> dict[str, Any]:
         return {"pupil": self.pupil.state_dict(), "seen": self.seen.state_dict()}
 
-    def take_up(self, tell: Callable[[str], None]) -> int:
+    def restore(self, tell: Callable[[str], None]) -> int:
         """Goes to the last state, if there is one; the updates done."""
         saved = self.states.last(tell)
         if saved:

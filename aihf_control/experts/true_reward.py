@@ -79,7 +79,7 @@ class Pupil:
     ):
         size = Dims(tuple(seeds), spec.n_obs, spec.n_act, **dims)
         policy = policy_of(start, size) if start else None
-        self.sac = SAC(size, cfg.sac, policy, prior=policy.clone_of() if policy and cfg.near else None)
+        self.sac = SAC(size, cfg.sac, policy, prior=policy.frozen_copy() if policy and cfg.near else None)
         self.cfg, self.fresh, self.reward, self.sampler = cfg, start is None, reward, _Sampler(spec, size, cfg)
         self.k = 0  # updates done, with those of the warmup
 
@@ -146,7 +146,7 @@ class _Sampler:
     def load_state_dict(self, state: dict[str, Any], rows: torch.Tensor) -> None:
         for name in ("buffer", "envs", "rng"):
             getattr(self, name).load_state_dict(state[name])
-        self.buffer.put_back(rows)
+        self.buffer.restore_rows(rows)
         at = self._written()
         self.tape[:, at] = state["tape"][:, -len(at) :].to(self.tape)
         self.now = self._lanes(self.envs.last.copy())

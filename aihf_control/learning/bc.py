@@ -30,7 +30,7 @@ class CloneConfig:
         at_least_one({"--clone.updates": self.updates, "--clone.batch": self.batch})
 
 
-def fresh_policy(task: Task, hidden: tuple[int, ...], log_std: float) -> Policy:
+def initial_policy(task: Task, hidden: tuple[int, ...], log_std: float) -> Policy:
     """A policy in the units of the lanes' data, with a fixed deviation to begin with."""
     policy = Policy(task.dims, hidden)
     policy.units.set(*task.units())
@@ -44,7 +44,7 @@ class Cloner:
 
     def __init__(self, task: Task, cfg: CloneConfig, hidden: tuple[int, ...]):
         self.task, self.cfg = task, cfg
-        self.policy = fresh_policy(task, hidden, cfg.log_std)
+        self.policy = initial_policy(task, hidden, cfg.log_std)
         self.opt = Adam(mean_parameters(self.policy), cfg.lr)
 
     def step(self) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from aihf_control.core.errors import at_least_one
 from aihf_control.core.types import Clips, Preferences
 from aihf_control.learning.bc import CloneConfig, _logp, clone, mean_parameters, step_logp
-from aihf_control.learning.preference_buffer import Pairs
+from aihf_control.learning.preference_buffer import PreferenceBuffer
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.networks import Policy
 from aihf_control.models.optim import Adam
@@ -63,7 +63,7 @@ def _clip_logp(greedy: Tensor, clips: Clips) -> Tensor:
     return (_logp(greedy, clips.act) * clips.real).mean(-1)
 
 
-class Sides(NamedTuple):
+class PairScores(NamedTuple):
     """What a policy says of n compared pairs, each (L, n): log densities a step, and h = beta log(pi / reference)."""
 
     logp_win: Tensor
@@ -73,16 +73,16 @@ class Sides(NamedTuple):
     weight: Tensor
 
 
-class Pupil:
+class DirectTrainer:
     """A policy that begins as the clone, the reference that it is measured against, and its optimiser."""
 
     def __init__(self, task: Task, cfg: DirectConfig, clone_cfg: CloneConfig):
         self.task, self.cfg = task, cfg
         self.policy = clone(task, clone_cfg, cfg.hidden)
-        self.reference = self.policy.clone_of()
+        self.reference = self.policy.frozen_copy()
         self.opt = Adam(mean_parameters(self.policy), cfg.lr)
 
-    def sides(self, pairs: Preferences) -> Sides:
+    def sides(self, pairs: Preferences) -> PairScores:
         """Log densities and log ratios of pairs of clips."""
         win, lose, weight = pairs
         greedy = [_greedy(self.policy, side) for side in (win, lose)]
@@ -91,7 +91,7 @@ class Pupil:
         with torch.no_grad():
             base = [clip_logp(self.reference, side) for side in (win, lose)]
         h = [self.cfg.beta * (x - b) for x, b in zip(logp, base, strict=True)]
-        return Sides(logp[0], logp[1], h[0], h[1], weight)
+        return PairScores(logp[0], logp[1], h[0], h[1], weight)
 
     def demo_loss(self) -> Tensor:
         """-log pi(a | s) on a batch of the demonstrations, (L,)."""
@@ -102,11 +102,11 @@ class Pupil:
         """A gradient step of the policy, loss (L,)."""
         self.opt.descend(loss)
 
-    def refer_to(self, policy: Policy) -> None:
+    def move_reference(self, policy: Policy) -> None:
         """Moves the reference to where a policy is now."""
         self.reference.load_state_dict(policy.state_dict())
 
-    def progress(self, loss: Tensor, sides: Sides) -> Progress:
+    def progress(self, loss: Tensor, sides: PairScores) -> Progress:
         """What to yield after a gradient step."""
         info = {"loss": loss, "margin": (sides.h_win - sides.h_lose).mean(-1), "saturated": self.saturated}
         info |= {"logp_win": sides.logp_win.mean(-1), "logp_lose": sides.logp_lose.mean(-1)}
@@ -125,11 +125,13 @@ class Pupil:
             getattr(self, name).load_state_dict(value)
 
 
-def train_direct(task: Task, pairs: Pairs, pupil: Pupil, loss_of: Callable[[Sides], Tensor]) -> Iterator[Progress]:
+def train_direct(
+    task: Task, pairs: PreferenceBuffer, trainer: DirectTrainer, loss_of: Callable[[PairScores], Tensor]
+) -> Iterator[Progress]:
     """The offline methods' loop: `loss_of` is what a paper proposes, a loss (L,) of compared pairs."""
-    yield Progress(pupil.reference, {})
-    for _ in task.iterations(pupil=pupil):
-        sides = pupil.sides(pairs.draw(pupil.cfg.pair_steps))
+    yield Progress(trainer.reference, {})
+    for _ in task.iterations(trainer=trainer):
+        sides = trainer.sides(pairs.draw(trainer.cfg.pair_steps))
         loss = loss_of(sides)
-        pupil.descend(loss)
-        yield pupil.progress(loss, sides)
+        trainer.descend(loss)
+        yield trainer.progress(loss, sides)

@@ -31,7 +31,7 @@ def greedy_returns(policy: Policy, spec: EnvSpec, n: int, first: int = EVALUATIO
     return np.array([t.reward.sum() for t in episodes]).reshape(n_lanes, n)
 
 
-class RewardJudge:
+class RewardEvaluator:
     """Held-out comparisons and trajectories of a dataset, by which a learned reward is judged."""
 
     def __init__(self, dataset: Dataset, n_lanes: int, device: torch.device | str = "cpu"):

@@ -57,7 +57,7 @@ class OnlineConfig:
         return min(n for n in after if n > task.n_asked) - task.n_asked
 
 
-class Gathered:
+class PairBuffer:
     """Pairs of clips that a method had played: those that were put in last, or with a capacity so many newest ones."""
 
     def __init__(self, task: Task, capacity: int = 0):
@@ -96,12 +96,12 @@ def _whole(flat: list[Tensor]) -> Preferences:
     return Preferences(Clips(*flat[:3]), Clips(*flat[3:6]), flat[6])
 
 
-def beats(win: Clips, lose: Clips) -> Preferences:
+def known_winners(win: Clips, lose: Clips) -> Preferences:
     """Pairs whose winner is known without asking."""
     return Preferences(win, lose, torch.ones_like(win.real[..., 0]))
 
 
-def ask(task: Task, policy: Policy, cfg: OnlineConfig) -> Preferences:
+def query_pairs(task: Task, policy: Policy, cfg: OnlineConfig) -> Preferences:
     """A phase's pairs of clips of the policy, each from one start, and what the annotator says of them."""
     starts = task.starts(cfg.questions(task), cfg.length)
     first, second = (task.rollout(policy, starts, cfg.length) for _ in range(2))

@@ -14,7 +14,7 @@ from aihf_control.models.lanes import Dims, Random
 CLIP_STEPS = 100  # steps of a clip that one draw looks at, at most
 
 
-class Pairs:
+class PreferenceBuffer:
     """N comparisons a lane of clips of K steps.
 
     Of clips longer than `CLIP_STEPS` every few steps stand for all, from a random one on: methods look at means over a

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from aihf_control.core.types import Clips, Preferences
-from aihf_control.learning.reward_model import LearnedReward, RewardConfig, paced
+from aihf_control.learning.reward_model import RewardConfig, RewardModel, decay_schedule
 from aihf_control.learning.task import Task
 from aihf_control.models.lanes import Dims, Random
 from aihf_control.models.losses import bradley_terry, gradient_penalty
-from aihf_control.models.networks import Body, Linear, Units
+from aihf_control.models.networks import Body, Linear, ObsNormalizer
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the circle, among which the comparisons that are kept back choose
 
 
-class GeneralPreference:
+class PreferenceModel:
     """P(a > b) = sigmoid((R(a) - R(b) + s e(a)' S e(b)) / tau) for clips a and b: R the mean reward of a clip's steps,
     e their mean features, S antisymmetric, so that P(a > b) + P(b > a) = 1 (Zhang et al., arXiv 2410.02197).
 
@@ -29,11 +29,11 @@ class GeneralPreference:
     """
 
     def __init__(self, task: Task, cfg: RewardConfig, n_features: int):
-        self.task, self.cfg, self.r = task, cfg, LearnedReward(task, cfg)
+        self.task, self.cfg, self.r = task, cfg, RewardModel(task, cfg)
         self.net = Features(task.dims, cfg.hidden, n_features)
         self.net.units.set(*task.units())
         self.opt = torch.optim.Adam(self.net.parameters(), cfg.lr, weight_decay=cfg.weight_decay)
-        self.pace = paced(self.opt, cfg)
+        self.pace = decay_schedule(self.opt, cfg)
         self.rng = Random(task.dims, "circles")
         self.share = torch.ones(task.dims.n_lanes, 1, device=task.dims.device)
         self.opponent = torch.zeros(task.dims.n_lanes, n_features, device=task.dims.device)
@@ -99,7 +99,7 @@ class GeneralPreference:
         mixing = self.rng.uniform(a.shape[1], 1)
         return self.cfg.penalty * gradient_penalty(lambda x: self.against(x, opponent), a, b, mixing)
 
-    def face(self, rivals: Clips) -> None:
+    def set_opponent(self, rivals: Clips) -> None:
         """From now on these clips are the opponent."""
         with torch.no_grad():
             self.opponent.copy_(self.features(rivals).mean(1))
@@ -121,7 +121,7 @@ class Features(nn.Module):
     def __init__(self, dims: Dims, hidden: tuple[int, ...], n: int):
         super().__init__()
         rng = Random(dims, "features")
-        self.units = Units(dims)
+        self.units = ObsNormalizer(dims)
         self.body = Body(rng, dims.n_obs + dims.n_act, hidden)
         self.out = Linear(rng, hidden[-1], n)
         self.form = nn.Parameter(torch.zeros(dims.n_lanes, n, n, device=dims.device))

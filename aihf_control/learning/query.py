@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from aihf_control.core.errors import BadInput
-from aihf_control.core.types import Clips, Preferences, Trajectory, cut, right_answers
+from aihf_control.core.types import Clips, Preferences, Trajectory, correct_share, cut
 from aihf_control.data.labelling.teachers import Annotator
 from aihf_control.environments.gym import Envs, EnvSpec
 from aihf_control.models.lanes import Dims, Random
@@ -24,14 +24,14 @@ Array = np.ndarray
 KEPT = 64  # rollouts that can still be compared
 
 
-class Rolled(NamedTuple):
+class Rollout(NamedTuple):
     """Clips that were played, and the ticket to have them compared with."""
 
     clips: Clips
     ticket: int
 
 
-class Rollouts:
+class QuerySession:
     """Plays clips for every lane at once and has them compared.
 
     A start (L, n, 2) names moments of a lane's demonstrations: which one, and its step. Two rollouts from the same
@@ -72,7 +72,7 @@ class Rollouts:
         at = [_moments_of(demos[i], length, put) for i in which]
         return np.stack([which, [t[int(x * len(t))] for t, x in zip(at, u[:, 1], strict=True)]], 1)
 
-    def shown(self, starts: Tensor, length: int) -> Clips:
+    def demo_clips(self, starts: Tensor, length: int) -> Clips:
         """What the demonstrations themselves did from there. Raises BadInput where they were thinned out."""
         if any(demo.every > 1 for demos in self.demos for demo in demos):
             raise BadInput("this method is shown whole clips of the demonstrations; use data with --demo-every 1")
@@ -82,7 +82,7 @@ class Rollouts:
         cuts = [cut(demos, lane) for demos, lane in zip(self.demos, lanes, strict=True)]
         return Clips(*(self._tensor(np.stack(column)) for column in zip(*cuts, strict=True)))
 
-    def play(self, policy: Policy | Mixture, starts: Tensor, length: int) -> tuple[Rolled, Array]:
+    def play(self, policy: Policy | Mixture, starts: Tensor, length: int) -> tuple[Rollout, Array]:
         """A clip of sampled actions from every start, and the steps that each lane played, (L,).
 
         Clips: obs (L, n, K, O), act (L, n, K, A), real (L, n, K), 0 after the end of an episode.
@@ -107,7 +107,7 @@ class Rollouts:
         self.paid[self.ticket] = paid
         self.paid.pop(self.ticket - KEPT, None)
         clips = Clips(*(self._tensor(x).view(n_lanes, n, *x.shape[1:]) for x in (obs, act, real)))
-        return Rolled(clips, self.ticket), real.reshape(n_lanes, -1).sum(1)
+        return Rollout(clips, self.ticket), real.reshape(n_lanes, -1).sum(1)
 
     def _begin(self, envs: Envs, i: int, lane: int, episode: int, t: int) -> Array:
         demo = self.demos[lane][episode]
@@ -117,7 +117,7 @@ class Rollouts:
             raise BadInput("this method begins where demonstrations do; these say neither their seeds nor their states")
         return envs.put(i, demo.qpos[t], demo.qvel[t])
 
-    def compare(self, first: Rolled, second: Rolled) -> Preferences:
+    def compare(self, first: Rollout, second: Rollout) -> Preferences:
         """What the annotator says of n pairs a lane: (L, n) comparisons, the weight of a skipped one 0. Of one who
         knows ties it is (L, 2n): a tie weighs 1/2 in both orders, and the other pairs nothing in their second."""
         n, n_steps = first.clips.real.shape[1:]
@@ -136,13 +136,13 @@ class Rollouts:
     def _count(self, weight: Array, margin: Array) -> None:
         """Answers (N, 2) to pairs of which the first clip paid more by `margin`, (N,)."""
         answered, named = weight.any(1), weight[:, 0] - weight[:, 1]
-        for total, x in ((self.answered, answered), (self.right, answered * right_answers(named * margin))):
+        for total, x in ((self.answered, answered), (self.right, answered * correct_share(named * margin))):
             total += x.reshape(len(total), -1).sum(1)
 
     def _teacher(self, length: int) -> Annotator:
         """The dataset's annotator, its dials in units of the pool's clips this long."""
         if length not in self.teachers:
-            gains = [t.gain(s, length) for t in self.pool for s in range(0, t.starts(length), max(1, length // 2))]
+            gains = [t.return_of(s, length) for t in self.pool for s in range(0, t.starts(length), max(1, length // 2))]
             units = {"spread": float(np.std(gains)), "mean": float(np.mean(gains))} if gains else {}
             self.teachers[length] = dataclasses.replace(self.annotator, **units)
         return self.teachers[length]

@@ -69,7 +69,7 @@ class Buffer:
         first = max(first, n - self.capacity)
         return self.data[:, torch.arange(first, n, device=self.dims.device) % self.capacity].transpose(0, 1)
 
-    def put_back(self, rows: Tensor) -> None:
+    def restore_rows(self, rows: Tensor) -> None:
         """Fills an empty ring with all rows that were ever written, or the last of them: (n, L, width)."""
         n = int(self.count[0])
         kept = rows[-self.capacity :].to(self.dims.device)

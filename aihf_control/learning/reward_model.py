@@ -55,12 +55,12 @@ class RewardConfig:
             raise BadInput("--reward.tau and --reward.decay must be above 0")
 
 
-def paced(opt: torch.optim.Optimizer, cfg: RewardConfig) -> torch.optim.lr_scheduler.LambdaLR:
+def decay_schedule(opt: torch.optim.Optimizer, cfg: RewardConfig) -> torch.optim.lr_scheduler.LambdaLR:
     """Lowers the learning rates from step to step, as `decay` says."""
     return torch.optim.lr_scheduler.LambdaLR(opt, lambda k: (1 + k / cfg.decay) ** -0.5)
 
 
-class LearnedReward:
+class RewardModel:
     """A reward network and its optimiser. Called, it gives the reward: (L, B, O), (L, B, A) to (L, B)."""
 
     def __init__(self, task: Task, cfg: RewardConfig):
@@ -70,7 +70,7 @@ class LearnedReward:
         body = [p for name, p in self.net.named_parameters() if name != "alive"]
         groups = [{"params": body, "weight_decay": cfg.weight_decay}, {"params": [self.net.alive], "lr": cfg.alive_lr}]
         self.opt = torch.optim.Adam(groups, cfg.lr)
-        self.pace = paced(self.opt, cfg)
+        self.pace = decay_schedule(self.opt, cfg)
         self.rng = Random(task.dims, "reward steps")
 
     def __call__(self, obs: Tensor, act: Tensor) -> Tensor:

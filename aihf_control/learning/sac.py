@@ -16,7 +16,7 @@ from aihf_control.core.errors import BadInput
 from aihf_control.learning.replay import Batch
 from aihf_control.models.cuda_graphs import Replayed
 from aihf_control.models.lanes import Dims, Random
-from aihf_control.models.networks import Policy, RewardFn, TwinQ, fixed
+from aihf_control.models.networks import Policy, RewardFn, TwinQ, frozen_view
 from aihf_control.models.optim import Adam
 
 
@@ -65,12 +65,12 @@ class SAC:
     def __init__(self, dims: Dims, cfg: SACConfig, policy: Policy | None = None, prior: Policy | None = None):
         self.dims, self.cfg, self.prior = dims, cfg, prior
         self.policy = policy or Policy(dims, cfg.hidden)
-        self.average = self.policy.clone_of()
+        self.average = self.policy.frozen_copy()
         self.q = TwinQ(dims, cfg.hidden, cfg.layer_norm)
         self.q.units.load_state_dict(self.policy.units.state_dict())
         self.q_target = TwinQ(dims, cfg.hidden, cfg.layer_norm).requires_grad_(False)
         self.q_target.load_state_dict(self.q.state_dict())
-        self.fixed_q = fixed(self.q)
+        self.fixed_q = frozen_view(self.q)
         at_first = [cfg.alpha[seed % len(cfg.alpha)] if cfg.alpha else 1.0 for seed in dims.seeds]
         self.log_alpha = torch.tensor(at_first, device=dims.device)[:, None].log().requires_grad_()
         self.opt_pi, self.opt_q, self.opt_alpha = (
@@ -120,8 +120,8 @@ class SAC:
             gap = (cost.detach() - self.dims.n_act).mean(-1, keepdim=True)  # the target entropy is -A
             self.opt_alpha.descend(-(self.log_alpha * gap).squeeze(-1))
 
-        follow(self.q_target, self.q, self.cfg.tau)
-        follow(self.average, self.policy, self.cfg.average)
+        polyak_update(self.q_target, self.q, self.cfg.tau)
+        polyak_update(self.average, self.policy, self.cfg.average)
         return self._info(q.detach(), q_loss.detach(), cost.detach(), reward, alpha)
 
     def alpha(self) -> Tensor:
@@ -171,7 +171,7 @@ class SAC:
 
 
 @torch.no_grad()
-def follow(slow: nn.Module, fast: nn.Module, rate: float) -> None:
+def polyak_update(slow: nn.Module, fast: nn.Module, rate: float) -> None:
     """slow += rate * (fast - slow), for all parameters."""
     after, ahead = tuple(slow.parameters()), tuple(fast.parameters())
     torch._foreach_lerp_(after, ahead, rate)  # pyright: ignore[reportPrivateImportUsage]

@@ -19,8 +19,8 @@ from aihf_control.core.types import Clips, Preferences, Steps
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.labelling.teachers import Annotator
 from aihf_control.environments.gym import Envs, EnvSpec, spec_of
-from aihf_control.learning.preference_buffer import Pairs
-from aihf_control.learning.query import Rolled, Rollouts
+from aihf_control.learning.preference_buffer import PreferenceBuffer
+from aihf_control.learning.query import QuerySession, Rollout
 from aihf_control.learning.replay import Buffer
 from aihf_control.models.lanes import Dims, Random
 from aihf_control.models.networks import Mixture, Policy, RewardFn
@@ -57,7 +57,7 @@ class Task:
         self._demos = self._buffer("demos", [[t.steps() for t in s.demos] for s in shares])
         self._clips = self._buffer("clips", [[s.clip_steps] if s.clip_steps else [] for s in shares])
         pairs = [s.pairs for s in shares if s.pairs]
-        self._comparisons = Pairs(self.dims, pairs) if pairs else None
+        self._comparisons = PreferenceBuffer(self.dims, pairs) if pairs else None
         self.demo_absorbed = self._tensor([absorbed_share(map(_ending, s.demos), self.spec.horizon) for s in shares])
         self.n_offered = n_pairs
         self._right = np.array([s.right for s in shares])
@@ -71,7 +71,7 @@ class Task:
         self._envs: Envs | None = None
         self._rng = Random(self.dims, "acting")
         teacher = Annotator(**dataset.meta.get("annotator", {}))
-        self._rollouts = Rollouts(self.spec, self.dims, [s.demos for s in shares], teacher, dataset.pool)
+        self._rollouts = QuerySession(self.spec, self.dims, [s.demos for s in shares], teacher, dataset.pool)
 
     # ------------------------------------------------------------------------------------------------ the lanes' data
 
@@ -87,7 +87,7 @@ class Task:
         """The transitions inside the compared clips, or None without comparisons."""
         return self._clips
 
-    def comparisons(self) -> Pairs:
+    def comparisons(self) -> PreferenceBuffer:
         """The lanes' comparisons. Raises BadInput where there are none: for methods that cannot do without."""
         if self._comparisons is None:
             raise BadInput("this method learns from comparisons; give at least one with --pairs")
@@ -108,7 +108,7 @@ class Task:
 
     def iterations(self, **parts: Any) -> Iterator[int]:
         """Counts 1, 2, ... for as long as the runner wants. `parts` are all that changes while the method learns."""
-        self.parts, k = parts, self._taken_up(parts)
+        self.parts, k = parts, self._restore(parts)
         while True:
             k += 1
             self.step = k
@@ -118,7 +118,7 @@ class Task:
         """Lets the method's loop, once it begins, go on at a state that `state_dict` gave."""
         self._saved = state, replays
 
-    def _taken_up(self, parts: dict[str, Any]) -> int:
+    def _restore(self, parts: dict[str, Any]) -> int:
         """Loads the saved state, if there is one, into everything that changes; returns the iterations done."""
         if self._saved is None:
             return 0
@@ -126,7 +126,7 @@ class Task:
         for name, part in parts.items():
             part.load_state_dict(state["parts"][name])
         for name, rows in replays.items():
-            parts[name].put_back(rows)
+            parts[name].restore_rows(rows)
         for name, stream in self._streams().items():
             stream.load_state_dict(state["streams"][name])
         self.n_steps[:] = state["n_steps"]
@@ -178,17 +178,17 @@ class Task:
         _ = self.demos
         return self._rollouts.starts(n, min(length, self.spec.horizon), put)
 
-    def shown(self, starts: Tensor, length: int) -> Clips:
+    def demo_clips(self, starts: Tensor, length: int) -> Clips:
         """What the demonstrations did from there."""
-        return self._rollouts.shown(starts, min(length, self.spec.horizon))
+        return self._rollouts.demo_clips(starts, min(length, self.spec.horizon))
 
-    def rollout(self, policy: Policy | Mixture, starts: Tensor, length: int) -> Rolled:
+    def rollout(self, policy: Policy | Mixture, starts: Tensor, length: int) -> Rollout:
         """A clip of sampled actions from each start, all steps counted."""
         rolled, played = self._rollouts.play(policy, starts, length)
         self.n_steps += played
         return rolled
 
-    def compare(self, first: Rolled, second: Rolled) -> Preferences:
+    def compare(self, first: Rollout, second: Rollout) -> Preferences:
         """What the annotator says of two rollouts, pair by pair; every question counts as a label.
 
         n pairs come as (L, n) comparisons; ties as two of weight 1/2, skipped ones with weight 0. No more questions can

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 
 from aihf_control.core.errors import at_least_one
 from aihf_control.learning.bc import CloneConfig
-from aihf_control.learning.direct import DirectConfig, Pupil
-from aihf_control.learning.online import NEAR, Gathered, OnlineConfig, beats
+from aihf_control.learning.direct import DirectConfig, DirectTrainer
+from aihf_control.learning.online import NEAR, OnlineConfig, PairBuffer, known_winners
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import bradley_terry
 
@@ -47,18 +47,18 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pairs = task.comparisons() if cfg.w_pref else None
-    pupil, duels = Pupil(task, cfg.direct, cfg.clone), Gathered(task)
-    yield Progress(pupil.reference, {})
-    for k in task.iterations(pupil=pupil, duels=duels):
+    trainer, duels = DirectTrainer(task, cfg.direct, cfg.clone), PairBuffer(task)
+    yield Progress(trainer.reference, {})
+    for k in task.iterations(trainer=trainer, duels=duels):
         if cfg.online.begins(k, cfg.steps):
-            pupil.refer_to(pupil.policy)
+            trainer.move_reference(trainer.policy)
             starts = task.starts(cfg.played, cfg.online.length)
-            own = task.rollout(pupil.reference, starts, cfg.online.length).clips
-            duels.add(beats(task.shown(starts, cfg.online.length), own))
-        sides = pupil.sides(duels.draw(cfg.direct.pair_steps))
+            own = task.rollout(trainer.reference, starts, cfg.online.length).clips
+            duels.add(known_winners(task.demo_clips(starts, cfg.online.length), own))
+        sides = trainer.sides(duels.draw(cfg.direct.pair_steps))
         loss = cfg.w_demo * bradley_terry(sides.h_win, sides.h_lose, sides.weight)
         if pairs:
-            sides = pupil.sides(pairs.draw(cfg.direct.pair_steps))
+            sides = trainer.sides(pairs.draw(cfg.direct.pair_steps))
             loss = loss + cfg.w_pref * bradley_terry(sides.h_win, sides.h_lose, sides.weight)
-        pupil.descend(loss)
-        yield pupil.progress(loss, sides)
+        trainer.descend(loss)
+        yield trainer.progress(loss, sides)

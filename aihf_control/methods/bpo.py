@@ -24,8 +24,8 @@ import torch
 
 from aihf_control.core.errors import at_least_one
 from aihf_control.learning.bc import CloneConfig
-from aihf_control.learning.direct import DirectConfig, Pupil
-from aihf_control.learning.online import NEAR, PAIR_LOSSES, Gathered, OnlineConfig, ask
+from aihf_control.learning.direct import DirectConfig, DirectTrainer
+from aihf_control.learning.online import NEAR, PAIR_LOSSES, OnlineConfig, PairBuffer, query_pairs
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.networks import Policy
 
@@ -50,30 +50,30 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     cfg.online.questions(task)
-    pupils = {f"pupil{i}": Pupil(task, cfg.direct, cfg.clone) for i in range(cfg.ensemble)}
-    answers, first = Gathered(task), pupils["pupil0"]
-    for pupil in pupils.values():
-        pupil.policy.load_state_dict(first.policy.state_dict())  # one clone, not a mean of several
+    pupils = {f"trainer{i}": DirectTrainer(task, cfg.direct, cfg.clone) for i in range(cfg.ensemble)}
+    answers, first = PairBuffer(task), pupils["pupil0"]
+    for trainer in pupils.values():
+        trainer.policy.load_state_dict(first.policy.state_dict())  # one clone, not a mean of several
     yield Progress(first.reference, {})
     for k in task.iterations(answers=answers, **pupils):
         if cfg.online.begins(k, cfg.steps):
-            behaviour = mean_of([pupil.policy for pupil in pupils.values()])
-            for pupil in pupils.values():
-                pupil.refer_to(behaviour)
-                pupil.policy.load_state_dict(behaviour.state_dict())
-            answers.add(ask(task, behaviour, cfg.online))
-        for pupil in reversed(pupils.values()):  # the first comes last: its figures are told
-            sides = pupil.sides(answers.draw(cfg.direct.pair_steps))
+            behaviour = mean_of([trainer.policy for trainer in pupils.values()])
+            for trainer in pupils.values():
+                trainer.move_reference(behaviour)
+                trainer.policy.load_state_dict(behaviour.state_dict())
+            answers.add(query_pairs(task, behaviour, cfg.online))
+        for trainer in reversed(pupils.values()):  # the first comes last: its figures are told
+            sides = trainer.sides(answers.draw(cfg.direct.pair_steps))
             loss = PAIR_LOSSES[cfg.loss](sides.h_win, sides.h_lose, sides.weight)
-            pupil.descend(loss)
-        yield first.progress(loss, sides)._replace(policy=mean_of([pupil.policy for pupil in pupils.values()]))
+            trainer.descend(loss)
+        yield first.progress(loss, sides)._replace(policy=mean_of([trainer.policy for trainer in pupils.values()]))
 
 
 def mean_of(policies: list[Policy]) -> Policy:
     """A policy whose weights are the mean of theirs; of one, itself."""
     if len(policies) == 1:
         return policies[0]
-    mean = policies[0].clone_of()
+    mean = policies[0].frozen_copy()
     with torch.no_grad():
         for p, *all_p in zip(mean.parameters(), *(policy.parameters() for policy in policies), strict=True):
             p.copy_(torch.stack(all_p).mean(0))

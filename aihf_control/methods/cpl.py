@@ -21,7 +21,7 @@ from torch import Tensor
 
 from aihf_control.core.errors import BadInput
 from aihf_control.learning.bc import CloneConfig
-from aihf_control.learning.direct import DirectConfig, Pupil, Sides, train_direct
+from aihf_control.learning.direct import DirectConfig, DirectTrainer, PairScores, train_direct
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import bradley_terry
 
@@ -43,8 +43,8 @@ class Config:
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    def loss(s: Sides) -> Tensor:
+    def loss(s: PairScores) -> Tensor:
         beta = cfg.direct.beta
         return bradley_terry(beta * s.logp_win, cfg.bias * beta * s.logp_lose, s.weight)
 
-    return train_direct(task, task.comparisons(), Pupil(task, cfg.direct, cfg.clone), loss)
+    return train_direct(task, task.comparisons(), DirectTrainer(task, cfg.direct, cfg.clone), loss)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from aihf_control.learning.bc import CloneConfig
-from aihf_control.learning.direct import DirectConfig, Pupil, Sides, train_direct
+from aihf_control.learning.direct import DirectConfig, DirectTrainer, PairScores, train_direct
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import bradley_terry
 
@@ -34,7 +34,7 @@ class Config:
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    def loss(s: Sides) -> Tensor:
+    def loss(s: PairScores) -> Tensor:
         return bradley_terry(s.h_win, s.h_lose, s.weight)
 
-    return train_direct(task, task.comparisons(), Pupil(task, cfg.direct, cfg.clone), loss)
+    return train_direct(task, task.comparisons(), DirectTrainer(task, cfg.direct, cfg.clone), loss)

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.learning.bc import CloneConfig
-from aihf_control.learning.direct import DirectConfig, Pupil
+from aihf_control.learning.direct import DirectConfig, DirectTrainer
 from aihf_control.learning.online import OnlineConfig
-from aihf_control.learning.reward_model import LearnedReward, RewardConfig
+from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import bradley_terry
 from aihf_control.models.networks import Policy
@@ -55,18 +55,18 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pairs = task.comparisons()
-    pupil, r = Pupil(task, cfg.direct, cfg.clone), LearnedReward(task, cfg.reward)
+    trainer, r = DirectTrainer(task, cfg.direct, cfg.clone), RewardModel(task, cfg.reward)
     r.fit(cfg.reward_updates)
     chosen = Chosen(torch.zeros(task.dims.n_lanes, device=task.dims.device))
-    yield Progress(pupil.reference, {}, r)
-    for k in task.iterations(pupil=pupil, r=r, chosen=chosen):
-        sides = pupil.sides(pairs.draw(cfg.direct.pair_steps))
+    yield Progress(trainer.reference, {}, r)
+    for k in task.iterations(trainer=trainer, r=r, chosen=chosen):
+        sides = trainer.sides(pairs.draw(cfg.direct.pair_steps))
         loss = bradley_terry(sides.h_win, sides.h_lose, sides.weight)
-        pupil.descend(loss)
+        trainer.descend(loss)
         if k % max(1, cfg.steps // cfg.online.phases) == 0:
-            chosen.step.copy_(choose(task, pupil, r, cfg))
-        policy = extrapolated(pupil.reference, pupil.policy, chosen.step)
-        info = pupil.progress(loss, sides).info | {"step_size": chosen.step.clone()}
+            chosen.step.copy_(choose(task, trainer, r, cfg))
+        policy = extrapolated(trainer.reference, trainer.policy, chosen.step)
+        info = trainer.progress(loss, sides).info | {"step_size": chosen.step.clone()}
         yield Progress(policy, info, r)
 
 
@@ -83,19 +83,19 @@ class Chosen:
         self.step.copy_(state["step"])
 
 
-def choose(task: Task, pupil: Pupil, r: LearnedReward, cfg: Config) -> Tensor:
+def choose(task: Task, trainer: DirectTrainer, r: RewardModel, cfg: Config) -> Tensor:
     """Each lane's step, (L,): the one whose clips, all from the same starts, have the highest learned return."""
     starts, found = task.starts(cfg.tries, cfg.online.length), []
     for size in cfg.step_sizes:
         step = torch.full((task.dims.n_lanes,), size, device=task.dims.device)
-        policy = extrapolated(pupil.reference, pupil.policy, step)
+        policy = extrapolated(trainer.reference, trainer.policy, step)
         found.append(r.clip_returns(*task.rollout(policy, starts, cfg.online.length).clips).detach().mean(-1))
     return torch.tensor(cfg.step_sizes, device=task.dims.device)[torch.stack(found).argmax(0)]
 
 
 def extrapolated(start: Policy, aligned: Policy, step: Tensor) -> Policy:
     """The policy with weights w + step (w - w_0), step (L,)."""
-    policy = aligned.clone_of()
+    policy = aligned.frozen_copy()
     with torch.no_grad():
         for p, w_0 in zip(policy.parameters(), start.parameters(), strict=True):
             p += step[:, None, None] * (p - w_0)

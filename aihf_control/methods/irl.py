@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from aihf_control.core.errors import at_least_one
 from aihf_control.learning.bc import CloneConfig, clone
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
-from aihf_control.learning.reward_model import LearnedReward, RewardConfig
+from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
 
@@ -47,8 +47,8 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
-    sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.clone_of() if cfg.kl_to_clone else None)
-    r = LearnedReward(task, cfg.reward)
+    sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
+    r = RewardModel(task, cfg.reward)
     buffer = Buffer(task.dims, cfg.replay.capacity)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer):

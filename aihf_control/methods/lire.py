@@ -23,9 +23,9 @@ from torch import Tensor
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.types import Clips
 from aihf_control.learning.bc import CloneConfig
-from aihf_control.learning.direct import DirectConfig, Pupil, clip_logp
+from aihf_control.learning.direct import DirectConfig, DirectTrainer, clip_logp
 from aihf_control.learning.online import OnlineConfig
-from aihf_control.learning.reward_model import LearnedReward, RewardConfig
+from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.lanes import Random
 
@@ -59,20 +59,20 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     task.comparisons()
-    pupil, r = Pupil(task, cfg.direct, cfg.clone), LearnedReward(task, cfg.reward)
+    trainer, r = DirectTrainer(task, cfg.direct, cfg.clone), RewardModel(task, cfg.reward)
     r.fit(cfg.reward_updates)
     lists = Lists(task, cfg.clips)
-    yield Progress(pupil.reference, {}, r)
-    for k in task.iterations(pupil=pupil, r=r, lists=lists):
+    yield Progress(trainer.reference, {}, r)
+    for k in task.iterations(trainer=trainer, r=r, lists=lists):
         if cfg.online.begins(k, cfg.steps):
             starts = task.starts(cfg.lists, cfg.online.length).repeat_interleave(cfg.clips, 1)
-            clips = task.rollout(pupil.policy, starts, cfg.online.length).clips
+            clips = task.rollout(trainer.policy, starts, cfg.online.length).clips
             lists.put(clips, r.clip_returns(*clips).detach())
         clips, returns = lists.draw(cfg.direct.pair_steps)
-        logp = clip_logp(pupil.policy, clips).unflatten(1, (-1, cfg.clips))
+        logp = clip_logp(trainer.policy, clips).unflatten(1, (-1, cfg.clips))
         loss = listwise(cfg.direct.beta * logp, returns, cfg.temperature, cfg.w_best)
-        pupil.descend(loss)
-        yield Progress(pupil.policy, {"loss": loss.detach(), "logp": logp.detach().mean((1, 2))}, r)
+        trainer.descend(loss)
+        yield Progress(trainer.policy, {"loss": loss.detach(), "logp": logp.detach().mean((1, 2))}, r)
 
 
 def listwise(logp: Tensor, returns: Tensor, temperature: float, w_best: float) -> Tensor:

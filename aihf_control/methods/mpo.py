@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from aihf_control.learning.bc import CloneConfig
-from aihf_control.learning.direct import DirectConfig, Pupil
+from aihf_control.learning.direct import DirectConfig, DirectTrainer
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
-from aihf_control.learning.reward_model import LearnedReward, RewardConfig
+from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import bradley_terry
@@ -51,14 +51,14 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pairs = task.comparisons()
-    pupil, r = Pupil(task, cfg.direct, cfg.clone), LearnedReward(task, cfg.reward)
-    yield Progress(pupil.reference, {})
+    trainer, r = DirectTrainer(task, cfg.direct, cfg.clone), RewardModel(task, cfg.reward)
+    yield Progress(trainer.reference, {})
     r.fit(cfg.reward_updates)
     easy = easy_half(task, r)
     for _ in range(cfg.direct_updates):
-        s = pupil.sides(pairs.draw(cfg.direct.pair_steps, easy))
-        pupil.descend(bradley_terry(s.h_win, s.h_lose, s.weight))
-    sac = SAC(task.dims, cfg.sac, pupil.policy, prior=pupil.policy.clone_of())
+        s = trainer.sides(pairs.draw(cfg.direct.pair_steps, easy))
+        trainer.descend(bradley_terry(s.h_win, s.h_lose, s.weight))
+    sac = SAC(task.dims, cfg.sac, trainer.policy, prior=trainer.policy.frozen_copy())
     buffer = Buffer(task.dims, cfg.replay.capacity)
     for k in task.iterations(sac=sac, r=r, buffer=buffer):
         task.collect(sac.policy, into=buffer)
@@ -66,7 +66,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
         yield Progress(sac.average, info, r)
 
 
-def easy_half(task: Task, r: LearnedReward) -> Tensor:
+def easy_half(task: Task, r: RewardModel) -> Tensor:
     """Which comparisons of each lane the reward finds easiest to tell apart, (L, n / 2)."""
     win, lose, _ = task.comparisons().every()
     gap = (r.clip_returns(*win) - r.clip_returns(*lose)).detach().abs()

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.learning.bc import CloneConfig, clone
 from aihf_control.learning.online import OnlineConfig
-from aihf_control.learning.preference_model import GeneralPreference
+from aihf_control.learning.preference_model import PreferenceModel
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig
 from aihf_control.learning.sac import SAC, SACConfig
@@ -67,16 +67,16 @@ class Config:
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     task.comparisons()
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
-    sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.clone_of() if cfg.kl_to_clone else None)
-    model = GeneralPreference(task, cfg.reward, cfg.features)
-    opponent = Mixture(sac.policy, pi_0.clone_of(), cfg.mixture)
+    sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
+    model = PreferenceModel(task, cfg.reward, cfg.features)
+    opponent = Mixture(sac.policy, pi_0.frozen_copy(), cfg.mixture)
     buffer = Buffer(task.dims, cfg.replay.capacity)
     model.fit(cfg.reward_updates)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, model=model, opponent=opponent, buffer=buffer):
         if cfg.online.begins(k, cfg.steps):
             starts = task.starts(cfg.played, cfg.online.length)
-            model.face(task.rollout(opponent, starts, cfg.online.length).clips)
+            model.set_opponent(task.rollout(opponent, starts, cfg.online.length).clips)
         task.collect(sac.policy, into=buffer)
         info = sac.update(hybrid_batch(buffer, task.demos, task.clips, cfg.replay), model) if k > cfg.warmup else {}
         yield Progress(sac.average, info | {"circle": model.share.squeeze(1)}, model.r)

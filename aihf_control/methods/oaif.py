@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from typing import Literal
 
 from aihf_control.learning.bc import CloneConfig
-from aihf_control.learning.direct import DirectConfig, Pupil
-from aihf_control.learning.online import NEAR, PAIR_LOSSES, Gathered, OnlineConfig, ask
+from aihf_control.learning.direct import DirectConfig, DirectTrainer
+from aihf_control.learning.online import NEAR, PAIR_LOSSES, OnlineConfig, PairBuffer, query_pairs
 from aihf_control.learning.task import Progress, Task
 
 
@@ -40,12 +40,12 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     cfg.online.questions(task)
-    pupil, answers = Pupil(task, cfg.direct, cfg.clone), Gathered(task)
-    yield Progress(pupil.reference, {})
-    for k in task.iterations(pupil=pupil, answers=answers):
+    trainer, answers = DirectTrainer(task, cfg.direct, cfg.clone), PairBuffer(task)
+    yield Progress(trainer.reference, {})
+    for k in task.iterations(trainer=trainer, answers=answers):
         if cfg.online.begins(k, cfg.steps):
-            answers.add(ask(task, pupil.policy, cfg.online))
-        sides = pupil.sides(answers.draw(cfg.direct.pair_steps))
+            answers.add(query_pairs(task, trainer.policy, cfg.online))
+        sides = trainer.sides(answers.draw(cfg.direct.pair_steps))
         loss = PAIR_LOSSES[cfg.loss](sides.h_win, sides.h_lose, sides.weight)
-        pupil.descend(loss)
-        yield pupil.progress(loss, sides)
+        trainer.descend(loss)
+        yield trainer.progress(loss, sides)

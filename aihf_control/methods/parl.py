@@ -26,9 +26,9 @@ from collections.abc import Iterator
 
 from aihf_control.core.errors import at_least_one
 from aihf_control.learning.bc import CloneConfig, clone
-from aihf_control.learning.online import Gathered, OnlineConfig, ask
+from aihf_control.learning.online import OnlineConfig, PairBuffer, query_pairs
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
-from aihf_control.learning.reward_model import LearnedReward, RewardConfig
+from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
 
@@ -60,13 +60,13 @@ class Config:
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     cfg.online.questions(task)
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
-    sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.clone_of() if cfg.kl_to_clone else None)
-    r, answers = LearnedReward(task, cfg.reward), Gathered(task, 2 * task.n_offered)  # a tie is kept in both orders
+    sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
+    r, answers = RewardModel(task, cfg.reward), PairBuffer(task, 2 * task.n_offered)  # a tie is kept in both orders
     buffer = Buffer(task.dims, cfg.replay.capacity)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer, answers=answers):
         if cfg.online.begins(k, cfg.steps):
-            answers.add(ask(task, sac.policy, cfg.online))
+            answers.add(query_pairs(task, sac.policy, cfg.online))
         task.collect(sac.policy, into=buffer)
         info = sac.update(hybrid_batch(buffer, task.demos, task.clips, cfg.replay), r) if k > cfg.warmup else {}
         if k > cfg.warmup and k % cfg.reward_every == 0:

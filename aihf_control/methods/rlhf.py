@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from aihf_control.learning.bc import CloneConfig, clone
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
-from aihf_control.learning.reward_model import LearnedReward, RewardConfig
+from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
 
@@ -42,8 +42,8 @@ class Config:
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     task.comparisons()
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
-    sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.clone_of() if cfg.kl_to_clone else None)
-    r = LearnedReward(task, cfg.reward)
+    sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
+    r = RewardModel(task, cfg.reward)
     buffer = Buffer(task.dims, cfg.replay.capacity)
     r.fit(cfg.reward_updates)
     yield Progress(pi_0, {})

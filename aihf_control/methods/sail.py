@@ -23,8 +23,8 @@ from torch import Tensor
 
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.learning.bc import CloneConfig
-from aihf_control.learning.direct import DirectConfig, Pupil, Sides
-from aihf_control.learning.online import NEAR, Gathered, OnlineConfig, beats
+from aihf_control.learning.direct import DirectConfig, DirectTrainer, PairScores
+from aihf_control.learning.online import NEAR, OnlineConfig, PairBuffer, known_winners
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import bradley_terry
 
@@ -53,21 +53,21 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pairs = task.comparisons()
-    pupil, duels = Pupil(task, cfg.direct, cfg.clone), Gathered(task)
-    yield Progress(pupil.reference, {})
-    for k in task.iterations(pupil=pupil, duels=duels):
+    trainer, duels = DirectTrainer(task, cfg.direct, cfg.clone), PairBuffer(task)
+    yield Progress(trainer.reference, {})
+    for k in task.iterations(trainer=trainer, duels=duels):
         if cfg.online.begins(k, cfg.steps):
             starts = task.starts(cfg.played, cfg.online.length)
-            duels.add(beats(*(task.rollout(pupil.policy, starts, cfg.online.length).clips for _ in range(2))))
-        sides = pupil.sides(pairs.draw(cfg.direct.pair_steps))
+            duels.add(known_winners(*(task.rollout(trainer.policy, starts, cfg.online.length).clips for _ in range(2))))
+        sides = trainer.sides(pairs.draw(cfg.direct.pair_steps))
         loss = (1 - cfg.own) * bradley_terry(sides.h_win, sides.h_lose, sides.weight)
-        pair_loss, sampling = own_terms(pupil.sides(duels.draw(cfg.direct.pair_steps)), cfg.direct.beta)
+        pair_loss, sampling = own_terms(trainer.sides(duels.draw(cfg.direct.pair_steps)), cfg.direct.beta)
         loss = loss + cfg.own * pair_loss + cfg.w_sampling * sampling
-        pupil.descend(loss)
-        yield pupil.progress(loss, sides)
+        trainer.descend(loss)
+        yield trainer.progress(loss, sides)
 
 
-def own_terms(s: Sides, beta: float) -> tuple[Tensor, Tensor]:
+def own_terms(s: PairScores, beta: float) -> tuple[Tensor, Tensor]:
     """The loss of own pairs under the policy's own labels, and the bilevel term's loss, each (L,)."""
     surprise = F.softplus(-(s.h_win - s.h_lose).abs())
     factor = -surprise.detach()

@@ -20,9 +20,9 @@ from collections.abc import Iterator
 
 from aihf_control.core.errors import at_least_one
 from aihf_control.learning.bc import CloneConfig
-from aihf_control.learning.direct import DirectConfig, Pupil
-from aihf_control.learning.online import NEAR, Gathered, OnlineConfig, beats
-from aihf_control.learning.sac import follow
+from aihf_control.learning.direct import DirectConfig, DirectTrainer
+from aihf_control.learning.online import NEAR, OnlineConfig, PairBuffer, known_winners
+from aihf_control.learning.sac import polyak_update
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import bradley_terry
 
@@ -48,15 +48,15 @@ class Config:
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    pupil, queue = Pupil(task, cfg.direct, cfg.clone), Gathered(task, cfg.queue)
-    yield Progress(pupil.reference, {})
-    for k in task.iterations(pupil=pupil, queue=queue):
+    trainer, queue = DirectTrainer(task, cfg.direct, cfg.clone), PairBuffer(task, cfg.queue)
+    yield Progress(trainer.reference, {})
+    for k in task.iterations(trainer=trainer, queue=queue):
         if cfg.online.begins(k, cfg.steps):
             starts = task.starts(cfg.played, cfg.online.length)
-            own = task.rollout(pupil.reference, starts, cfg.online.length).clips
-            queue.add(beats(task.shown(starts, cfg.online.length), own))
-        sides = pupil.sides(queue.draw(cfg.direct.pair_steps))
+            own = task.rollout(trainer.reference, starts, cfg.online.length).clips
+            queue.add(known_winners(task.demo_clips(starts, cfg.online.length), own))
+        sides = trainer.sides(queue.draw(cfg.direct.pair_steps))
         loss = bradley_terry(sides.h_win, sides.h_lose, sides.weight)
-        pupil.descend(loss)
-        follow(pupil.reference, pupil.policy, cfg.rate)
-        yield pupil.progress(loss, sides)
+        trainer.descend(loss)
+        polyak_update(trainer.reference, trainer.policy, cfg.rate)
+        yield trainer.progress(loss, sides)

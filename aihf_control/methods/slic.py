@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from aihf_control.learning.bc import CloneConfig
-from aihf_control.learning.direct import DirectConfig, Pupil, Sides, train_direct
+from aihf_control.learning.direct import DirectConfig, DirectTrainer, PairScores, train_direct
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import hinge
 
@@ -36,9 +36,9 @@ class Config:
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    pairs, pupil = task.comparisons(), Pupil(task, cfg.direct, cfg.clone)
+    pairs, trainer = task.comparisons(), DirectTrainer(task, cfg.direct, cfg.clone)
 
-    def loss(s: Sides) -> Tensor:
-        return hinge(s.h_win, s.h_lose, s.weight) + cfg.w_demo * cfg.direct.beta * pupil.demo_loss()
+    def loss(s: PairScores) -> Tensor:
+        return hinge(s.h_win, s.h_lose, s.weight) + cfg.w_demo * cfg.direct.beta * trainer.demo_loss()
 
-    return train_direct(task, pairs, pupil, loss)
+    return train_direct(task, pairs, trainer, loss)

@@ -24,9 +24,9 @@ from torch import Tensor
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips
 from aihf_control.learning.bc import CloneConfig
-from aihf_control.learning.direct import DirectConfig, Pupil, clip_logp
-from aihf_control.learning.preference_buffer import Pairs
-from aihf_control.learning.reward_model import LearnedReward, RewardConfig
+from aihf_control.learning.direct import DirectConfig, DirectTrainer, clip_logp
+from aihf_control.learning.preference_buffer import PreferenceBuffer
+from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.task import Progress, Task
 
 
@@ -52,22 +52,22 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pairs = task.comparisons()
-    pupil, r = Pupil(task, cfg.direct, cfg.clone), LearnedReward(task, cfg.reward)
+    trainer, r = DirectTrainer(task, cfg.direct, cfg.clone), RewardModel(task, cfg.reward)
     r.fit(cfg.reward_updates)
-    yield Progress(pupil.reference, {}, r)
-    for _ in task.iterations(pupil=pupil, r=r):
+    yield Progress(trainer.reference, {}, r)
+    for _ in task.iterations(trainer=trainer, r=r):
         clips = batch_of(task, pairs, cfg.direct.pair_steps)
         w = weights(r.clip_returns(*clips).detach(), cfg.temperature)
-        loss = -(w * clip_logp(pupil.policy, clips)).sum(-1)
-        pupil.descend(loss)
-        yield Progress(pupil.policy, {"loss": loss.detach(), "effective_clips": 1 / w.square().sum(-1)}, r)
+        loss = -(w * clip_logp(trainer.policy, clips)).sum(-1)
+        trainer.descend(loss)
+        yield Progress(trainer.policy, {"loss": loss.detach(), "effective_clips": 1 / w.square().sum(-1)}, r)
 
 
-def batch_of(task: Task, pairs: Pairs, n_steps: int) -> Clips:
+def batch_of(task: Task, pairs: PreferenceBuffer, n_steps: int) -> Clips:
     """Clips of both sides of a draw of comparisons, and half as many of the demonstrations', (L, n, K, ...)."""
     win, lose, _ = pairs.draw(n_steps)
     n, length = win.real.shape[1:]
-    demo = task.shown(task.starts(n, length, put=False), length)
+    demo = task.demo_clips(task.starts(n, length, put=False), length)
     return Clips(*(torch.cat(three, 1) for three in zip(win, lose, demo, strict=True)))
 
 

@@ -10,7 +10,7 @@ import torch
 from aihf_control.core.errors import BadInput
 
 
-def one_thread() -> None:
+def use_one_thread() -> None:
     """Makes this process one of those that train: a single thread (two fight over the cores) that keeps its memory.
 
     Every update frees large blocks and takes the same ones again. glibc is told to keep them, because fetching them
@@ -40,13 +40,13 @@ def device_of(name: str) -> str:
     return name
 
 
-def finished(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Waits until all is done that a GPU was asked for: it is asked for much before it has done it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def products(precision: str, device: str) -> str:
+def matmul_precision(precision: str, device: str) -> str:
     """The type of the inner products: what was asked for, or for "auto" bfloat16 where the hardware multiplies it."""
     if precision != "auto":
         return precision

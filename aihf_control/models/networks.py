@@ -51,7 +51,7 @@ class Body(nn.Module):
         return [layer.pair() for layer in self.layers]  # type: ignore[operator]
 
 
-class Units(nn.Module):
+class ObsNormalizer(nn.Module):
     """Puts observations in units of a dataset's mean and standard deviation, each (L, 1, O). Identity at first."""
 
     mean: Tensor
@@ -80,7 +80,7 @@ class Policy(nn.Module):
     def __init__(self, dims: Dims, hidden: tuple[int, ...]):
         super().__init__()
         rng = Random(dims, "actor")
-        self.units = Units(dims)
+        self.units = ObsNormalizer(dims)
         self.body = Body(rng, dims.n_obs, hidden)
         self.mean = Linear(rng, hidden[-1], dims.n_act)
         self.log_std = Linear(rng, hidden[-1], dims.n_act)
@@ -117,7 +117,7 @@ class Policy(nn.Module):
         mean, log_std = self(obs, torch.float32)
         return (mean if noise is None else mean + log_std.exp() * noise).tanh()
 
-    def clone_of(self) -> Self:
+    def frozen_copy(self) -> Self:
         """A frozen copy."""
         return copy.deepcopy(self).requires_grad_(False)
 
@@ -146,7 +146,7 @@ class TwinQ(nn.Module):
     def __init__(self, dims: Dims, hidden: tuple[int, ...], layer_norm: bool):
         super().__init__()
         rng = Random(dims, "critic 0", "critic 1")
-        self.units = Units(dims)
+        self.units = ObsNormalizer(dims)
         self.body = Body(rng, dims.n_obs + dims.n_act, hidden)
         self.out = Linear(rng, hidden[-1], 1)
         self.products, self.layer_norm = dims.products, layer_norm
@@ -173,7 +173,7 @@ class RewardNet(nn.Module):
     def __init__(self, dims: Dims, hidden: tuple[int, ...], alive: float, bound: float):
         super().__init__()
         rng = Random(dims, "reward")
-        self.units = Units(dims)
+        self.units = ObsNormalizer(dims)
         self.body = Body(rng, dims.n_obs + dims.n_act, hidden)
         self.out = Linear(rng, hidden[-1], 1)
         at_first = math.atanh(alive / bound)
@@ -205,7 +205,7 @@ class RewardNet(nn.Module):
         self.centre.lerp_(g_demo.mean(-1, keepdim=True), rate)
 
 
-def fixed(net: Net) -> Net:
+def frozen_view(net: Net) -> Net:
     """The same network, to which no gradient flows: its parameters and buffers are the net's own memory."""
     of = copy.deepcopy(net)
     for mine, its in zip(of.modules(), net.modules(), strict=True):

@@ -12,10 +12,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from scipy import stats
 
-from aihf_control.core.config import worded
+from aihf_control.core.config import as_word
 from aihf_control.core.statistics import Estimate, aggregate, estimate, iqm_of_all, profile, profile_band
-from aihf_control.report.load import Gathered, finite, numbers
-from aihf_control.report.plotting import Picture, Setting, band, finish, panels_of, picture, point, style_of, told
+from aihf_control.report.load import GridResults, finite, numbers
+from aihf_control.report.plotting import (
+    Picture,
+    Setting,
+    band,
+    finish,
+    panels_of,
+    picture,
+    point,
+    setting_text,
+    style_of,
+)
 from aihf_control.report.tables import label, rng
 
 Array = np.ndarray
@@ -23,14 +33,14 @@ PANELS = 24  # more than these are not drawn
 INTERVALS = "IQM and 95 % bootstrap interval over seeds"
 
 
-def figures_of(grid: Gathered) -> list[Picture]:
+def figures_of(grid: GridResults) -> list[Picture]:
     """Those that the experiment asks for and that have something to show."""
     drawn = {"scores": scores, "curves": curves, "labels": labels, "profiles": profiles, "dials": dials}
     drawn |= {"reward": reward}
     return [picture for name in grid.report.figures if (picture := drawn[name](grid))]
 
 
-def scores(grid: Gathered) -> Picture | None:
+def scores(grid: GridResults) -> Picture | None:
     """Every method's score with its interval, all environments together."""
     rows = [(m, s, x) for s in grid.settings() for m in grid.methods if (x := grid.scores(m, s)) is not None]
     fig = Figure(figsize=(7, 1 + 0.28 * len(rows)))
@@ -38,7 +48,7 @@ def scores(grid: Gathered) -> Picture | None:
     for y, (method, _, x) in enumerate(rows):
         found = aggregate(x, iqm_of_all, rng())
         point(ax, found.value, y, found, "x", **style_of(grid, method))
-    ax.set_yticks(range(len(rows)), [f"{method}{told(setting)}" for method, setting, _ in rows])
+    ax.set_yticks(range(len(rows)), [f"{method}{setting_text(setting)}" for method, setting, _ in rows])
     ax.invert_yaxis()
     ax.axvline(1, color="black", ls="--", lw=1)
     finish(ax, "", "score (0 random, 1 expert)", "")
@@ -47,7 +57,7 @@ def scores(grid: Gathered) -> Picture | None:
     return picture("scores", "Scores", caption, fig, runs) if rows else None
 
 
-def curves(grid: Gathered) -> Picture | None:
+def curves(grid: GridResults) -> Picture | None:
     """Score over environment steps, a panel for each environment and setting of which something has been run."""
     every = itertools.product(grid.envs, grid.settings())
     shown = [at for at in every if any(_evaluations(grid, at[0], m, at[1]) is not None for m in grid.methods)][:PANELS]
@@ -60,7 +70,7 @@ def curves(grid: Gathered) -> Picture | None:
             if frame is not None:
                 _curve(ax, frame, method, style_of(grid, method))
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-        finish(ax, f"{env}{told(setting)}", "environment steps", "score")
+        finish(ax, f"{env}{setting_text(setting)}", "environment steps", "score")
     caption = f"Score at each evaluation, {INTERVALS}; runs that diverged are left out from there on."
     return picture("curves", "Learning curves over environment steps", caption, fig, _finished(grid, shown))
 
@@ -75,7 +85,7 @@ def _curve(ax: Any, frame: pd.DataFrame, method: str, style: dict[str, str]) -> 
         ax.axhline(last.value, label=f"{method} (no steps)", lw=1, ls=":", color=style["color"])
 
 
-def labels(grid: Gathered) -> Picture | None:
+def labels(grid: GridResults) -> Picture | None:
     """Score over the labels that a run was given, a panel for each environment."""
     if not numbers(grid.lanes, "labels").any():
         return None
@@ -102,7 +112,7 @@ def _by_labels(frame: pd.DataFrame) -> dict[float, Estimate]:
     return {n: estimate(x, resamples=1000) for n, x in by.items() if len(x)}
 
 
-def profiles(grid: Gathered) -> Picture | None:
+def profiles(grid: GridResults) -> Picture | None:
     """The share of runs above each score, a panel for each setting."""
     shown = grid.settings()[:PANELS]
     taus = np.linspace(0, max(1.2, *1.02 * finite(grid.lanes, "score")), 121)
@@ -114,7 +124,7 @@ def profiles(grid: Gathered) -> Picture | None:
                 colour = style_of(grid, method)["color"]
                 ax.plot(taus, profile(x, taus), label=method, lw=1.5, color=colour)
                 ax.fill_between(taus, low, high, alpha=0.12, color=colour, lw=0)
-        finish(ax, told(setting).removeprefix(", ") or "all environments", "score", "share of runs above it")
+        finish(ax, setting_text(setting).removeprefix(", ") or "all environments", "score", "share of runs above it")
     caption = (
         "The share of runs, over all environments, whose last policy scores above each value, 95 % bootstrap bands."
     )
@@ -125,14 +135,14 @@ def profiles(grid: Gathered) -> Picture | None:
 # --------------------------------------------------------------------------------------------------------------- dials
 
 
-def dials(grid: Gathered) -> Picture | None:
+def dials(grid: GridResults) -> Picture | None:
     """One dial: score over it, a line a method. Two: a heat map a method. Otherwise nothing."""
     if len(grid.dials) == 1:
         return _over_dial(grid, grid.dials[0])
     return _heat(grid, *grid.dials) if len(grid.dials) == 2 else None
 
 
-def _over_dial(grid: Gathered, dial: str) -> Picture:
+def _over_dial(grid: GridResults, dial: str) -> Picture:
     values = [setting[dial] for setting in grid.settings()]
     fig = Figure(figsize=(7, 4))
     ax = fig.subplots()
@@ -144,14 +154,14 @@ def _over_dial(grid: Gathered, dial: str) -> Picture:
         ax.plot(list(found), [e.value for e in found.values()], lw=1, color=style["color"], label=method)
         for x, e in found.items():
             point(ax, x, e.value, e, "y", **style)
-    ax.set_xticks(range(len(values)), [str(worded(value)) for value in values])
+    ax.set_xticks(range(len(values)), [str(as_word(value)) for value in values])
     finish(ax, "", label(dial), "score")
     title = f"Score over {label(dial)}"
     runs = _finished(grid, itertools.product(grid.envs, grid.settings()))
     return picture("dials", title, f"{title}, {INTERVALS}, environments together.", fig, runs)
 
 
-def _heat(grid: Gathered, down: str, across: str) -> Picture:
+def _heat(grid: GridResults, down: str, across: str) -> Picture:
     rows, columns = (list(dict.fromkeys(setting[dial] for setting in grid.settings())) for dial in (down, across))
     fig, axes = panels_of(len(grid.methods))
     for ax, method in zip(axes, grid.methods, strict=True):
@@ -161,8 +171,8 @@ def _heat(grid: Gathered, down: str, across: str) -> Picture:
         for (i, j), x in np.ndenumerate(value):
             if np.isfinite(x):
                 ax.text(j, i, f"{x:.2f}", ha="center", va="center", color="white" if x < 0.6 else "black")
-        ax.set_xticks(range(len(columns)), [str(worded(x)) for x in columns])
-        ax.set_yticks(range(len(rows)), [str(worded(y)) for y in rows])
+        ax.set_xticks(range(len(columns)), [str(as_word(x)) for x in columns])
+        ax.set_yticks(range(len(rows)), [str(as_word(y)) for y in rows])
         ax.set(title=method, xlabel=label(across), ylabel=label(down))
     title = f"Score by {label(down)} and {label(across)}"
     caption = f"{title}: IQM over seeds and environments; the table of scores has the intervals."
@@ -170,7 +180,7 @@ def _heat(grid: Gathered, down: str, across: str) -> Picture:
     return picture("dials", title, caption, fig, runs)
 
 
-def reward(grid: Gathered) -> Picture | None:
+def reward(grid: GridResults) -> Picture | None:
     """What a learned reward is worth on held-out comparisons against what the policy is worth."""
     frame = grid.lanes.dropna(subset=["pair_accuracy", "score"])
     if not len(frame):
@@ -192,12 +202,12 @@ def reward(grid: Gathered) -> Picture | None:
 # ------------------------------------------------------------------------------------------------- what is looked up
 
 
-def _evaluations(grid: Gathered, env: str, method: str, setting: Setting) -> pd.DataFrame | None:
+def _evaluations(grid: GridResults, env: str, method: str, setting: Setting) -> pd.DataFrame | None:
     runs = [run for run in grid.of(method, setting, env) if run.state == "finished"]
     return grid.evaluations.loc[grid.evaluations["cell"] == runs[0].key] if runs else None
 
 
-def _finished(grid: Gathered, shown: Iterable[tuple[str, Setting]]) -> list[str]:
+def _finished(grid: GridResults, shown: Iterable[tuple[str, Setting]]) -> list[str]:
     """The runs of some environments and settings that have finished."""
     wanted = list(shown)
     return [run.key for run in grid.runs if run.state == "finished" and (run.env, run.dials) in wanted]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from aihf_control.core.config import rebuild, worded
+from aihf_control.core.config import as_word, rebuild
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_bytes, read_json
 from aihf_control.core.statistics import normalised
@@ -45,7 +45,7 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class Gathered:
+class GridResults:
     """A grid and its runs."""
 
     folder: Path
@@ -93,7 +93,7 @@ class Gathered:
         return tuple(run.dials[name] for name in self.dials)
 
 
-def gather(folder: Path) -> Gathered:
+def load_grid(folder: Path) -> GridResults:
     """A grid's folder, read and checked. Raises BadInput with the file that is wrong."""
     grid = checked(read_json(folder / "grid.json"), KINDS, folder / "grid.json")
     for cell in grid["cells"]:
@@ -109,7 +109,7 @@ def gather(folder: Path) -> Gathered:
     about = {name: grid[name] for name in ("name", "title", "about", "file")}
     lanes = [_lanes(run, frame, folder / "cells" / run.key) for run, frame in zip(done, frames, strict=True)]
     lanes, every = (pd.concat(parts, ignore_index=True) for parts in (lanes, frames))
-    return Gathered(
+    return GridResults(
         folder, **about, report=report, runs=runs, dials=list(runs[0].dials), lanes=lanes, evaluations=every
     )
 
@@ -159,7 +159,7 @@ def _evaluations(folder: Path, run: Run) -> pd.DataFrame:
     assert run.summary
     score = normalised(numbers(log, "return"), run.summary["random_return"], run.summary["expert_return"])
     frame = log.assign(score=score).reindex(columns=[*COLUMNS, *QUALITY, *({ANSWERS} & {*log})])
-    named = {"cell": run.key, "env": run.env, "method": run.name} | {k: worded(x) for k, x in run.dials.items()}
+    named = {"cell": run.key, "env": run.env, "method": run.name} | {k: as_word(x) for k, x in run.dials.items()}
     for i, (name, value) in enumerate(named.items()):
         frame.insert(i, name, [value] * len(frame))
     return frame

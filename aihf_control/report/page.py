@@ -12,11 +12,11 @@ from typing import Any
 
 import jinja2
 
-from aihf_control.core.config import worded
+from aihf_control.core.config import as_word
 from aihf_control.core.files import write_bytes
 from aihf_control.report.figures import Picture, figures_of
-from aihf_control.report.load import Gathered, Run, gather
-from aihf_control.report.tables import Table, csv, label, latex, markdown, spoken, tables_of
+from aihf_control.report.load import GridResults, Run, load_grid
+from aihf_control.report.tables import Table, cell_text, csv, label, latex, markdown, tables_of
 
 WORDS = {"method", "environment", "missing"}  # columns that hold words
 STATES = ("finished", "cut short", "begun", "to do")
@@ -32,7 +32,7 @@ class Note:
 
 def write_report(folder: Path) -> Path:
     """Writes a grid's report into its folder's `report`. The same runs give the same bytes. Returns the page."""
-    grid, out = gather(folder), folder / "report"
+    grid, out = load_grid(folder), folder / "report"
     tables, figures = tables_of(grid), figures_of(grid)
     write_bytes(out / "runs.csv", grid.lanes.to_csv(index=False, lineterminator="\n").encode())
     write_bytes(out / "evaluations.csv", grid.evaluations.to_csv(index=False, lineterminator="\n").encode())
@@ -45,7 +45,7 @@ def write_report(folder: Path) -> Path:
     return out / "page.html"
 
 
-def page(grid: Gathered, tables: list[Table], figures: list[Picture]) -> str:
+def page(grid: GridResults, tables: list[Table], figures: list[Picture]) -> str:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     sheet = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
         "page.html"
@@ -60,12 +60,12 @@ def page(grid: Gathered, tables: list[Table], figures: list[Picture]) -> str:
         "words": WORDS,
         "notes": list(notes_of(grid, versions)),
     }
-    shown |= {"runs": runs, "run_columns": list(runs[0]), "spoken": spoken, "settings": _settings}
+    shown |= {"runs": runs, "run_columns": list(runs[0]), "cell_text": cell_text, "settings": _settings}
     shown |= {"versions": list(versions.items()), "data": _data(grid)}
     return sheet.render(shown, n_finished=sum(run.state == "finished" for run in grid.runs))
 
 
-def versions_of(grid: Gathered) -> dict[str, dict[str, str]]:
+def versions_of(grid: GridResults) -> dict[str, dict[str, str]]:
     """The sets of versions that runs were made with, by letter."""
     found: list[dict[str, str]] = []
     for run in grid.runs:
@@ -74,7 +74,7 @@ def versions_of(grid: Gathered) -> dict[str, dict[str, str]]:
     return dict(zip(string.ascii_uppercase, found, strict=False))
 
 
-def notes_of(grid: Gathered, versions: dict[str, dict[str, str]]) -> Iterator[Note]:
+def notes_of(grid: GridResults, versions: dict[str, dict[str, str]]) -> Iterator[Note]:
     """What speaks against the numbers: what is missing or diverged, and what was not made alike."""
     for state, what in (("to do", "have not begun"), ("begun", "are not finished"), ("cut short", "were cut short")):
         runs = [run for run in grid.runs if run.state == state]
@@ -118,7 +118,7 @@ def _about(run: Run, versions: dict[str, dict[str, str]]) -> dict[str, Any]:
     config, summary = run.config or {}, run.summary or {}
     cell = config.get("cell", {})
     row: dict[str, Any] = {"cell": run.key, "state": run.state, "method": run.name, "environment": run.env}
-    row |= {label(name): worded(value) for name, value in run.dials.items()}
+    row |= {label(name): as_word(value) for name, value in run.dials.items()}
     row |= {"seeds": " ".join(map(str, cell.get("seeds", ()))) or run.n}
     row |= {name: " ".join(map(str, summary.get(name, ()))) or "-" for name in ("diverged", "overvalued")}
     row |= {"steps": summary.get("steps", "-"), "data": config.get("dataset", {}).get("digest", "-")}
@@ -127,7 +127,7 @@ def _about(run: Run, versions: dict[str, dict[str, str]]) -> dict[str, Any]:
     return row | {"versions": letter}
 
 
-def _data(grid: Gathered) -> list[tuple[str, str, str]]:
+def _data(grid: GridResults) -> list[tuple[str, str, str]]:
     """Digest, file and hash of every file of every dataset."""
     datasets = [run.config["dataset"] for run in grid.runs if run.config]
     rows = [

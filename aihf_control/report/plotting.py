@@ -9,9 +9,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from aihf_control.core.config import worded
+from aihf_control.core.config import as_word
 from aihf_control.core.statistics import Estimate
-from aihf_control.report.load import Gathered
+from aihf_control.report.load import GridResults
 from aihf_control.report.tables import label
 
 Setting = dict[str, Any]
@@ -37,12 +37,12 @@ def picture(name: str, title: str, caption: str, fig: Figure, runs: Iterable[str
     return Picture(name, title, caption, out.getvalue(), tuple(dict.fromkeys(runs)))
 
 
-def told(setting: Setting) -> str:
+def setting_text(setting: Setting) -> str:
     """A setting behind a name."""
-    return "".join(f", {label(name)} {worded(value)}" for name, value in setting.items())
+    return "".join(f", {label(name)} {as_word(value)}" for name, value in setting.items())
 
 
-def style_of(grid: Gathered, method: str) -> dict[str, str]:
+def style_of(grid: GridResults, method: str) -> dict[str, str]:
     """A method's colour and marker, the same in every figure."""
     i = grid.methods.index(method)
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS) % len(MARKERS)]}

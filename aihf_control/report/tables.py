@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aihf_control.core.config import worded
+from aihf_control.core.config import as_word
 from aihf_control.core.statistics import (
     STARRED,
     Estimate,
@@ -22,7 +22,7 @@ from aihf_control.core.statistics import (
     median_of_tasks,
     optimality_gap,
 )
-from aihf_control.report.load import ANSWERS, Gathered, Run, finite, numbers
+from aihf_control.report.load import ANSWERS, GridResults, Run, finite, numbers
 
 Array = np.ndarray
 Cell = str | int | float | Estimate | None
@@ -52,14 +52,14 @@ class Table:
         return list(dict.fromkeys(name for row in fullest_first for name in row.cells))
 
 
-def tables_of(grid: Gathered) -> list[Table]:
+def tables_of(grid: GridResults) -> list[Table]:
     """Those that the experiment asks for and that have something to say."""
     made = {"scores": scores, "environments": environments, "improvement": improvement}
     tables = [made[name](grid) for name in grid.report.tables]
     return [table for table in tables if table.rows]
 
 
-def scores(grid: Gathered) -> Table:
+def scores(grid: GridResults) -> Table:
     """All environments together: a row a method, best first, and one of the demonstrations, for each setting."""
     rows = []
     for setting in grid.settings():
@@ -75,7 +75,7 @@ def scores(grid: Gathered) -> Table:
     return Table("scores", "Scores", caption, rows)
 
 
-def _score_row(grid: Gathered, method: str, setting: dict[str, Any]) -> Row:
+def _score_row(grid: GridResults, method: str, setting: dict[str, Any]) -> Row:
     runs, x, late = grid.of(method, setting), grid.scores(method, setting), grid.scores(method, setting, "late_score")
     cells: dict[str, Cell] = {**_dials(setting), "method": method}
     if x is None or late is None:
@@ -88,7 +88,7 @@ def _score_row(grid: Gathered, method: str, setting: dict[str, Any]) -> Row:
     return Row(cells | _budget(lanes), _keys(runs))
 
 
-def _demonstrations(grid: Gathered, setting: dict[str, Any]) -> list[Row]:
+def _demonstrations(grid: GridResults, setting: dict[str, Any]) -> list[Row]:
     """What was shown in a setting, from the first method whose runs have all finished."""
     for method in grid.methods:
         if grid.scores(method, setting) is not None:
@@ -100,7 +100,7 @@ def _demonstrations(grid: Gathered, setting: dict[str, Any]) -> list[Row]:
     return []
 
 
-def environments(grid: Gathered) -> Table:
+def environments(grid: GridResults) -> Table:
     """Each environment by itself: a row a method, best first, for each setting."""
     rows = []
     for env in grid.envs:
@@ -115,7 +115,7 @@ def environments(grid: Gathered) -> Table:
     return Table("environments", "Environments", caption, rows)
 
 
-def _env_row(grid: Gathered, env: str, method: str, setting: dict[str, Any]) -> Row:
+def _env_row(grid: GridResults, env: str, method: str, setting: dict[str, Any]) -> Row:
     runs, x = grid.of(method, setting, env), grid.scores(method, setting, env=env)
     cells: dict[str, Cell] = {"environment": env, **_dials(setting), "method": method}
     if x is None:
@@ -129,7 +129,7 @@ def _env_row(grid: Gathered, env: str, method: str, setting: dict[str, Any]) -> 
     return Row(cells, _keys(runs))
 
 
-def improvement(grid: Gathered) -> Table:
+def improvement(grid: GridResults) -> Table:
     """Every other method against the baseline, for each setting."""
     rows, baseline = [], grid.report.baseline
     for setting in grid.settings() if baseline else []:
@@ -158,7 +158,7 @@ def _missing(runs: Sequence[Run]) -> str:
 
 
 def _dials(setting: dict[str, Any]) -> dict[str, Cell]:
-    return {label(name): worded(value) for name, value in setting.items()}
+    return {label(name): as_word(value) for name, value in setting.items()}
 
 
 def label(dial: str) -> str:
@@ -170,7 +170,7 @@ def _keys(runs: Sequence[Run]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(run.key for run in runs))
 
 
-def _lanes(grid: Gathered, runs: Sequence[Run]) -> pd.DataFrame:
+def _lanes(grid: GridResults, runs: Sequence[Run]) -> pd.DataFrame:
     return grid.lanes.loc[grid.lanes["cell"].isin(_keys(runs))]
 
 
@@ -198,7 +198,7 @@ def _value(row: Row) -> float:
 # ----------------------------------------------------------------------------------------------------- as text, as csv
 
 
-def spoken(row: Row, name: str) -> str:
+def cell_text(row: Row, name: str) -> str:
     """A cell as a person reads it."""
     x = row.cells.get(name)
     if x is None:
@@ -214,14 +214,14 @@ def markdown(table: Table) -> str:
     head = [*table.columns, "runs"]
     lines = [f"## {table.title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in table.rows:
-        cells = [*(spoken(row, name) for name in table.columns), " ".join(row.runs)]
+        cells = [*(cell_text(row, name) for name in table.columns), " ".join(row.runs)]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join([*lines, "", table.caption, ""])
 
 
 def latex(table: Table) -> str:
     """A booktabs table; the runs of each row stand behind it as a comment."""
-    shown = pd.DataFrame([{name: spoken(row, name) for name in table.columns} for row in table.rows])
+    shown = pd.DataFrame([{name: cell_text(row, name) for name in table.columns} for row in table.rows])
     caption = escaped(table.caption)
     text = shown.to_latex(index=False, escape=True, caption=caption, label=f"tab:{table.name}", position="t")
     return text + "".join(f"% row {i}: runs {' '.join(row.runs)}\n" for i, row in enumerate(table.rows, 1))

@@ -29,7 +29,7 @@ from aihf_control.core.provenance import commit, versions
 from aihf_control.environments.cards import card_of
 from aihf_control.environments.gym import spec_of
 from aihf_control.models import kernel
-from aihf_control.models.device import device_of, products
+from aihf_control.models.device import device_of, matmul_precision
 from aihf_control.speed import baselines as rivals
 from aihf_control.speed.table import figure, table
 from aihf_control.speed.worker import BY_TORCH, FLOOR, OURS, Row, turn
@@ -99,7 +99,7 @@ def measure(options: Options) -> None:
 
 def measurements(options: Options) -> Iterator[Row]:
     """All rows: the comparison, a group for each number of lanes; how cost grows, a group a width; the rest."""
-    best = products("auto", options.device)
+    best = matmul_precision("auto", options.device)
     peers: list[Row] = [
         {"learner": name, "lanes": 1, "precision": "float32"}
         for name in ("sb3", "plain", *(["sbx"] if options.sbx else []))

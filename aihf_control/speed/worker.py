@@ -19,12 +19,12 @@ from aihf_control.environments.rollout import rollout
 from aihf_control.experts.true_reward import Pupil, TruthConfig
 from aihf_control.learning.bc import CloneConfig, clone
 from aihf_control.learning.replay import Buffer
-from aihf_control.learning.reward_model import LearnedReward, RewardConfig
+from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.sac import SACConfig
 from aihf_control.learning.task import Task
 from aihf_control.methods import aihf
 from aihf_control.models.cuda_graphs import WARM, Replayed
-from aihf_control.models.device import finished, one_thread
+from aihf_control.models.device import synchronize, use_one_thread
 from aihf_control.models.functional import product
 from aihf_control.speed import baselines as rivals
 from aihf_control.speed.baselines import BATCH, STEPS, timed
@@ -38,7 +38,7 @@ Works = dict[str, Callable[[int], Any]]
 def turn(what: Row) -> None:
     """Serves a learner (`rivals.serve`), or measures another work once and prints it as JSON: rates a second, and the
     peak memory in MiB."""
-    one_thread()
+    use_one_thread()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     learners = {OURS: _ours, BY_TORCH: _ours, FLOOR: _floor}
     if what["learner"] in learners:
@@ -156,12 +156,12 @@ def _reward(what: Row) -> Row:
     row: Row = {"make": time.perf_counter() - began}
     for name, dataset in (("clips", clips), ("whole", make_dataset(what["env"], DataConfig(clip=0)))):
         task = Task(dataset, range(what["lanes"]), 1, 200, what["device"])
-        r, buffer = LearnedReward(task, RewardConfig()), Buffer(task.dims, 1000)
+        r, buffer = RewardModel(task, RewardConfig()), Buffer(task.dims, 1000)
         policy = clone(task, CloneConfig(updates=1), (what["width"],) * 2)
         for _ in range(STEPS):
             task.collect(policy, into=buffer)
 
-        def step(r: LearnedReward = r, buffer: Buffer = buffer) -> None:
+        def step(r: RewardModel = r, buffer: Buffer = buffer) -> None:
             gap, penalty = r.demo_term(buffer)
             r.descend(gap + r.pair_term() + penalty)
 
@@ -189,6 +189,6 @@ def _times(work: Callable[[], Any], device: torch.device) -> Callable[[int], Non
     def repeat(n: int) -> None:
         for _ in range(n):
             work()
-        finished(device)
+        synchronize(device)
 
     return repeat

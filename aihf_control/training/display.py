@@ -18,7 +18,7 @@ from aihf_control.environments.gym import spec_of
 from aihf_control.models import kernel
 from aihf_control.training.estimate import duration, estimate_seconds
 from aihf_control.training.result import Collector, Result
-from aihf_control.training.run import Cell, Evaluated, Event
+from aihf_control.training.run import Evaluated, Event, RunSpec
 from aihf_control.training.summary import summary
 
 Array = np.ndarray
@@ -28,7 +28,7 @@ class Display:
     """Prints a run to the terminal. As a context, it shows the live line; where there is no terminal, a line for each
     evaluation."""
 
-    def __init__(self, cell: Cell, dataset: Dataset, workers: int):
+    def __init__(self, cell: RunSpec, dataset: Dataset, workers: int):
         self.cell, self.dataset, self.workers = cell, dataset, workers
         self.console = Console(highlight=False)
         if not self.console.is_terminal:

@@ -10,9 +10,9 @@ import torch
 from aihf_control.environments.gym import EnvSpec
 from aihf_control.learning.replay import Batch
 from aihf_control.learning.sac import SAC
-from aihf_control.models.device import finished
+from aihf_control.models.device import synchronize
 from aihf_control.models.lanes import Dims
-from aihf_control.training.run import Cell
+from aihf_control.training.run import RunSpec
 
 
 def duration(seconds: float) -> str:
@@ -25,7 +25,7 @@ def duration(seconds: float) -> str:
     )
 
 
-def estimate_seconds(cell: Cell, spec: EnvSpec, workers: int) -> float | None:
+def estimate_seconds(cell: RunSpec, spec: EnvSpec, workers: int) -> float | None:
     """How long the training will take on a core of its own, from a second of updates on random numbers.
 
     None for methods without SAC.
@@ -46,7 +46,7 @@ def estimate_seconds(cell: Cell, spec: EnvSpec, workers: int) -> float | None:
     for _ in range(30):
         begun = clock()
         sac.update(batch, lambda obs, act: act[..., 0])
-        finished(dims.device)
+        synchronize(dims.device)
         times.append(clock() - begun)
     torch.set_num_threads(threads)
     return float(np.median(times)) * 1.5 * cell.steps  # the rest of the loop costs about half as much again

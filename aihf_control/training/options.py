@@ -9,8 +9,8 @@ from typing import Any, Literal
 from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, default_folder, make_dataset
-from aihf_control.models.device import device_of, products
-from aihf_control.training.run import Cell
+from aihf_control.models.device import device_of, matmul_precision
+from aihf_control.training.run import RunSpec
 
 DATASETS, RUNS = Path("results/datasets"), Path("results/runs")
 
@@ -57,13 +57,13 @@ class Options:
     """The folder of a run to go on with, to the same numbers as if it had never been killed. Needs no other flag."""
 
 
-def cell_of(options: Options, cfg: Any) -> Cell:
+def cell_of(options: Options, cfg: Any) -> RunSpec:
     if not options.checkpoint > 0:
         raise BadInput(f"--checkpoint {options.checkpoint}: give minutes above 0")
     if options.workers < 0:
         raise BadInput(f"--workers {options.workers}: give at least 0")
     device = device_of(options.device)
-    return Cell(
+    return RunSpec(
         options.method,
         cfg,
         tuple(range(options.first_seed, options.first_seed + options.seeds)),
@@ -74,7 +74,7 @@ def cell_of(options: Options, cfg: Any) -> Cell:
         options.eval_episodes,
         options.final_episodes,
         device,
-        products(options.precision, device),
+        matmul_precision(options.precision, device),
     )
 
 

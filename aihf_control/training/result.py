@@ -18,8 +18,8 @@ from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.models.lanes import Dims
 from aihf_control.models.saved import TrainedPolicy, TrainedReward, policy_from, reward_from
-from aihf_control.training.run import Cell, Evaluated, Event, Failed, Finished, Tick, work
-from aihf_control.training.workers import deal
+from aihf_control.training.run import Evaluated, Event, Failed, Finished, RunSpec, Tick, train_lanes
+from aihf_control.training.workers import run_workers
 
 Array = np.ndarray
 
@@ -27,7 +27,7 @@ Array = np.ndarray
 class Collector:
     """Gathers the events of a cell, in whatever order its processes send them."""
 
-    def __init__(self, cell: Cell, dataset: Dataset):
+    def __init__(self, cell: RunSpec, dataset: Dataset):
         self.cell, self.dataset = cell, dataset
         self.rows: list[dict[str, Any]] = []
         self.finished: list[Finished] = []
@@ -64,7 +64,7 @@ def _join(states: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
 class Result:
     """What a cell gave."""
 
-    cell: Cell
+    cell: RunSpec
     dataset: Dataset
     spec: EnvSpec
     frame: pd.DataFrame
@@ -110,17 +110,17 @@ def train(
 
     With `workers` above 1 the seeds are dealt to that many processes; a script that asks for it needs the usual
     `if __name__ == "__main__":`. With 1 all happens here, on one thread. `cfg` is the method's `Config`; `cell` takes
-    the fields of `Cell` (demos, pairs, evaluations, device, ...). Raises BadInput.
+    the fields of `RunSpec` (demos, pairs, evaluations, device, ...). Raises BadInput.
     """
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     cfg = cfg or methods.load(method).Config()
     cfg = cfg if steps is None else dataclasses.replace(cfg, steps=steps)  # phases are spread over them
-    whole = Cell(method, cfg, seeds, steps=cfg.steps, **cell)
+    whole = RunSpec(method, cfg, seeds, steps=cfg.steps, **cell)
     collector = Collector(whole, dataset)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for event in deal(whole, dataset, workers) if workers > 1 else work(whole, dataset):
+        for event in run_workers(whole, dataset, workers) if workers > 1 else train_lanes(whole, dataset):
             collector.add(event)
     finally:
         torch.set_num_threads(threads)

@@ -21,7 +21,7 @@ from aihf_control import methods
 from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import EVALUATION_SEED
-from aihf_control.learning.evaluation import RewardJudge, greedy_returns
+from aihf_control.learning.evaluation import RewardEvaluator, greedy_returns
 from aihf_control.learning.task import Progress, Task
 from aihf_control.training.checkpoint import Checkpoints, Saved, restore
 
@@ -29,7 +29,7 @@ Array = np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class RunSpec:
     """All that determines a run's numbers."""
 
     method: str
@@ -117,45 +117,45 @@ Event = Tick | Evaluated | Finished | Failed | Paused | Notice
 
 
 @dataclasses.dataclass(frozen=True)
-class Home:
+class CheckpointPlace:
     """Where a process keeps its states, and how often it writes one."""
 
     folder: Path
     minutes: float = 3.0
 
 
-def work(
-    cell: Cell, dataset: Dataset, stop: Any = None, pause: Any = None, home: Home | None = None
+def train_lanes(
+    cell: RunSpec, dataset: Dataset, stop: Any = None, pause: Any = None, home: CheckpointPlace | None = None
 ) -> Iterator[Event]:
     """Trains the cell's lanes in this process.
 
     `stop.is_set()` ends it early, with what there is. With a `home` it goes on from the state that it finds there, to
     the same bits as if it had never left off; `pause.is_set()` makes it write one and leave off.
     """
-    keeper, notices = _Keeper(home, cell.steps), []
+    keeper, notices = _Checkpointer(home, cell.steps), []
     done = keeper.kept and keeper.kept.finished(notices.append)
     if done:
-        yield from _told(done.rows)
+        yield from _replay_rows(done.rows)
         yield Finished(cell.seeds, done.step, **done.state)
         return
     saved = keeper.kept and keeper.kept.last(notices.append)
     yield from map(Notice, notices)
     for event in _train(cell, dataset, saved, stop, pause, keeper):
-        keeper.hear(event)
+        keeper.observe(event)
         yield event
 
 
-class _Keeper:
+class _Checkpointer:
     """Remembers what was told, and writes a state when one is due. Without a home it does neither."""
 
-    def __init__(self, home: Home | None, steps: int):
+    def __init__(self, home: CheckpointPlace | None, steps: int):
         self.steps = steps
         self.kept = Checkpoints(home.folder) if home else None
         self.seconds = 60 * home.minutes if home else math.inf
         self.rows: list[dict[str, Any]] = []
         self.last = time.monotonic()
 
-    def hear(self, event: Event) -> None:
+    def observe(self, event: Event) -> None:
         if isinstance(event, Evaluated):
             self.rows += event.rows
         if self.kept and isinstance(event, Finished) and event.step == self.steps:
@@ -169,16 +169,16 @@ class _Keeper:
 
 
 def _train(
-    cell: Cell, dataset: Dataset, saved: Saved | None, stop: Any, pause: Any, keeper: _Keeper
+    cell: RunSpec, dataset: Dataset, saved: Saved | None, stop: Any, pause: Any, keeper: _Checkpointer
 ) -> Iterator[Event]:
     """From the start, or from a saved state, to the end, to a stop, or to a pause."""
     task = Task(dataset, cell.seeds, cell.demos, cell.pairs, cell.device, getattr(torch, cell.products))
-    judge = RewardJudge(dataset, len(cell.seeds), cell.device)
+    judge = RewardEvaluator(dataset, len(cell.seeds), cell.device)
     if saved:
         restore(task, saved)
     steps, last_tick = methods.load(cell.method).train(task, cell.cfg), time.monotonic()
     step, progress, at = saved.step if saved else 0, next(steps), cell.evaluated_at()
-    yield from _told(saved.rows) if saved else [_evaluate(task, judge, progress, step, cell.final_episodes)]
+    yield from _replay_rows(saved.rows) if saved else [_evaluate(task, judge, progress, step, cell.final_episodes)]
     while step < cell.steps and not (stop and stop.is_set() and task.step == step):  # a state is first taken up
         if pause and pause.is_set():
             keeper.write(task, now=True)
@@ -200,13 +200,13 @@ def _train(
     yield Finished(cell.seeds, step, _state(progress.policy), None if net is None else _state(net))
 
 
-def _told(rows: list[dict[str, Any]]) -> Iterator[Evaluated]:
+def _replay_rows(rows: list[dict[str, Any]]) -> Iterator[Evaluated]:
     """The evaluations that a state remembers, step by step."""
     for step, together in itertools.groupby(rows, lambda row: row["step"]):
         yield Evaluated(step, list(together))
 
 
-def _evaluate(task: Task, judge: RewardJudge, progress: Progress, step: int, n: int) -> Evaluated:
+def _evaluate(task: Task, judge: RewardEvaluator, progress: Progress, step: int, n: int) -> Evaluated:
     returns = greedy_returns(progress.policy, task.spec, n)
     columns: dict[str, Any] = {"env_steps": task.n_steps.tolist(), "labels": [task.n_labels] * len(returns)}
     if task.labels_right is not None:

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from aihf_control import methods
-from aihf_control.core.config import rebuild, spelled
+from aihf_control.core.config import jsonable, rebuild
 from aihf_control.core.errors import BadInput
-from aihf_control.core.files import lock, plain, read_json, write_json, writing
+from aihf_control.core.files import lock, read_json, replace_nonfinite, write_json, writing
 from aihf_control.core.provenance import commit, versions
 from aihf_control.data.dataset import Dataset
 from aihf_control.models import kernel
 from aihf_control.models.device import device_of
 from aihf_control.training.checkpoint import sweep
 from aihf_control.training.result import Result
-from aihf_control.training.run import Cell
+from aihf_control.training.run import RunSpec
 from aihf_control.training.summary import curves, summary
 
 CHECKPOINT = "checkpoint"  # in a run's folder, while it is not finished
@@ -26,7 +26,7 @@ CHECKPOINT = "checkpoint"  # in a run's folder, while it is not finished
 FREE = {"resume", "checkpoint", "folder", "tensorboard"}  # flags that change no number
 
 
-def begun_with(folder: Path, options: type) -> tuple[Any, Any]:
+def read_begun(folder: Path, options: type) -> tuple[Any, Any]:
     """The options of a run and the config of its method. Raises BadInput where `folder` holds no run."""
     config = _config(folder)
     given = rebuild(options, config["options"], folder)
@@ -41,7 +41,7 @@ def check_same(folder: Path, begun: tuple[Any, Any], given: tuple[Any, Any]) -> 
         raise BadInput(f"cannot resume {folder} with other settings: {'; '.join(changed)}; leave the flags out")
 
 
-def take_up(folder: Path, cell: Cell, dataset: Dataset) -> tuple[Cell, int]:
+def prepare_resume(folder: Path, cell: RunSpec, dataset: Dataset) -> tuple[RunSpec, int]:
     """Makes a run's folder ready to go on: the cell as it was on its machine, and its number of processes."""
     config = _config(folder)
     if config["dataset"]["digest"] != dataset.digest():
@@ -57,7 +57,7 @@ def take_up(folder: Path, cell: Cell, dataset: Dataset) -> tuple[Cell, int]:
     return cell, config["workers"]
 
 
-def versions_of(cell: Cell) -> dict[str, str]:
+def versions_of(cell: RunSpec) -> dict[str, str]:
     """What a run's numbers are made with, and by what its products are if that is not said by their type."""
     return versions() | ({"products": kernel.state()} if cell.rounds_on_cpu else {})
 
@@ -70,18 +70,18 @@ def check_unused(folder: Path) -> None:
         )
 
 
-def held(folder: Path) -> bool:
+def is_running(folder: Path) -> bool:
     """Whether a run is going on in a folder."""
     if not (folder / CHECKPOINT / "lock").exists():
         return False
     try:
-        hold(folder).close()
+        lock_run(folder).close()
     except BadInput:
         return True
     return False
 
 
-def hold(folder: Path) -> IO[bytes]:
+def lock_run(folder: Path) -> IO[bytes]:
     """Takes hold of a run's folder for as long as what is returned stays open. Raises BadInput where another has it."""
     return lock(folder / CHECKPOINT / "lock", f"{folder} is still running; wait for it or end it first")
 
@@ -115,12 +115,12 @@ def _flags(part: Any, prefix: str = "--") -> dict[str, Any]:
     return flags
 
 
-def begin(folder: Path, options: Any, cell: Cell, dataset: Dataset, where: Path, workers: int) -> None:
+def begin(folder: Path, options: Any, cell: RunSpec, dataset: Dataset, where: Path, workers: int) -> None:
     """config.json: flags, versions, commit, and the hash of the data."""
     config = {
-        "options": spelled(dataclasses.asdict(options)),
+        "options": jsonable(dataclasses.asdict(options)),
         "workers": workers,
-        "cell": spelled(dataclasses.asdict(cell)),
+        "cell": jsonable(dataclasses.asdict(cell)),
         "dataset": {"folder": where, "digest": dataset.digest(), "sha256": dataset.meta["sha256"]},
         "versions": versions_of(cell),
         "commit": commit(),
@@ -131,7 +131,7 @@ def begin(folder: Path, options: Any, cell: Cell, dataset: Dataset, where: Path,
 def append(path: Path, rows: list[dict[str, Any]]) -> None:
     """A line a row at the end of log.jsonl."""
     with writing(path), path.open("a") as f:
-        f.writelines(json.dumps(plain(row), allow_nan=False) + "\n" for row in rows)
+        f.writelines(json.dumps(replace_nonfinite(row), allow_nan=False) + "\n" for row in rows)
 
 
 def save(folder: Path, result: Result, interrupted: bool) -> None:

@@ -15,12 +15,17 @@ import numpy as np
 
 from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
-from aihf_control.models.device import one_thread
-from aihf_control.training.run import Cell, Event, Failed, Finished, Home, Paused, work
+from aihf_control.models.device import use_one_thread
+from aihf_control.training.run import CheckpointPlace, Event, Failed, Finished, Paused, RunSpec, train_lanes
 
 
-def deal(
-    cell: Cell, dataset: Dataset, workers: int, stop: Any = None, pause: Any = None, home: Home | None = None
+def run_workers(
+    cell: RunSpec,
+    dataset: Dataset,
+    workers: int,
+    stop: Any = None,
+    pause: Any = None,
+    home: CheckpointPlace | None = None,
 ) -> Iterator[Event]:
     """`work` over several processes of one thread each, the lanes shared out, each with a home of its own."""
     hands = [tuple(h.tolist()) for h in np.array_split(np.array(cell.seeds), min(workers, len(cell.seeds)))]
@@ -34,7 +39,7 @@ def deal(
         )
         for h in hands
     ]
-    with _signals_held():  # the children inherit that for good
+    with _signals_blocked():  # the children inherit that for good
         for p in processes:
             p.start()
     waiting = dict(zip(hands, processes, strict=True))
@@ -62,12 +67,12 @@ def deal(
             p.kill() if waiting else p.join()
 
 
-def _room(home: Home | None, seeds: tuple[int, ...]) -> Home | None:
+def _room(home: CheckpointPlace | None, seeds: tuple[int, ...]) -> CheckpointPlace | None:
     return home and dataclasses.replace(home, folder=home.folder / str(seeds[0]))
 
 
 @contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
+def _signals_blocked() -> Iterator[None]:
     """Ctrl-C reaches the whole group of processes, and the parent alone decides what it means: those that start here
     never hear of it, and the parent hears of it afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
@@ -77,12 +82,12 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _process(cell: Cell, dataset: Dataset, events: Any, stop: Any, pause: Any, home: Home | None) -> None:
-    one_thread()
+def _process(cell: RunSpec, dataset: Dataset, events: Any, stop: Any, pause: Any, home: CheckpointPlace | None) -> None:
+    use_one_thread()
     parent = mp.parent_process()
     assert parent is not None
     try:
-        for event in work(cell, dataset, stop, pause, home):
+        for event in train_lanes(cell, dataset, stop, pause, home):
             if not parent.is_alive():  # killed without a word: nobody waits for this any more
                 events.cancel_join_thread()
                 return

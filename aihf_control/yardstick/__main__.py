@@ -34,7 +34,7 @@ from aihf_control.experts.session import Training
 from aihf_control.experts.true_reward import Pupil, TruthConfig
 from aihf_control.learning.evaluation import greedy_returns
 from aihf_control.learning.sac import SAC, SACConfig
-from aihf_control.models.device import one_thread
+from aihf_control.models.device import use_one_thread
 from aihf_control.training.run_folder import CHECKPOINT
 from aihf_control.yardstick.table import Rows, compare, read
 
@@ -101,7 +101,7 @@ def measure(options: Options) -> None:
     spec = spec_of(options.env)
     _there(options)  # says now what is in the way
     check_writable(options.out)
-    one_thread()
+    use_one_thread()
     with _alone(options):
         there, about = _there(options), options.about | _made_with()
         for new in (_ours if options.learner == "ours" else _sb3)(spec, options, {row["seed"] for row in there}):
@@ -184,7 +184,7 @@ def _ours(spec: EnvSpec, options: Options, done: set[int]) -> Iterator[Rows]:
     pupil, book = Pupil(spec, seeds, cfg, products=getattr(torch, options.precision)), Book(seeds, options)
     settings = {**options.about, "seeds": seeds, "steps": options.steps, "evaluations": options.evaluations}
     training = Training(pupil, book, folder, settings, options.checkpoint)
-    if k := training.take_up(print):
+    if k := training.restore(print):
         print(f"going on at update {k:,}", flush=True)
 
     def look(step: int, learner: SAC) -> bool:

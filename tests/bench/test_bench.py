@@ -16,10 +16,10 @@ from aihf_control.bench import child as leash
 from aihf_control.bench.display import Ledger, expected_seconds
 from aihf_control.bench.experiment import read
 from aihf_control.bench.grid import chosen, jobs_of
-from aihf_control.bench.local import Advanced, Attempted, Started, Work, run_here
+from aihf_control.bench.local import Advanced, Attempted, Job, Started, run_here
 from aihf_control.bench.ray import packed, unpack
 from aihf_control.core.errors import BadInput
-from aihf_control.training.run_folder import held, hold
+from aihf_control.training.run_folder import is_running, lock_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,20 +46,20 @@ if how != "forget": (folder / "summary.json").write_text(told)
 """
 
 
-def work(folder: Path, how: str = "well") -> Work:
+def work(folder: Path, how: str = "well") -> Job:
     words = ("-c", CELL, str(folder), how)
-    return Work(folder.name, folder, words, (*words, "again"), output=folder.with_suffix(".txt"), steps=10)
+    return Job(folder.name, folder, words, (*words, "again"), output=folder.with_suffix(".txt"), steps=10)
 
 
-def done(works: list[Work], n: int = 2, retries: int = 3, stop=None) -> list:
+def done(works: list[Job], n: int = 2, retries: int = 3, stop=None) -> list:
     return list(run_here(works, [()] * n, retries, stop or threading.Event(), wait=0.01))
 
 
-def starts(w: Work) -> list[str]:
+def starts(w: Job) -> list[str]:
     return (w.folder / "starts").read_text().split()
 
 
-def log(w: Work) -> list[int]:
+def log(w: Job) -> list[int]:
     return [json.loads(line)["step"] for line in (w.folder / "log.jsonl").read_text().splitlines()]
 
 
@@ -127,7 +127,7 @@ def test_asked_to_stop_it_leaves_off_and_begins_nothing_new(tmp_path):
 
 def test_a_folder_that_is_held_is_waited_for(tmp_path):
     waiting = work(tmp_path / "held")
-    lock = hold(waiting.folder)
+    lock = lock_run(waiting.folder)
     threading.Timer(0.5, lock.close).start()
     done([waiting])
     assert waiting.finished()
@@ -357,7 +357,7 @@ def test_the_smoke_experiment_interrupted_and_gone_on_with_gives_its_page(tmp_pa
     assert first.returncode == 130 and "go on with the same command" in told, told
     begun = {path.parent.name for path in folder.glob("cells/*/config.json")}
     left_off = {name for name in begun if not (folder / "cells" / name / "summary.json").exists()}
-    assert left_off and not any(held(folder / "cells" / name) for name in begun)
+    assert left_off and not any(is_running(folder / "cells" / name) for name in begun)
     again = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=550)
     assert again.returncode == 0, again.stdout + again.stderr
     attempts = [json.loads(line) for line in (folder / "attempts.jsonl").read_text().splitlines()]

@@ -10,7 +10,7 @@ from aihf_control import methods, run
 from aihf_control.bench import fingerprint
 from aihf_control.bench.experiment import read
 from aihf_control.bench.fingerprint import code_of, file_of
-from aihf_control.bench.grid import command_lines, data_words, data_works_of, jobs_of, take_in
+from aihf_control.bench.grid import command_lines, copy_data, data_jobs_from, data_words, jobs_of
 from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig
@@ -170,9 +170,9 @@ def test_data_that_is_there_already_is_copied_and_named_by_what_it_holds(
     (digest,) = {Dataset.load(dataset_folder).digest()}
     copied = Path("results/datasets/Hopper-v4") / digest
     jobs = jobs_of(written(own(dataset_folder)), Path("out"))
-    assert [job.dataset for job in jobs] == [copied] * 2 and data_works_of(jobs, tmp_path) == []
+    assert [job.dataset for job in jobs] == [copied] * 2 and data_jobs_from(jobs, tmp_path) == []
     assert command_lines(jobs)[0] == f"mkdir -p {copied} && cp -rT {dataset_folder} {copied}"
-    take_in(jobs)
+    copy_data(jobs)
     assert Dataset.load(copied).digest() == digest
     # the same elsewhere is the same cell, another comparison another one; what was copied stays what it was
     shutil.copytree(dataset_folder, tmp_path / "mine")
@@ -183,10 +183,10 @@ def test_data_that_is_there_already_is_copied_and_named_by_what_it_holds(
     changed.pairs.loc[0, [*wins, *loses]] = changed.pairs.loc[0, [*loses, *wins]].to_numpy()
     changed.save(tmp_path / "mine")
     assert not {job.key for job in jobs} & set(keys(written(own(tmp_path / "mine"))))
-    take_in(again)  # it is there
+    copy_data(again)  # it is there
     shutil.rmtree(copied)
     with pytest.raises(BadInput, match="has just changed; begin again"):
-        take_in(again)
+        copy_data(again)
     assert not copied.exists()
 
 

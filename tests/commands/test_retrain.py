@@ -23,7 +23,7 @@ def runs(dataset_folder, tmp_path_factory) -> Path:
     """A run with a reward and one without."""
     out = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "deal", in_this_process)
+        patch.setattr(run, "run_workers", in_this_process)
         for method in ("bc", "irl"):
             assert run.main([*words(method, dataset_folder, out), "--folder", str(out / method)]) == 0
     return out
@@ -104,7 +104,7 @@ def test_paid_in_truth_it_learns_as_without_a_run(runs):
     work = retrain.Work(runs / "x.csv", runs / "irl", truth=True)
     frame, other = (retrain.scratch(w, options) for w in (work, work._replace(truth=False)))
     spec, cfg = spec_of("Hopper-v4"), TruthConfig(1030, 2, sac=options.sac)
-    seeds, products = sorted(set(frame["seed"])), getattr(torch, retrain.products("auto", "cpu"))
+    seeds, products = sorted(set(frame["seed"])), getattr(torch, retrain.matmul_precision("auto", "cpu"))
     *_, (_, sac) = learn(spec, seeds, cfg, products=products)
     assert frame["return"].to_list() == greedy_returns(sac.average, spec, 1).ravel().tolist()
     assert frame["return"].to_list() != other["return"].to_list()

@@ -43,7 +43,7 @@ def finished(request, dataset_folder, tmp_path_factory) -> tuple[str, Path]:
     """A method and the folder that its run left."""
     out = tmp_path_factory.mktemp(request.param)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "deal", in_this_process)
+        patch.setattr(run, "run_workers", in_this_process)
         assert run.main(words(request.param, dataset_folder, out)) == 0
     (folder,) = (out / "Hopper-v4" / request.param).iterdir()
     return request.param, folder
@@ -134,7 +134,7 @@ def test_a_learned_reward_is_saved_for_every_lane(finished):
 
 
 def test_two_runs_do_not_share_a_folder(dataset_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "deal", in_this_process)
+    monkeypatch.setattr(run, "run_workers", in_this_process)
     for _ in range(2):
         assert run.main(words("bc", dataset_folder, tmp_path, steps=2)) == 0
     one, other = (tmp_path / "Hopper-v4" / "bc").iterdir()
@@ -143,12 +143,12 @@ def test_two_runs_do_not_share_a_folder(dataset_folder, tmp_path, monkeypatch):
 
 def test_ctrl_c_ends_a_run_with_what_there_is(dataset_folder, tmp_path, monkeypatch, capfd):
     def interrupted(whole, dataset, workers, stop, pause, home):
-        for event in cell.work(whole, dataset, stop, pause, home):
+        for event in cell.train_lanes(whole, dataset, stop, pause, home):
             yield event
             if isinstance(event, cell.Evaluated) and event.step == STEPS // 2 and not stop.is_set():
                 signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(run, "deal", interrupted)
+    monkeypatch.setattr(run, "run_workers", interrupted)
     before = signal.getsignal(signal.SIGINT)
     assert run.main(words("dpo", dataset_folder, tmp_path)) == 0
     (folder,) = (tmp_path / "Hopper-v4" / "dpo").iterdir()
@@ -225,13 +225,13 @@ def test_an_environment_without_bundled_policies_is_refused_with_what_to_do(refu
 
 @pytest.mark.parametrize("method", [m for m in methods.names() if m not in ("bc", "irl", "sapo")])
 def test_a_method_that_learns_from_comparisons_asks_for_some(refused, dataset_folder, method, monkeypatch):
-    monkeypatch.setattr(run, "deal", in_this_process)
+    monkeypatch.setattr(run, "run_workers", in_this_process)
     refused(words(method, dataset_folder, Path("runs"), "--pairs", "0"), "--pairs")
 
 
 @pytest.mark.parametrize("method", methods.names())
 def test_a_method_that_learns_from_demonstrations_asks_for_some(refused, dataset_folder, method, monkeypatch):
-    monkeypatch.setattr(run, "deal", in_this_process)
+    monkeypatch.setattr(run, "run_workers", in_this_process)
     refused(words(method, dataset_folder, Path("runs"), "--demos", "0"), "--demos")
 
 

@@ -18,7 +18,7 @@ from aihf_control.core.types import Clips, Preferences, Steps, Trajectory, cut
 from aihf_control.data.__main__ import main as data_main
 from aihf_control.data.dataset import PAIR_COLUMNS, Dataset
 from aihf_control.data.generate import DataConfig, make_dataset
-from aihf_control.data.labelling.segments import Material
+from aihf_control.data.labelling.segments import SegmentPool
 from aihf_control.learning.replay import Batch, Buffer
 from aihf_control.learning.task import Task
 from aihf_control.models.lanes import Dims
@@ -254,7 +254,7 @@ def test_a_save_that_broke_off_is_not_mistaken_for_a_dataset(dataset, copy):
 def test_a_clip_longer_than_every_episode_is_refused():
     pool = [episode(3, terminated=False), episode(4, terminated=False)]
     with pytest.raises(BadInput, match=r"--clip 5 is longer than every episode .* longest has 4 steps"):
-        Material(pool, [0, 1], 5).draw(3, np.random.default_rng(0))
+        SegmentPool(pool, [0, 1], 5).draw(3, np.random.default_rng(0))
 
 
 def test_whole_trajectories_are_compared_when_the_clip_is_zero(policy_zips, tmp_path):
@@ -273,7 +273,9 @@ def test_without_doubt_the_better_clip_wins(policy_zips):
     cfg = DataConfig(demos=0, episodes=4, noise=(0.0,), pairs=50, test_pairs=50, clip=10, temperature=0.0)
     dataset = make_dataset("Hopper-v4", cfg, policy_zips)
     gain = {
-        side: [dataset.pool[r[f"{side}_episode"]].gain(r[f"{side}_start"], 10) for _, r in dataset.pairs.iterrows()]
+        side: [
+            dataset.pool[r[f"{side}_episode"]].return_of(r[f"{side}_start"], 10) for _, r in dataset.pairs.iterrows()
+        ]
         for side in ("win", "lose")
     }
     assert (np.array(gain["win"]) >= np.array(gain["lose"])).all() and gain["win"] != gain["lose"]
@@ -489,7 +491,7 @@ def test_cutting_copies_exactly_the_steps_it_names(pool, data):
 @few
 @hypothesis.given(t=episodes, start=st.integers(0, 11), length=st.integers(1, 15))
 def test_a_clips_true_return_is_that_of_its_real_steps(t, start, length):
-    assert t.gain(start, length) == sum(t.reward[start : start + length])
+    assert t.return_of(start, length) == sum(t.reward[start : start + length])
 
 
 @few

@@ -13,7 +13,7 @@ from aihf_control.core.errors import BadInput, BadLines
 from aihf_control.core.types import Trajectory
 from aihf_control.data.__main__ import main as data_main
 from aihf_control.data.dataset import Dataset
-from aihf_control.data.importing import Brought, bring, read_comparisons
+from aihf_control.data.importing import Imported, bring, read_comparisons
 from aihf_control.data.sources import from_transitions, read_episodes, unfit
 from aihf_control.environments.gym import spec_of
 from aihf_control.environments.rollout import rollout
@@ -208,7 +208,7 @@ def test_nothing_to_import_is_refused(tmp_path, capsys):
 
 
 def test_the_expert_may_be_given(dataset_folder, policy_zips):
-    made = bring("Hopper-v4", Brought(demos=(str(dataset_folder),), expert=policy_zips["weak"]))
+    made = bring("Hopper-v4", Imported(demos=(str(dataset_folder),), expert=policy_zips["weak"]))
     assert len(set(made.meta["expert_returns"])) == 20 and not len(made.pairs) and made.draw(0, 3, 0).pairs is None
 
 
@@ -360,7 +360,7 @@ def test_a_relative_minari_folder_is_made_absolute(dataset_folder, tmp_path, mon
 
 def test_one_of_our_folders_is_a_source(dataset, dataset_folder, policy_zips, tmp_path):
     csv = dataset_folder / "preferences.csv"
-    brought = Brought(pool=(str(dataset_folder),), pairs=csv, expert=policy_zips["expert"])
+    brought = Imported(pool=(str(dataset_folder),), pairs=csv, expert=policy_zips["expert"])
     made = bring("Hopper-v4", brought, tmp_path / "m")
     for a, b in zip(Dataset.load(tmp_path / "m").pool, dataset.pool, strict=True):
         equal(a, b)

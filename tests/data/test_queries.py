@@ -10,14 +10,14 @@ from aihf_control.core.types import Trajectory
 from aihf_control.data.labelling import queries
 from aihf_control.data.labelling.comparisons import compare
 from aihf_control.data.labelling.queries import choose, disagreement, embedded, ensemble, entropy, farthest, returns
-from aihf_control.data.labelling.segments import Material
+from aihf_control.data.labelling.segments import SegmentPool
 from aihf_control.data.labelling.teachers import teacher
 
 LENGTH = 10
 
 
 @pytest.fixture(scope="module")
-def material() -> Material:
+def material() -> SegmentPool:
     """Episodes that walk about and pay by the first number they show; a third of them fall."""
     rng = np.random.default_rng(0)
 
@@ -26,7 +26,7 @@ def material() -> Material:
         return Trajectory(obs, np.zeros((30, 1), np.float32), obs[:-1, 0].astype(float), i % 3 == 0, i, "any")
 
     pool = [episode(i) for i in range(20)]
-    return Material(pool, list(range(16)), LENGTH)
+    return SegmentPool(pool, list(range(16)), LENGTH)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_the_ensemble_learns_from_the_answers_and_its_members_are_not_one(materi
     unseen = dataclasses.replace(material, episodes=[16, 17, 18, 19])
     a, b = unseen.pairs(200, np.random.default_rng(3))
     worth = returns(net, material, sorted({*a, *b}))
-    margin = unseen.paid(a).sum(1) - unseen.paid(b).sum(1)
+    margin = unseen.step_scores(a).sum(1) - unseen.step_scores(b).sum(1)
     logits = np.stack([worth[x] - worth[y] for x, y in zip(a, b, strict=True)], 1)
     assert logits.shape == (queries.MEMBERS, 200)
     assert ((logits > 0) == (margin > 0)).mean(1).min() > 0.8
@@ -111,7 +111,7 @@ def test_an_ensemble_chooses_what_is_hard_to_tell(material, query):
         assert len(pairs) == 100 and (pairs["weight"] == 1).all()
         win, lose = (
             [
-                material.pool[i].gain(s, LENGTH)
+                material.pool[i].return_of(s, LENGTH)
                 for i, s in zip(pairs[f"{side}_episode"], pairs[f"{side}_start"], strict=True)
             ]
             for side in ("win", "lose")
@@ -133,7 +133,7 @@ def test_coverage_reaches_pairs_farther_from_each_other(material):
 
 
 def test_a_pool_of_few_clips_is_asked_about_again_in_the_next_round(material):
-    few = Material(material.pool, [1, 2, 4], 30)
+    few = SegmentPool(material.pool, [1, 2, 4], 30)
     pairs = compare(few, 20, teacher("oracle"), "train", np.random.default_rng(0), "coverage")
     named = {frozenset(pair) for pair in zip(pairs["win_episode"], pairs["lose_episode"], strict=True)}
     assert len(pairs) == 20 and len(named) == 3

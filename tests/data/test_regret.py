@@ -49,42 +49,42 @@ def test_a_value_is_the_discounted_return_of_the_expert_from_there(regret, pool)
 
 
 def test_the_expert_regrets_nothing(regret, pool):
-    total = regret.paid(pool, [(0, 0), (0, 100), (0, 700)], 30).sum(1)
+    total = regret.step_scores(pool, [(0, 0), (0, 100), (0, 700)], 30).sum(1)
     assert np.abs(total).max() < 2 * CUT * value(regret, pool[0], 100)
 
 
 def test_noise_is_regretted(regret, pool):
     starts = range(0, len(pool[1]) - 10, 10)
-    total = regret.paid(pool, [(1, t) for t in starts], 10).sum(1)
+    total = regret.step_scores(pool, [(1, t) for t in starts], 10).sum(1)
     assert np.mean(total) < -0.05 and len(total) > 3
 
 
 def test_the_sum_telescopes(regret, pool):
-    whole = regret.paid(pool, [(1, 0)], 20).sum()
-    first, second = (regret.paid(pool, [(1, t)], 10).sum() for t in (0, 10))
+    whole = regret.step_scores(pool, [(1, 0)], 20).sum()
+    first, second = (regret.step_scores(pool, [(1, t)], 10).sum() for t in (0, 10))
     scale = value(regret, pool[1], 0)  # both restart the simulator, whose contact solver stops at a relative tolerance
     assert whole == pytest.approx(first + GAMMA**10 * second, abs=1e-6 * scale)
 
 
 def test_after_a_fall_there_is_nothing_to_come(regret, pool):
     fallen, t = pool[2], len(pool[2]) - 5
-    paid = regret.paid(pool, [(2, t)], 8)
+    paid = regret.step_scores(pool, [(2, t)], 8)
     discounted = (fallen.reward[t:] * GAMMA ** np.arange(5)).sum()
     assert paid.shape == (1, 8) and paid.sum() == pytest.approx(discounted - value(regret, fallen, t))
-    exact = regret.paid(pool, [(2, t)], 5)
+    exact = regret.step_scores(pool, [(2, t)], 5)
     assert exact.sum() == pytest.approx(paid.sum())
 
 
 def test_an_episode_cut_by_time_has_a_future(regret, pool):
     own = pool[0]
-    ending = regret.paid(pool, [(0, 990)], 10)
+    ending = regret.step_scores(pool, [(0, 990)], 10)
     expected = (own.reward[990:] * GAMMA ** np.arange(10)).sum() - value(regret, own, 990)
     assert ending.sum() == pytest.approx(expected + GAMMA**10 * value(regret, own, 1000))
 
 
 def test_episodes_without_states_cannot_be_regretted(regret, pool):
     with pytest.raises(BadInput, match="labels by regret need the simulator's states"):
-        regret.paid([dataclasses.replace(pool[0], qpos=None)], [(0, 0)], 5)
+        regret.step_scores([dataclasses.replace(pool[0], qpos=None)], [(0, 0)], 5)
 
 
 @pytest.mark.slow
@@ -94,10 +94,10 @@ def test_the_better_label_by_regret_may_be_the_worse_by_return(regret):
     worth = {}
     for side in ("win", "lose"):
         clips = list(zip(made.pairs[f"{side}_episode"], made.pairs[f"{side}_start"], strict=True))
-        worth[side] = regret.paid(made.pool, clips, 10).sum(1)
+        worth[side] = regret.step_scores(made.pool, clips, 10).sum(1)
     assert (worth["win"] >= worth["lose"] - 1e-9).all()
     returns = {
-        side: [made.pool[r[f"{side}_episode"]].gain(r[f"{side}_start"], 10) for _, r in made.pairs.iterrows()]
+        side: [made.pool[r[f"{side}_episode"]].return_of(r[f"{side}_start"], 10) for _, r in made.pairs.iterrows()]
         for side in worth
     }
     assert (np.array(returns["win"]) < np.array(returns["lose"])).any()

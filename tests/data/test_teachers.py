@@ -8,10 +8,10 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, make_dataset
-from aihf_control.data.labelling.comparisons import compare, told
-from aihf_control.data.labelling.segments import Material
+from aihf_control.data.labelling.comparisons import compare, to_rows
+from aihf_control.data.labelling.segments import SegmentPool
 from aihf_control.data.labelling.teachers import TEACHERS, Annotator, teacher
-from aihf_control.data.ties import drawn, second_halves
+from aihf_control.data.ties import draw_rows, second_halves
 
 N, K = 40_000, 20
 SPREAD, MEAN = 3.0, 0.5
@@ -132,25 +132,25 @@ def pool_of(returns: list[float]) -> list[Trajectory]:
 def test_a_tie_is_two_rows_a_skipped_pair_none():
     weight = np.array([[1, 0], [0.5, 0.5], [0, 0], [0, 1]])
     a, b = [(0, 0), (1, 0), (2, 0), (3, 0)], [(9, 5), (8, 5), (7, 5), (6, 5)]
-    assert told(a, b, weight) == [(0, 0, 9, 5, 1.0), (1, 0, 8, 5, 0.5), (8, 5, 1, 0, 0.5), (6, 5, 3, 0, 1.0)]
+    assert to_rows(a, b, weight) == [(0, 0, 9, 5, 1.0), (1, 0, 8, 5, 0.5), (8, 5, 1, 0, 0.5), (6, 5, 3, 0, 1.0)]
 
 
 def test_another_pair_is_asked_for_each_that_was_skipped():
-    material = Material(pool_of([0, 0, 0, 10, 20]), list(range(5)), 2)
+    material = SegmentPool(pool_of([0, 0, 0, 10, 20]), list(range(5)), 2)
     pairs = compare(material, 200, teacher("skip", mean=5.0, spread=1.0), "train", np.random.default_rng(0))
     assert len(pairs) == 200 and (pairs["weight"] == 1).all()
     assert {3, 4} == set(pairs["win_episode"]) and {0, 1, 2} & set(pairs["lose_episode"])
 
 
 def test_a_teacher_that_skips_all_is_not_asked_for_ever():
-    material = Material(pool_of([0, 1, 2]), [0, 1, 2], 2)
+    material = SegmentPool(pool_of([0, 1, 2]), [0, 1, 2], 2)
     with pytest.raises(BadInput, match="skipped 105 of 105 pairs; give a lower --skip"):
         compare(material, 5, teacher("skip", skip=9.0), "train", np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 60, 90, None])
 def testsecond_halves_are_drawn_whole(n):
-    material = Material(pool_of([0, 1, 1.5, 2, 9]), list(range(5)), 2)
+    material = SegmentPool(pool_of([0, 1, 1.5, 2, 9]), list(range(5)), 2)
     pairs = compare(material, 80, teacher("equal", equal=1.1), "train", np.random.default_rng(1))
     n = n or len(pairs)
     tied = pairs["weight"] == 0.5
@@ -160,19 +160,19 @@ def testsecond_halves_are_drawn_whole(n):
         and len(pairs) > 90
     )
     for seed in range(5):
-        rows = pairs.iloc[drawn(second_halves(pairs), n, np.random.default_rng(seed))]
+        rows = pairs.iloc[draw_rows(second_halves(pairs), n, np.random.default_rng(seed))]
         assert len(rows) == n and rows.index.is_unique and rows.index.is_monotonic_increasing
         assert (rows["weight"] == 0.5).sum() == 2 * second_halves(rows).sum()
 
 
 def test_withoutsecond_halves_every_row_is_drawn_alike():
     rows = np.random.default_rng(3).permutation(50)[:20]
-    assert np.array_equal(drawn(np.zeros(50, bool), 20, np.random.default_rng(3)), np.sort(rows))
+    assert np.array_equal(draw_rows(np.zeros(50, bool), 20, np.random.default_rng(3)), np.sort(rows))
 
 
 def test_amongsecond_halves_alone_an_odd_number_takes_half_of_one():
     second = np.array([False, True] * 3)
-    assert np.unique(drawn(second, 5, np.random.default_rng(0))).size == 5
+    assert np.unique(draw_rows(second, 5, np.random.default_rng(0))).size == 5
 
 
 def test_the_config_names_a_teacher_and_turns_its_dials(policy_zips):
@@ -183,6 +183,6 @@ def test_the_config_names_a_teacher_and_turns_its_dials(policy_zips):
     train, test = (made.pairs[made.pairs["split"] == split] for split in ("train", "test"))
     ties = int((train["weight"] == 0.5).sum()) // 2
     assert ties > 3 and len(train) == 40 + ties and (test["weight"] == 1).all() and len(test) == 10
-    gains = [made.pool[i].gain(s, 10) for i, s in zip(train["win_episode"], train["win_start"], strict=True)]
+    gains = [made.pool[i].return_of(s, 10) for i, s in zip(train["win_episode"], train["win_start"], strict=True)]
     assert said["spread"] > 0 and min(gains) < said["mean"] < max(gains)
     assert isinstance(made, Dataset)

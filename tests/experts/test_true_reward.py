@@ -103,7 +103,7 @@ def test_a_training_taken_up_goes_on_to_the_same_bits(tmp_path):
         for i, stop in enumerate(stops):
             pupil = Pupil(spec, (0, 1), dataclasses.replace(cfg, updates=stop))
             training = Training(pupil, Gallery(spec, (0, 1), 10, 1), tmp_path / str(len(stops)), {"a": 1}, 1.0)
-            assert training.take_up(print) == (stops[i - 1] if i else 0)
+            assert training.restore(print) == (stops[i - 1] if i else 0)
             for k, sac in pupil.learn():
                 if k % 10 == 0:
                     training.seen.look(k, sac)

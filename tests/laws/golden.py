@@ -23,7 +23,7 @@ import torch
 from aihf_control import methods
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import make_dataset
-from aihf_control.training.run import Cell, Evaluated, Finished, work
+from aihf_control.training.run import Evaluated, Finished, RunSpec, train_lanes
 from tests.helpers import SMALL_DATA, random_policies, small_config
 
 STORE = Path(__file__).with_name("golden.json")
@@ -49,9 +49,9 @@ def golden_data(env: str, folder: Path) -> Dataset:
 
 def digest(method: str, data: Dataset) -> str:
     """Train a method for a few hundred iterations and hash its log and its weights."""
-    cell = Cell(method, small_config(method, STEPS), SEEDS, 2, 20, STEPS, 3, 2, 2)
+    cell = RunSpec(method, small_config(method, STEPS), SEEDS, 2, 20, STEPS, 3, 2, 2)
     total = hashlib.sha256()
-    for event in work(cell, data):
+    for event in train_lanes(cell, data):
         if isinstance(event, Evaluated):
             total.update(json.dumps(event.rows, sort_keys=True).encode())
         if isinstance(event, Finished):

@@ -20,24 +20,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aihf_control import methods, run
-from aihf_control.core.config import rebuild, spelled
+from aihf_control.core.config import jsonable, rebuild
 from aihf_control.core.errors import BadInput
-from aihf_control.core.files import plain, write_bytes
+from aihf_control.core.files import replace_nonfinite, write_bytes
 from aihf_control.environments.gym import Envs, spec_of
 from aihf_control.learning.replay import Buffer
 from aihf_control.learning.reward_model import RewardConfig
 from aihf_control.models.lanes import Dims
 from aihf_control.models.saved import TrainedPolicy
 from aihf_control.training.checkpoint import FORM, Checkpoints, pack, sweep, unpack
-from aihf_control.training.run import Cell, Evaluated, Finished, Home, Notice, Paused, work
-from aihf_control.training.run_folder import hold
+from aihf_control.training.run import CheckpointPlace, Evaluated, Finished, Notice, Paused, RunSpec, train_lanes
+from aihf_control.training.run_folder import lock_run
 from tests.helpers import in_this_process, small_config, words
 
 STEPS = 24
 
 
-def cell_for(method: str, steps: int = STEPS) -> Cell:
-    return Cell(method, small_config(method, steps), (0, 1), 2, 20, steps, 3, 1, 2)
+def cell_for(method: str, steps: int = STEPS) -> RunSpec:
+    return RunSpec(method, small_config(method, steps), (0, 1), 2, 20, steps, 3, 1, 2)
 
 
 def outcome(events) -> tuple[list, dict, dict | None]:
@@ -45,7 +45,7 @@ def outcome(events) -> tuple[list, dict, dict | None]:
     events = list(events)
     rows = [row for event in events if isinstance(event, Evaluated) for row in event.rows]
     (done,) = (event for event in events if isinstance(event, Finished))
-    return plain(rows), done.policy, done.reward
+    return replace_nonfinite(rows), done.policy, done.reward
 
 
 def same(one, other) -> None:
@@ -62,7 +62,7 @@ UNBROKEN: dict[str, tuple] = {}
 def unbroken(method: str, dataset) -> tuple:
     """What a run of this method comes to that nothing breaks off: found once."""
     if method not in UNBROKEN:
-        UNBROKEN[method] = outcome(work(cell_for(method), dataset))
+        UNBROKEN[method] = outcome(train_lanes(cell_for(method), dataset))
     return UNBROKEN[method]
 
 
@@ -82,45 +82,47 @@ class After:
 
 @pytest.mark.parametrize("method", methods.names())
 def test_a_run_that_is_left_off_again_and_again_gives_the_same_bits(method, dataset, tmp_path):
-    whole, home = cell_for(method), Home(tmp_path)
+    whole, home = cell_for(method), CheckpointPlace(tmp_path)
     for after in (1, 7, 3):
-        *_, last = work(whole, dataset, pause=After(after), home=home)
+        *_, last = train_lanes(whole, dataset, pause=After(after), home=home)
         assert isinstance(last, Paused)
-    same(outcome(work(whole, dataset, home=home)), unbroken(method, dataset))
+    same(outcome(train_lanes(whole, dataset, home=home)), unbroken(method, dataset))
 
 
 @pytest.mark.parametrize("method", methods.names())
 def test_a_run_that_dies_between_two_states_repeats_what_it_had_not_saved(method, dataset, tmp_path):
     whole = cell_for(method)
-    *_, _ = work(whole, dataset, pause=After(5), home=Home(tmp_path))  # a state at step 5
-    dying = work(whole, dataset, stop=After(12), home=Home(tmp_path))  # goes on well beyond it, and is lost
+    *_, _ = train_lanes(whole, dataset, pause=After(5), home=CheckpointPlace(tmp_path))  # a state at step 5
+    dying = train_lanes(
+        whole, dataset, stop=After(12), home=CheckpointPlace(tmp_path)
+    )  # goes on well beyond it, and is lost
     for event in dying:
         if isinstance(event, Evaluated) and event.step > 5:
             break
     dying.close()
-    same(outcome(work(whole, dataset, home=Home(tmp_path))), unbroken(method, dataset))
+    same(outcome(train_lanes(whole, dataset, home=CheckpointPlace(tmp_path))), unbroken(method, dataset))
 
 
 def test_a_process_that_had_finished_tells_it_again(dataset, tmp_path):
-    whole, home = cell_for("aihf"), Home(tmp_path)
-    first = outcome(work(whole, dataset, home=home))
-    same(outcome(work(whole, dataset, home=home)), first)
+    whole, home = cell_for("aihf"), CheckpointPlace(tmp_path)
+    first = outcome(train_lanes(whole, dataset, home=home))
+    same(outcome(train_lanes(whole, dataset, home=home)), first)
 
 
 def test_asked_to_end_at_once_a_resumed_run_ends_where_it_was_and_not_with_its_clone(dataset, tmp_path):
-    whole, home = cell_for("aihf"), Home(tmp_path)
-    *_, _ = work(whole, dataset, pause=After(15), home=home)
-    rows, policy, _ = outcome(work(whole, dataset, stop=After(0), home=home))
+    whole, home = cell_for("aihf"), CheckpointPlace(tmp_path)
+    *_, _ = train_lanes(whole, dataset, pause=After(15), home=home)
+    rows, policy, _ = outcome(train_lanes(whole, dataset, stop=After(0), home=home))
     assert [row["step"] for row in rows][-2:] == [16, 16] and rows[-1]["env_steps"] == 16
-    as_far = outcome(work(cell_for("aihf"), dataset, stop=After(16)))
+    as_far = outcome(train_lanes(cell_for("aihf"), dataset, stop=After(16)))
     assert torch.equal(policy["mean.weight"], as_far[1]["mean.weight"])
 
 
 def test_a_process_that_ended_early_is_not_taken_for_one_that_is_done(dataset, tmp_path):
-    whole, home = cell_for("aihf"), Home(tmp_path)
-    outcome(work(whole, dataset, stop=After(5), home=home))
+    whole, home = cell_for("aihf"), CheckpointPlace(tmp_path)
+    outcome(train_lanes(whole, dataset, stop=After(5), home=home))
     assert not (tmp_path / "done.state").exists()
-    rows, policy, _ = outcome(work(whole, dataset, home=home))
+    rows, policy, _ = outcome(train_lanes(whole, dataset, home=home))
     assert rows[-1]["step"] == STEPS
     same((rows[-2:], policy), (lambda o: (o[0][-2:], o[1]))(unbroken("aihf", dataset)))
 
@@ -134,13 +136,13 @@ def test_a_ring_that_turned_between_two_states_comes_back(dataset, tmp_path, gap
     )
     whole = dataclasses.replace(cell_for("aihf"), cfg=cfg)
     for gap in gaps:
-        *_, last = work(whole, dataset, pause=After(gap), home=Home(tmp_path))
+        *_, last = train_lanes(whole, dataset, pause=After(gap), home=CheckpointPlace(tmp_path))
         assert isinstance(last, Paused)
-    same(outcome(work(whole, dataset, home=Home(tmp_path))), outcome(work(whole, dataset)))
+    same(outcome(train_lanes(whole, dataset, home=CheckpointPlace(tmp_path))), outcome(train_lanes(whole, dataset)))
 
 
 def test_only_two_states_are_kept_and_rows_are_written_once(dataset, tmp_path):
-    outcome(work(cell_for("aihf"), dataset, home=Home(tmp_path, 0.0)))
+    outcome(train_lanes(cell_for("aihf"), dataset, home=CheckpointPlace(tmp_path, 0.0)))
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "000000000022.state",
         "000000000023.state",
@@ -151,12 +153,12 @@ def test_only_two_states_are_kept_and_rows_are_written_once(dataset, tmp_path):
     assert (tmp_path / "buffer.rows").stat().st_size == 23 * 2 * (2 * spec.n_obs + spec.n_act + 1) * 4
 
 
-def kill_at(seconds: float, whole: Cell, dataset, home: Home) -> bool:
+def kill_at(seconds: float, whole: RunSpec, dataset, home: CheckpointPlace) -> bool:
     """Runs `work` in a process and kills it after a while, if it is not done by then. Whether it was killed."""
     child = os.fork()
     if not child:
         try:
-            for _ in work(whole, dataset, home=home):
+            for _ in train_lanes(whole, dataset, home=home):
                 pass
         finally:
             os._exit(0)
@@ -171,14 +173,14 @@ def test_killed_at_random_and_resumed_it_gives_the_same_bits(method, dataset, tm
     """At least seven kills for each of three methods, at any moment: in an update, in a write, between two files."""
     steps = {"aihf": 400, "rlhf": 400, "dpo": 150}[method]
     whole, rng = cell_for(method, steps), random.Random(method)
-    unbroken = outcome(work(whole, dataset))
+    unbroken = outcome(train_lanes(whole, dataset))
     kills = 0
     for folder in (tmp_path / str(i) for i in itertools.count()):
         patience = 0.8  # grows, so that on a slow machine too a process comes to its first state
         while not (folder / "done.state").exists():
-            kills += kill_at(rng.uniform(0.1, patience), whole, dataset, Home(folder, 0.0005))
+            kills += kill_at(rng.uniform(0.1, patience), whole, dataset, CheckpointPlace(folder, 0.0005))
             patience *= 1.1
-        same(outcome(work(whole, dataset, home=Home(folder))), unbroken)
+        same(outcome(train_lanes(whole, dataset, home=CheckpointPlace(folder))), unbroken)
         if kills >= 7:
             break
 
@@ -189,7 +191,7 @@ def test_killed_at_random_and_resumed_it_gives_the_same_bits(method, dataset, tm
 @pytest.fixture
 def kept(dataset, tmp_path) -> Path:
     """The folder of a process that left off with two states."""
-    *_, _ = work(cell_for("aihf"), dataset, pause=After(8), home=Home(tmp_path, 0.0))
+    *_, _ = train_lanes(cell_for("aihf"), dataset, pause=After(8), home=CheckpointPlace(tmp_path, 0.0))
     assert len(list(tmp_path.glob("*.state"))) == 2
     return tmp_path
 
@@ -235,23 +237,23 @@ def test_with_all_states_damaged_it_begins_again_and_says_so(kept, dataset):
     for path in kept.glob("*.state"):
         path.write_bytes(b"")
     whole = cell_for("aihf")
-    events = list(work(whole, dataset, home=Home(kept)))
+    events = list(train_lanes(whole, dataset, home=CheckpointPlace(kept)))
     assert [type(e) for e in events[:2]] == [Notice, Notice]
-    same(outcome(events), outcome(work(whole, dataset)))
+    same(outcome(events), outcome(train_lanes(whole, dataset)))
 
 
 def test_after_beginning_again_new_states_are_kept(kept, dataset):
     for path in kept.glob("*.state"):
         path.write_bytes(b"")
-    *_, _ = work(cell_for("aihf"), dataset, pause=After(3), home=Home(kept, 0.0))
+    *_, _ = train_lanes(cell_for("aihf"), dataset, pause=After(3), home=CheckpointPlace(kept, 0.0))
     assert sorted(p.stem for p in kept.glob("*.state")) == ["000000000002", "000000000003"]
 
 
 def test_a_damaged_end_is_told_and_gone_back_from(dataset, tmp_path):
-    whole, home = cell_for("aihf"), Home(tmp_path, 0.0)
-    unbroken = outcome(work(whole, dataset, home=home))
+    whole, home = cell_for("aihf"), CheckpointPlace(tmp_path, 0.0)
+    unbroken = outcome(train_lanes(whole, dataset, home=home))
     damage(tmp_path / "done.state", random.Random(0), flip=True)
-    events = list(work(whole, dataset, home=home))
+    events = list(train_lanes(whole, dataset, home=home))
     assert isinstance(events[0], Notice) and "done.state" in events[0].message
     same(outcome(events), unbroken)
 
@@ -264,10 +266,13 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_state(kept, dataset, monkey
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(BadInput, match=r"No space left on device; make room"):
-        outcome(work(cell_for("aihf"), dataset, home=Home(kept, 0.0)))
+        outcome(train_lanes(cell_for("aihf"), dataset, home=CheckpointPlace(kept, 0.0)))
     monkeypatch.undo()
     assert {p.name: p.read_bytes() for p in kept.glob("*.state")} == before
-    same(outcome(work(cell_for("aihf"), dataset, home=Home(kept))), outcome(work(cell_for("aihf"), dataset)))
+    same(
+        outcome(train_lanes(cell_for("aihf"), dataset, home=CheckpointPlace(kept))),
+        outcome(train_lanes(cell_for("aihf"), dataset)),
+    )
 
 
 def test_temporaries_of_killed_writers_are_swept(tmp_path):
@@ -329,7 +334,7 @@ def test_a_ring_is_put_back_from_the_rows_ever_written(n):
         one.add(row, row[:, :1], row, torch.zeros(2))
         parts.append(one.since(k))
     other.load_state_dict(one.state_dict())
-    other.put_back(torch.cat(parts))
+    other.restore_rows(torch.cat(parts))
     assert torch.equal(one.data, other.data) and torch.equal(one.count, other.count)
 
 
@@ -370,16 +375,16 @@ def left_off(dataset_folder, tmp_path, monkeypatch, capsys) -> tuple[Path, list[
     args = words("aihf", dataset_folder, tmp_path / "runs")
 
     def interrupted(whole, dataset, workers, stop, pause, home):
-        for event in work(whole, dataset, stop, After(7), home):
+        for event in train_lanes(whole, dataset, stop, After(7), home):
             yield event
             if isinstance(event, Evaluated) and event.step == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(run, "deal", interrupted)
+    monkeypatch.setattr(run, "run_workers", interrupted)
     assert run.main(args) == 143
     (folder,) = (tmp_path / "runs" / "Hopper-v4" / "aihf").iterdir()
     assert f"--resume {folder}" in capsys.readouterr().out
-    monkeypatch.setattr(run, "deal", in_this_process)
+    monkeypatch.setattr(run, "run_workers", in_this_process)
     return folder, args
 
 
@@ -396,7 +401,7 @@ def test_sigterm_leaves_off_and_resume_gives_the_same_files(left_off, tmp_path):
 
 def test_what_else_multiplies_now_is_told(left_off, monkeypatch, capsys):
     folder, _ = left_off
-    monkeypatch.setattr(Cell, "rounds_on_cpu", True)
+    monkeypatch.setattr(RunSpec, "rounds_on_cpu", True)
     monkeypatch.setattr("aihf_control.models.kernel.state", lambda: "torch: for a test")
     assert run.main(["--resume", str(folder)]) == 0
     out = " ".join(capsys.readouterr().out.split())
@@ -414,7 +419,7 @@ def test_other_settings_are_refused_with_the_difference(left_off, capsys):
 
 def test_a_run_that_still_goes_on_is_not_resumed(left_off, capsys):
     folder, _ = left_off
-    with hold(folder):
+    with lock_run(folder):
         assert run.main(["--resume", str(folder)]) == 2
     assert "is still running" in capsys.readouterr().err
     assert run.main(["--resume", str(folder)]) == 0
@@ -429,7 +434,7 @@ def test_a_run_whose_saving_failed_is_not_taken_for_finished(left_off, monkeypat
     monkeypatch.setattr(TrainedPolicy, "export", full)
     assert run.main(["--resume", str(folder)]) == 2
     monkeypatch.undo()
-    monkeypatch.setattr(run, "deal", in_this_process)
+    monkeypatch.setattr(run, "run_workers", in_this_process)
     assert run.main(["--resume", str(folder)]) == 0
     assert (folder / "policy_seed0.zip").exists() and (folder / "summary.json").exists()
 
@@ -437,7 +442,7 @@ def test_a_run_whose_saving_failed_is_not_taken_for_finished(left_off, monkeypat
 @pytest.mark.parametrize("value", [math.inf, -math.inf, 1.5, 2])
 def test_settings_survive_json(value, tmp_path):
     cfg = RewardConfig(decay=abs(value), alive_bound=math.inf)
-    tree = json.loads(json.dumps(plain(spelled(dataclasses.asdict(cfg)))))
+    tree = json.loads(json.dumps(replace_nonfinite(jsonable(dataclasses.asdict(cfg)))))
     assert rebuild(RewardConfig, tree, tmp_path) == cfg
 
 

@@ -16,8 +16,8 @@ from aihf_control import methods
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips
 from aihf_control.learning.bc import CloneConfig
-from aihf_control.learning.direct import DirectConfig, Pupil, Sides, train_direct
-from aihf_control.learning.online import PAIR_LOSSES, Gathered, OnlineConfig, ask, beats
+from aihf_control.learning.direct import DirectConfig, DirectTrainer, PairScores, train_direct
+from aihf_control.learning.online import PAIR_LOSSES, OnlineConfig, PairBuffer, known_winners, query_pairs
 from aihf_control.learning.task import Task
 from aihf_control.methods import bpo, expo, lire, mpo, sail, var
 from aihf_control.models.losses import bradley_terry, hinge, squared_margin
@@ -113,31 +113,32 @@ def test_dpo_has_no_such_optimum():
     assert torch.autograd.grad(loss, mu)[0] < 0
 
 
-# ------------------------------------------------------------------------------------------------------------- a pupil
+# ------------------------------------------------------------------------------------------------------ a trainer
 
 
 def test_sides_by_hand(task):
-    pupil = Pupil(task, DIRECT, CLONE)
+    trainer = DirectTrainer(task, DIRECT, CLONE)
     with torch.no_grad():
-        pupil.policy.mean.bias += 0.1
+        trainer.policy.mean.bias += 0.1
     obs, act = torch.randn(2, 1, 3, 11), torch.rand(2, 1, 3, 3)
     real = torch.tensor([1.0, 1.0, 0.0]).expand(2, 1, 3)
     clip = Clips(obs, act, real)
-    s = pupil.sides(beats(clip, clip))
+    s = trainer.sides(known_winners(clip, clip))
     logp, base = (
-        -((act[:, 0, :2] - net.act(obs[:, 0, :2])).square().sum((1, 2))) / 3 for net in (pupil.policy, pupil.reference)
+        -((act[:, 0, :2] - net.act(obs[:, 0, :2])).square().sum((1, 2))) / 3
+        for net in (trainer.policy, trainer.reference)
     )
     torch.testing.assert_close(s.logp_win[:, 0], logp)
     torch.testing.assert_close(s.h_lose[:, 0], DIRECT.beta * (logp - base), atol=1e-5, rtol=1e-4)
 
 
 def test_a_policy_at_the_bounds_is_seen(task):
-    pupil = Pupil(task, DIRECT, CLONE)
+    trainer = DirectTrainer(task, DIRECT, CLONE)
     with torch.no_grad():
-        pupil.policy.mean.weight.zero_()
-        pupil.policy.mean.bias.copy_(torch.tensor([9.0, 0.0, -9.0]))
-    pupil.sides(task.comparisons().draw(100))
-    torch.testing.assert_close(pupil.saturated, torch.full((2,), 2 / 3))
+        trainer.policy.mean.weight.zero_()
+        trainer.policy.mean.bias.copy_(torch.tensor([9.0, 0.0, -9.0]))
+    trainer.sides(task.comparisons().draw(100))
+    torch.testing.assert_close(trainer.saturated, torch.full((2,), 2 / 3))
 
 
 @pytest.mark.parametrize("name", ["dpo", "ipo", "slic", "rpo", "cpl", "aihf_dpo"])
@@ -171,9 +172,9 @@ def test_with_it_it_is_not(dataset):
     assert not torch.equal(dpo.mean.bias, rpo.mean.bias)
 
 
-def offline(task: Task, pairs: Gathered, steps: int, loss_of) -> list:
+def offline(task: Task, pairs: PairBuffer, steps: int, loss_of) -> list:
     """The offline loop on pairs that were gathered, from a fresh clone."""
-    return list(itertools.islice(train_direct(task, pairs, Pupil(task, DIRECT, CLONE), loss_of), steps + 1))  # type: ignore[arg-type]
+    return list(itertools.islice(train_direct(task, pairs, DirectTrainer(task, DIRECT, CLONE), loss_of), steps + 1))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("loss", PAIR_LOSSES)
@@ -181,8 +182,8 @@ def test_bpo_of_one_phase_is_offline_learning_on_the_clones_pairs(loss, dataset)
     online = OnlineConfig(length=6, phases=1)
     whole = play("bpo", make_task(dataset), 8, online=online, loss=loss)[-1]
     task = make_task(dataset)
-    answers = Gathered(task)
-    answers.add(ask(task, Pupil(make_task(dataset), DIRECT, CLONE).policy, online))
+    answers = PairBuffer(task)
+    answers.add(query_pairs(task, DirectTrainer(make_task(dataset), DIRECT, CLONE).policy, online))
     by_hand = offline(task, answers, 8, lambda s: PAIR_LOSSES[loss](s.h_win, s.h_lose, s.weight))[-1]
     same_policy(whole.policy, by_hand.policy)
 
@@ -200,8 +201,8 @@ def test_spin_of_one_phase_is_dpo_of_demonstrations_over_own_samples(dataset):
     online = OnlineConfig(length=6, phases=1)
     spin = play("aihf_spin", make_task(dataset), 8, online=online, w_pref=0.0, played=4)[-1]
     task = make_task(dataset)
-    clone, duels, starts = Pupil(make_task(dataset), DIRECT, CLONE).policy, Gathered(task), task.starts(4, 6)
-    duels.add(beats(task.shown(starts, 6), task.rollout(clone, starts, 6).clips))
+    clone, duels, starts = DirectTrainer(make_task(dataset), DIRECT, CLONE).policy, PairBuffer(task), task.starts(4, 6)
+    duels.add(known_winners(task.demo_clips(starts, 6), task.rollout(clone, starts, 6).clips))
     by_hand = offline(task, duels, 8, lambda s: bradley_terry(s.h_win, s.h_lose, s.weight))[-1]
     same_policy(spin.policy, by_hand.policy)
 
@@ -209,8 +210,8 @@ def test_spin_of_one_phase_is_dpo_of_demonstrations_over_own_samples(dataset):
 def test_expo_goes_on_from_dpo_in_the_direction_from_its_clone(dataset):
     for size in (0.0, 1.0):
         task = make_task(dataset)
-        last, pupil = play("expo", task, 8, step_sizes=(size,))[-1].policy, task.parts["pupil"]
-        expected = pupil.policy.mean.bias + size * (pupil.policy.mean.bias - pupil.reference.mean.bias)
+        last, trainer = play("expo", task, 8, step_sizes=(size,))[-1].policy, task.parts["trainer"]
+        expected = trainer.policy.mean.bias + size * (trainer.policy.mean.bias - trainer.reference.mean.bias)
         torch.testing.assert_close(last.mean.bias, expected)
 
 
@@ -258,7 +259,7 @@ def test_the_units_of_what_never_moved_are_its_own(dataset):
 def test_bpos_ensemble_ends_as_the_mean_of_its_policies(dataset):
     task = make_task(dataset)
     last = play("bpo", task, 7, ensemble=3)[-1].policy
-    members = [task.parts[f"pupil{i}"].policy for i in range(3)]
+    members = [task.parts[f"trainer{i}"].policy for i in range(3)]
     torch.testing.assert_close(last.mean.bias, torch.stack([m.mean.bias for m in members]).mean(0))
     assert not torch.equal(members[0].mean.bias, members[1].mean.bias)
     assert bpo.mean_of([members[0]]) is members[0]
@@ -266,7 +267,11 @@ def test_bpos_ensemble_ends_as_the_mean_of_its_policies(dataset):
 
 def test_bpos_ensemble_begins_as_one_clone(dataset, monkeypatch):
     asked = []
-    monkeypatch.setattr(bpo, "ask", lambda task, policy, cfg: asked.append(policy.clone_of()) or ask(task, policy, cfg))
+    monkeypatch.setattr(
+        bpo,
+        "query_pairs",
+        lambda task, policy, cfg: asked.append(policy.frozen_copy()) or query_pairs(task, policy, cfg),
+    )
     first, *_ = play("bpo", make_task(dataset), 1, ensemble=3)
     for p, q in zip(asked[0].parameters(), first.policy.parameters(), strict=True):
         torch.testing.assert_close(p, q)
@@ -275,14 +280,14 @@ def test_bpos_ensemble_begins_as_one_clone(dataset, monkeypatch):
 def test_sapos_reference_is_the_average_of_its_policy(dataset):
     task = make_task(dataset)
     play("sapo", task, 1, rate=0.5)
-    pupil, clone = task.parts["pupil"], Pupil(make_task(dataset), DIRECT, CLONE).policy
-    torch.testing.assert_close(pupil.reference.mean.bias, (pupil.policy.mean.bias + clone.mean.bias) / 2)
+    trainer, clone = task.parts["trainer"], DirectTrainer(make_task(dataset), DIRECT, CLONE).policy
+    torch.testing.assert_close(trainer.reference.mean.bias, (trainer.policy.mean.bias + clone.mean.bias) / 2)
 
 
 def test_sails_own_terms_by_hand():
     """Gaps 2 and -1: surprises log(1 + e^-2) and log(1 + e^-1); the likelier pair's likelihood is to rise."""
     logp = torch.zeros(1, 2, requires_grad=True)
-    s = Sides(logp, logp * 0, t(2.0, 0.0), t(0.0, 1.0), torch.ones(1, 2))
+    s = PairScores(logp, logp * 0, t(2.0, 0.0), t(0.0, 1.0), torch.ones(1, 2))
     pair_loss, sampling = sail.own_terms(s, beta=2.0)
     near, far = math.log(1 + math.exp(-1)), math.log(1 + math.exp(-2))
     torch.testing.assert_close(pair_loss, t((near + far) / 2)[0])
@@ -315,7 +320,7 @@ def test_vars_weights_by_hand():
 
 
 def test_expo_moves_each_lane_by_its_own_step(task):
-    start, aligned = (Pupil(task, DIRECT, CLONE).policy for _ in range(2))
+    start, aligned = (DirectTrainer(task, DIRECT, CLONE).policy for _ in range(2))
     with torch.no_grad():
         aligned.mean.bias += 1
     moved = expo.extrapolated(start, aligned, torch.tensor([0.0, 0.5]))
@@ -341,13 +346,13 @@ def test_mpos_easy_half_has_the_widest_gaps(task):
 
 def test_gathered_pairs_are_the_newest(task):
     clips = [Clips(*(torch.full((2, 2, *shape), float(i)) for shape in ((4, 11), (4, 3), (4,)))) for i in range(4)]
-    last, queue = Gathered(task), Gathered(task, 3)
+    last, queue = PairBuffer(task), PairBuffer(task, 3)
     for clip in clips:
-        last.add(beats(clip, clip))
-        queue.add(beats(clip, clip))
+        last.add(known_winners(clip, clip))
+        queue.add(known_winners(clip, clip))
     assert set(last.draw(400).win.real.unique().tolist()) == {3.0}
     assert set(queue.draw(4000).win.real.unique().tolist()) == {2.0, 3.0}
-    kept = Gathered(task, 3)
+    kept = PairBuffer(task, 3)
     kept.load_state_dict(queue.state_dict())
     assert torch.equal(kept.draw(80).win.obs, queue.draw(80).win.obs)
 
@@ -355,12 +360,12 @@ def test_gathered_pairs_are_the_newest(task):
 def test_long_clips_are_looked_at_every_few_steps(dataset):
     """Clips of 230: every third step from a random one on, 76 of them, in their order."""
     from aihf_control.core.types import Preferences
-    from aihf_control.learning.preference_buffer import Pairs
+    from aihf_control.learning.preference_buffer import PreferenceBuffer
     from aihf_control.models.lanes import Dims
 
     steps = np.broadcast_to(np.arange(230, dtype=np.float32), (5, 230))
     clip = Clips(steps[..., None], steps[..., None], steps)
-    pairs = Pairs(Dims((0, 1), 1, 1), [Preferences(clip, clip, np.ones(5, np.float32))] * 2)
+    pairs = PreferenceBuffer(Dims((0, 1), 1, 1), [Preferences(clip, clip, np.ones(5, np.float32))] * 2)
     first = set()
     for _ in range(20):
         win = pairs.draw(76 * 2 * 4).win

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from aihf_control.learning.evaluation import RewardJudge
+from aihf_control.learning.evaluation import RewardEvaluator
 
 
 def test_a_reward_is_judged_in_parts_as_at_once(dataset, monkeypatch):
     def reward(obs, act):
         return obs[..., 0] - act[..., 0]
 
-    judge = RewardJudge(dataset, 2)
+    judge = RewardEvaluator(dataset, 2)
     whole = judge.accuracy(reward), judge.rank_correlation(reward)
     monkeypatch.setattr("aihf_control.learning.evaluation.AT_A_TIME", 7)
     parts = judge.accuracy(reward), judge.rank_correlation(reward)

@@ -10,10 +10,10 @@ from aihf_control import methods
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips, Preferences
 from aihf_control.learning.online import OnlineConfig
-from aihf_control.learning.preference_buffer import Pairs
-from aihf_control.learning.preference_model import GeneralPreference
+from aihf_control.learning.preference_buffer import PreferenceBuffer
+from aihf_control.learning.preference_model import PreferenceModel
 from aihf_control.learning.replay import Buffer
-from aihf_control.learning.reward_model import LearnedReward, RewardConfig
+from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.task import Task
 from aihf_control.models.lanes import Dims
 from aihf_control.models.losses import clip_return
@@ -30,9 +30,9 @@ def some_clips(seed: int, n: int = 4) -> Clips:
     return Clips(torch.randn(2, n, 10, 11, generator=g), torch.rand(2, n, 10, 3, generator=g) * 2 - 1, real)
 
 
-def circling(dataset) -> GeneralPreference:
+def circling(dataset) -> PreferenceModel:
     """A model whose form is not zero, as it is at first."""
-    model = GeneralPreference(make_task(dataset), CFG, 3)
+    model = PreferenceModel(make_task(dataset), CFG, 3)
     with torch.no_grad():
         model.net.form.copy_(torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(5)))
     return model
@@ -66,7 +66,7 @@ def test_called_it_pays_what_a_step_adds_to_the_logit(dataset):
     """Between two clips against one opponent the logits differ by the returns."""
     model, b = circling(dataset), some_clips(1, n=1)
     model.share[1] = 0.5
-    model.face(b)
+    model.set_opponent(b)
     returns, logits = [], []
     for seed in (2, 3):
         a = some_clips(seed, n=1)
@@ -84,7 +84,7 @@ def compared(kinds_of_pairs: list[tuple[int, int]]) -> Task:
         obs = kinds[[pair[side] for pair in kinds_of_pairs]]
         return Clips(*(x.numpy() for x in (obs, torch.zeros(n, 10, 3), torch.ones(n, 10))))
 
-    pairs = Pairs(task.dims, [Preferences(clips(0), clips(1), torch.ones(n).numpy())] * 2)
+    pairs = PreferenceBuffer(task.dims, [Preferences(clips(0), clips(1), torch.ones(n).numpy())] * 2)
     steps = Buffer(task.dims, 3, "clips")
     for k in range(3):
         steps.add(kinds[k, :1].expand(2, 11), torch.zeros(2, 3), kinds[k, :1].expand(2, 11), torch.zeros(2))
@@ -95,7 +95,7 @@ def compared(kinds_of_pairs: list[tuple[int, int]]) -> Task:
 
 def test_it_learns_a_circle_that_no_reward_can_order():
     """Each of three kinds beats the next, in random order."""
-    model = GeneralPreference(compared([(0, 1), (1, 2), (2, 0)] * 20), FAST, 3)
+    model = PreferenceModel(compared([(0, 1), (1, 2), (2, 0)] * 20), FAST, 3)
     model.fit(300)
     win, lose, _ = model.task.comparisons().every()
     assert (model.share == 1).all() and (model.logit(win, lose) > 1).all()
@@ -103,7 +103,7 @@ def test_it_learns_a_circle_that_no_reward_can_order():
 
 
 def test_an_order_that_a_reward_knows_is_left_to_it():
-    model = GeneralPreference(compared([(0, 1), (1, 2), (0, 2)] * 20), FAST, 3)
+    model = PreferenceModel(compared([(0, 1), (1, 2), (0, 2)] * 20), FAST, 3)
     model.fit(300)
     win, lose, _ = model.task.comparisons().every()
     assert (model.ordered(win, lose) > 1).all()
@@ -112,7 +112,7 @@ def test_an_order_that_a_reward_knows_is_left_to_it():
 
 def test_a_circle_that_explains_nothing_new_has_no_share():
     """The share under which given pairs are likeliest, where the circle is against them, and where it is with them."""
-    model = GeneralPreference(compared([(0, 1), (1, 2), (2, 0)] * 20), FAST, 3)
+    model = PreferenceModel(compared([(0, 1), (1, 2), (2, 0)] * 20), FAST, 3)
     for _ in range(100):
         model.descend(model.task.comparisons().draw(400))
     win, lose, weight = model.task.comparisons().every()
@@ -123,7 +123,7 @@ def test_a_circle_that_explains_nothing_new_has_no_share():
 
 def test_the_penalty_by_hand():
     """Features that are the first input's tanh and a constant, so that what is paid has a known slope there."""
-    model = GeneralPreference(compared([(0, 1), (1, 2), (2, 0)]), CFG, 2)
+    model = PreferenceModel(compared([(0, 1), (1, 2), (2, 0)]), CFG, 2)
     with torch.no_grad():
         for layer in [*model.net.body.layers, model.net.out]:
             layer.weight.zero_(), layer.bias.zero_()
@@ -139,7 +139,7 @@ def test_the_opponent_decides_what_pays(dataset):
     model, obs, act = circling(dataset), torch.randn(2, 5, 11), torch.zeros(2, 5, 3)
     paid = []
     for seed in (1, 2):
-        model.face(some_clips(seed))
+        model.set_opponent(some_clips(seed))
         paid.append(model(obs, act))
     assert not torch.allclose(*paid)
     with torch.no_grad():
@@ -148,9 +148,9 @@ def test_the_opponent_decides_what_pays(dataset):
 
 
 def test_a_model_goes_on_from_its_state(dataset):
-    one, other = circling(dataset), GeneralPreference(make_task(dataset), CFG, 3)
+    one, other = circling(dataset), PreferenceModel(make_task(dataset), CFG, 3)
     one.fit(2)
-    one.face(some_clips(1))
+    one.set_opponent(some_clips(1))
     other.load_state_dict(one.state_dict())
     obs, act = torch.randn(2, 5, 11), torch.zeros(2, 5, 3)
     assert torch.equal(one(obs, act), other(obs, act))
@@ -194,7 +194,7 @@ def test_at_its_ends_the_mixture_is_one_of_the_two(c):
 def test_the_mixture_follows_the_policy_that_learns():
     dims = Dims((0,), 2, 1)
     a = Policy(dims, (4,))
-    mixture, obs = Mixture(a, a.clone_of(), 0.5), torch.ones(1, 1, 2)
+    mixture, obs = Mixture(a, a.frozen_copy(), 0.5), torch.ones(1, 1, 2)
     before = mixture.act(obs)
     with torch.no_grad():
         a.mean.bias += 1.0
@@ -207,7 +207,7 @@ def test_the_mixture_follows_the_policy_that_learns():
 
 def test_nash_md_without_circles_is_rlhf(dataset, monkeypatch):
     rlhf = play("rlhf", make_task(dataset), 12)[-1]
-    monkeypatch.setattr(GeneralPreference, "fit", lambda self, updates: self.r.fit(updates))
+    monkeypatch.setattr(PreferenceModel, "fit", lambda self, updates: self.r.fit(updates))
     nash = play("nash_md", make_task(dataset), 12)[-1]
     assert all(map(torch.equal, rlhf.policy.parameters(), nash.policy.parameters()))
 
@@ -220,8 +220,10 @@ def test_nash_md_with_circles_is_not_rlhf(dataset):
 def test_nash_md_faces_its_opponent_at_the_beginning_of_a_phase(dataset, monkeypatch):
     """A mixture of the policy that learns and of the clone, with the share that was asked for."""
     faced, played = [], []
-    face, rollout = GeneralPreference.face, Task.rollout
-    monkeypatch.setattr(GeneralPreference, "face", lambda self, clips: (faced.append(task.step), face(self, clips)))
+    face, rollout = PreferenceModel.set_opponent, Task.rollout
+    monkeypatch.setattr(
+        PreferenceModel, "set_opponent", lambda self, clips: (faced.append(task.step), face(self, clips))
+    )
     monkeypatch.setattr(Task, "rollout", lambda self, policy, *x: (played.append(policy), rollout(self, policy, *x))[1])
     task = make_task(dataset)
     clone_, *_ = play("nash_md", task, 10, steps=10, mixture=0.25)
@@ -237,7 +239,7 @@ def test_nash_md_faces_its_opponent_at_the_beginning_of_a_phase(dataset, monkeyp
 def test_what_the_agent_is_paid_by_hand(dataset):
     task = make_task(dataset)
     task._endings[0].extend([(40, True), (1000, False)])  # 960 of 2000 steps absorbed
-    r, buffer = LearnedReward(task, TINY["reward"]), Buffer(task.dims, 10)
+    r, buffer = RewardModel(task, TINY["reward"]), Buffer(task.dims, 10)
     obs, act = torch.randn(2, 11), torch.zeros(2, 3)
     buffer.add(obs, act, obs, torch.zeros(2))
     task.demos.data[:] = task.demos.data[:, :1]  # all its steps alike

@@ -9,7 +9,7 @@ import torch
 from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import references
 from aihf_control.data.labelling.teachers import Annotator
-from aihf_control.learning.query import Rollouts
+from aihf_control.learning.query import QuerySession
 from aihf_control.learning.task import Task
 from aihf_control.models.networks import Policy
 
@@ -44,7 +44,7 @@ def test_of_thinned_demonstrations_only_given_steps_are_starts_and_no_clip_is_sh
         which, t = starts[lane, i].tolist()
         assert (t - rollouts.demos[lane][which].seed) % 7 == 0
     with pytest.raises(BadInput, match="--demo-every"):
-        task.shown(starts, LENGTH)
+        task.demo_clips(starts, LENGTH)
 
 
 def test_demonstrations_that_do_not_say_how_they_began_are_refused(task, policy):
@@ -60,7 +60,7 @@ def test_what_is_only_shown_begins_anywhere_without_states(task):
     rollouts.demos = [[dataclasses.replace(demo, qpos=None, qvel=None) for demo in demos] for demos in rollouts.demos]
     assert (task.starts(50, LENGTH)[..., 1] == 0).all()
     anywhere = task.starts(50, LENGTH, put=False)[..., 1]
-    assert anywhere.unique().numel() > 5 and task.shown(task.starts(2, LENGTH, put=False), LENGTH).real.any()
+    assert anywhere.unique().numel() > 5 and task.demo_clips(task.starts(2, LENGTH, put=False), LENGTH).real.any()
 
 
 def test_a_demonstration_that_broke_off_too_early_is_not_shown_as_a_fall(task):
@@ -77,12 +77,12 @@ def test_a_demonstration_that_broke_off_too_early_is_not_shown_as_a_fall(task):
     starts = task.starts(50, LENGTH)
     assert (starts[..., 1] == 0).all()
     with pytest.raises(BadInput, match="clips of 8 steps"):
-        task.shown(starts, LENGTH)
+        task.demo_clips(starts, LENGTH)
 
 
 def test_what_is_shown_is_what_the_demonstration_did(task):
     starts = task.starts(3, LENGTH)
-    shown = task.shown(starts, LENGTH)
+    shown = task.demo_clips(starts, LENGTH)
     for lane, i in np.ndindex(3, 3):
         which, t = starts[lane, i].tolist()
         demo = task._rollouts.demos[lane][which]
@@ -95,7 +95,7 @@ def test_clips_begin_where_the_demonstration_was(task, policy):
     starts = task.starts(3, LENGTH)
     clips = task.rollout(policy, starts, LENGTH).clips
     assert clips.obs.shape == (3, 3, LENGTH, 11) and clips.act.shape == (3, 3, LENGTH, 3)
-    torch.testing.assert_close(clips.obs[:, :, 0], task.shown(starts, LENGTH).obs[:, :, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(clips.obs[:, :, 0], task.demo_clips(starts, LENGTH).obs[:, :, 0], atol=1e-5, rtol=0)
     again = task.rollout(policy, starts, LENGTH).clips
     assert torch.equal(clips.obs[:, :, 0], again.obs[:, :, 0])
     assert not torch.equal(clips.act[:, :, 0], again.act[:, :, 0])
@@ -103,7 +103,7 @@ def test_clips_begin_where_the_demonstration_was(task, policy):
 
 def test_the_demonstrators_own_actions_give_the_demonstration(task, monkeypatch):
     starts = torch.tensor([[[0, 0], [1, 3]]] * 3)
-    shown, n = task.shown(starts, LENGTH), 2
+    shown, n = task.demo_clips(starts, LENGTH), 2
     acts = iter(shown.act.unbind(2))
 
     class Demonstrator:
@@ -131,7 +131,7 @@ def test_a_lane_plays_alike_beside_others(dataset, policy):
     torch.testing.assert_close(together.obs[1], alone.obs[0], atol=1e-5, rtol=1e-5)
 
 
-def by_hand(task: Task, answers: np.ndarray) -> Rollouts:
+def by_hand(task: Task, answers: np.ndarray) -> QuerySession:
     class Fixed(Annotator):
         def judge(self, first, second, u):
             return answers
@@ -172,7 +172,8 @@ def test_answers_are_counted_as_right_wrong_or_half(task, policy, dataset):
 def test_given_comparisons_are_right_where_the_winner_truly_paid_more(dataset):
     train = dataset.pairs.loc[dataset.pairs["split"] == "train"]
     paid = {
-        side: [dataset.pool[i].gain(start, k) for i, start, k in references(train, side)] for side in ("win", "lose")
+        side: [dataset.pool[i].return_of(start, k) for i, start, k in references(train, side)]
+        for side in ("win", "lose")
     }
     expected = np.mean([w > x for w, x in zip(paid["win"], paid["lose"], strict=True)])
     turned = {
@@ -209,7 +210,7 @@ def test_no_more_is_asked_than_was_offered(task, policy):
 
 def test_the_annotators_doubts_are_in_units_of_clips_that_long(task):
     short, long = task._rollouts._teacher(4).spread, task._rollouts._teacher(16).spread
-    gains = [t.gain(s, 4) for t in task._rollouts.pool for s in range(0, t.starts(4), 2)]
+    gains = [t.return_of(s, 4) for t in task._rollouts.pool for s in range(0, t.starts(4), 2)]
     assert short == pytest.approx(np.std(gains)) and long > short
 
 
@@ -228,4 +229,4 @@ def test_an_environment_that_cannot_be_put_is_played_from_the_demonstrations_beg
     starts = task.starts(6, LENGTH)
     assert (starts[..., 1] == 0).all()
     clips = task.rollout(Policy(task.dims, (8,)), starts, LENGTH).clips
-    torch.testing.assert_close(clips.obs[:, :, 0], task.shown(starts, LENGTH).obs[:, :, 0])
+    torch.testing.assert_close(clips.obs[:, :, 0], task.demo_clips(starts, LENGTH).obs[:, :, 0])

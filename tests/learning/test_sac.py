@@ -251,7 +251,7 @@ def test_a_held_actor_stays_and_its_critics_do_not():
 def test_a_prior_equal_to_the_policy_costs_nothing():
     d = dims()
     policy = Policy(d, TINY.hidden)
-    sac = SAC(d, TINY, policy, prior=policy.clone_of())
+    sac = SAC(d, TINY, policy, prior=policy.frozen_copy())
     _, cost = sac.act(batch(d).obs, torch.randn(2, 32, 2))
     torch.testing.assert_close(cost, torch.zeros_like(cost), atol=1e-5, rtol=0)
 
@@ -260,7 +260,7 @@ def test_a_heavy_prior_holds_the_policy_and_a_light_one_lets_it_go():
     d, moved = dims(), {}
     for alpha in (100.0, 1e-3):
         policy = Policy(d, TINY.hidden)
-        prior = policy.clone_of()
+        prior = policy.frozen_copy()
         sac = SAC(d, dataclasses.replace(TINY, alpha=(alpha,), alpha_fade=0.0), policy, prior)
         for i in range(200):
             sac.update(batch(d, seed=i), lambda obs, act: -5 * act[..., 0])
@@ -287,7 +287,7 @@ def test_the_weight_of_the_prior_fades_to_alpha():
     d = dims()
     cfg = dataclasses.replace(TINY, alpha=(0.1,), alpha_start=2.0, alpha_fade=10.0)
     policy = Policy(d, TINY.hidden)
-    sac = SAC(d, cfg, policy, policy.clone_of())
+    sac = SAC(d, cfg, policy, policy.frozen_copy())
     info = {}
     for i in range(10):
         info = sac.update(batch(d, seed=i), paid)

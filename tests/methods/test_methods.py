@@ -11,9 +11,9 @@ import torch
 from aihf_control import methods
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips
-from aihf_control.learning.bc import CloneConfig, clone, fresh_policy, step_logp
+from aihf_control.learning.bc import CloneConfig, clone, initial_policy, step_logp
 from aihf_control.learning.direct import clip_logp
-from aihf_control.learning.reward_model import LearnedReward, RewardConfig
+from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.sac import SAC
 from aihf_control.learning.task import Task, absorbed_share
 from tests.helpers import TINY, make_task, play
@@ -44,7 +44,7 @@ def tape(monkeypatch):
 
     monkeypatch.setattr(Task, "collect", note("c", Task.collect))
     monkeypatch.setattr(SAC, "update", note("u", SAC.update))
-    monkeypatch.setattr(LearnedReward, "descend", note("r", LearnedReward.descend))
+    monkeypatch.setattr(RewardModel, "descend", note("r", RewardModel.descend))
     return written
 
 
@@ -124,7 +124,7 @@ def test_methods_that_compare_say_that_they_need_comparisons(name, dataset):
 
 
 def test_units_are_those_of_the_data(task):
-    policy = fresh_policy(task, (8,), -1.0)
+    policy = initial_policy(task, (8,), -1.0)
     rows = torch.cat([task.demos.data[0, : task.demos.count[0], :11], task.clips.data[0, : task.clips.count[0], :11]])
     x = policy.units(rows.expand(2, -1, -1))[0]
     torch.testing.assert_close(x.mean(0), torch.zeros(11), atol=1e-3, rtol=0)
@@ -143,7 +143,7 @@ def test_pairs_fill_the_asked_number_of_steps(task):
 
 
 def test_the_reward_learns_to_order_the_comparisons(task):
-    r = LearnedReward(task, RewardConfig(hidden=(32,), pair_steps=400, penalty=1.0))
+    r = RewardModel(task, RewardConfig(hidden=(32,), pair_steps=400, penalty=1.0))
     before = r.pair_term().detach()
     for _ in range(150):
         r.descend(r.pair_term())
@@ -154,7 +154,7 @@ def test_the_reward_learns_to_order_the_comparisons(task):
 
 
 def test_densities_by_hand(task):
-    policy = fresh_policy(task, (8,), -1.0)
+    policy = initial_policy(task, (8,), -1.0)
     obs, act = torch.randn(2, 3, 11), torch.rand(2, 3, 3)
     mean = policy.act(obs)
     torch.testing.assert_close(step_logp(policy, obs, act), -(act - mean).square().sum(-1))

@@ -21,7 +21,7 @@ def layers(*sizes: int, n: int = 3, dtype=torch.float64) -> list[tuple[torch.Ten
     return [(tensor(n, a, b), tensor(n, 1, b)) for a, b in itertools.pairwise(sizes)]
 
 
-def plain(x, pairs, layer_norm):
+def replace_nonfinite(x, pairs, layer_norm):
     *hidden, (weight, bias) = pairs
     for w, b in hidden:
         x = x @ w + b
@@ -37,12 +37,12 @@ def inputs(*shape: int, dtype=torch.float64) -> torch.Tensor:
 @pytest.mark.parametrize("sizes", [(4, 8, 6, 2), (4, 8, 20), (4, 3)])
 def test_a_perceptron_and_its_gradient_are_the_plain_ones(sizes, layer_norm):
     x, pairs = inputs(3, 5, 4), layers(*sizes)
-    torch.testing.assert_close(perceptron(x, pairs, torch.float32, layer_norm), plain(x, pairs, layer_norm))
+    torch.testing.assert_close(perceptron(x, pairs, torch.float32, layer_norm), replace_nonfinite(x, pairs, layer_norm))
     leaves = [x, *(t for pair in pairs for t in pair)]
     weight = torch.randn(3, 5, sizes[-1], dtype=torch.float64)
     grads = [
         torch.autograd.grad((f * weight).sum(), leaves)
-        for f in (perceptron(x, pairs, torch.float32, layer_norm), plain(x, pairs, layer_norm))
+        for f in (perceptron(x, pairs, torch.float32, layer_norm), replace_nonfinite(x, pairs, layer_norm))
     ]
     torch.testing.assert_close(*grads)
 
@@ -51,7 +51,7 @@ def test_a_frozen_perceptron_passes_the_gradient_on():
     x, pairs = inputs(3, 5, 4), [(w.detach(), b.detach()) for w, b in layers(4, 8, 2)]
     grads = [
         torch.autograd.grad(f.sum(), x)[0]
-        for f in (perceptron(x, pairs, torch.float32), plain(x, pairs, layer_norm=False))
+        for f in (perceptron(x, pairs, torch.float32), replace_nonfinite(x, pairs, layer_norm=False))
     ]
     torch.testing.assert_close(*grads)
 

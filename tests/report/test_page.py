@@ -16,7 +16,7 @@ from aihf_control.core.statistics import iqm_of_all
 from aihf_control.report import __main__ as report
 from aihf_control.report import figures
 from aihf_control.report.figures import curves
-from aihf_control.report.load import gather
+from aihf_control.report.load import load_grid
 from aihf_control.report.page import write_report
 from aihf_control.report.plotting import panels_of
 from aihf_control.report.tables import csv, latex, markdown, tables_of
@@ -161,13 +161,13 @@ def test_few_runs_are_marked(grid):
         change(folder / "summary.json", seeds=[0, 1, 2, 3], demo_returns=[1.0] * 4)
     described = json.loads((grid / "grid.json").read_text())
     change(grid / "grid.json", cells=[cell | {"seeds": 4} for cell in described["cells"]])
-    for made in tables_of(gather(grid)):
+    for made in tables_of(load_grid(grid)):
         assert "| 4* |" in markdown(made) and "*: fewer than 5 runs" in markdown(made)
         assert "4*" in latex(made) and "4*" not in csv(made)
 
 
 def test_latex_is_escaped_and_names_its_runs(reported):
-    for made in tables_of(gather(reported)):
+    for made in tables_of(load_grid(reported)):
         text = latex(made)
         body = re.sub(r"(?m)^% .*$", "", text)
         assert "95 \\%" in body and not re.search(r"(?<!\\)[%_#$]", body)
@@ -267,9 +267,9 @@ def test_curves_have_no_panel_for_what_was_not_run(grid, monkeypatch):
         (grid / "cells" / key_of(method, 40, "B-v0") / "summary.json").unlink()
     drawn = []
     monkeypatch.setattr(figures, "panels_of", lambda n: drawn.append(n) or panels_of(n))
-    assert curves(gather(grid)) and drawn == [3]
+    assert curves(load_grid(grid)) and drawn == [3]
     (grid / "cells" / key_of("bc", 40, "A-v0") / "summary.json").unlink()
-    assert curves(gather(grid)) and drawn == [3, 3]  # one of its methods is enough
+    assert curves(load_grid(grid)) and drawn == [3, 3]  # one of its methods is enough
 
 
 def test_runs_that_were_not_made_alike_are_told(grid):

@@ -13,7 +13,7 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from aihf_control.data.labelling.segments import Clip, Material, Row
+from aihf_control.data.labelling.segments import Clip, Row, SegmentPool
 from aihf_control.models.lanes import Dims
 from aihf_control.models.losses import bradley_terry, clip_return
 from aihf_control.models.networks import RewardNet
@@ -28,7 +28,7 @@ TAU = 0.02  # difference in reward a step that counts as one logit, as in the me
 
 def choose(
     query: str,
-    material: Material,
+    material: SegmentPool,
     candidates: Sequence[tuple[Clip, Clip]],
     rows: Sequence[Row],
     n: int,
@@ -68,8 +68,8 @@ def _sigmoid(x: Array) -> Array:
 # ------------------------------------------------------------------------------------------------------------ ensemble
 
 
-def ensemble(material: Material, rows: Sequence[Row], rng: np.random.Generator) -> RewardNet:
-    """A small reward a lane, fitted to the answers by Bradley-Terry: each its own start, each its own draws."""
+def ensemble(material: SegmentPool, rows: Sequence[Row], rng: np.random.Generator) -> RewardNet:
+    """A small reward a lane, convert to the answers by Bradley-Terry: each its own start, each its own draws."""
     pool, table = material.pool, np.array(rows)
     dims = Dims(tuple(range(MEMBERS)), pool[0].obs.shape[1], pool[0].act.shape[1])
     net = RewardNet(dims, (64, 64), alive=0.0, bound=2.0)
@@ -105,7 +105,7 @@ class Glimpses(NamedTuple):
         return reward.view(t.shape), torch.as_tensor((t <= last).astype(np.float32))
 
 
-def returns(net: RewardNet, material: Material, clips: Sequence[Clip]) -> dict[Clip, Array]:
+def returns(net: RewardNet, material: SegmentPool, clips: Sequence[Clip]) -> dict[Clip, Array]:
     """What each clip is worth to each member, in logits: (M,) for each."""
     sums = {}
     for i in sorted({i for i, _ in clips}):
@@ -119,7 +119,7 @@ def returns(net: RewardNet, material: Material, clips: Sequence[Clip]) -> dict[C
 # ------------------------------------------------------------------------------------------------------------ coverage
 
 
-def embedded(material: Material, pairs: Sequence[tuple[Clip, Clip]]) -> Array:
+def embedded(material: SegmentPool, pairs: Sequence[tuple[Clip, Clip]]) -> Array:
     """Points (N, D), one a pair, the same whichever of its clips comes first: what they have in common and apart."""
     steps = [np.hstack([t.obs[:-1], t.act]) for t in material.pool]
     everything = np.concatenate(steps)

@@ -34,13 +34,13 @@ class Regret:
     expert: Expert
     gamma: float
 
-    def paid(self, pool: Sequence[Trajectory], clips: Sequence[tuple[int, int]], length: int) -> Array:
+    def step_scores(self, pool: Sequence[Trajectory], clips: Sequence[tuple[int, int]], length: int) -> Array:
         """Discounted payments (N, K) of clips (episode, start) whose sum is that of the expert's advantages: the value
         of the state in which a clip begins is taken off its first step, that of its end is added to the last one.
 
         Raises BadInput where the pool has no simulator states or the environment cannot be put into them.
         """
-        paid = np.stack([pool[i].paid(start, length) for i, start in clips]) * self.gamma ** np.arange(length)
+        paid = np.stack([pool[i].padded_rewards(start, length) for i, start in clips]) * self.gamma ** np.arange(length)
         ends = {(i, t) for i, start in clips for t in (start, start + length) if t < len(pool[i]) + _alive(pool[i])}
         value = dict(zip(sorted(ends), self.values([_state(pool[i], t) for i, t in sorted(ends)]), strict=True))
         paid[:, 0] -= [value[clip] for clip in clips]

@@ -17,7 +17,7 @@ Row = tuple[int, int, int, int, float]  # win_episode, win_start, lose_episode, 
 
 
 @dataclasses.dataclass(frozen=True)
-class Material:
+class SegmentPool:
     """What may be compared: the clips of `length` steps of these `episodes` of a pool."""
 
     pool: list[Trajectory]
@@ -53,19 +53,19 @@ class Material:
                 b[i] = clip
         raise BadInput("the pool has too few clips to compare; give more --episodes or --levels")
 
-    def paid(self, clips: Sequence[Clip]) -> Array:
+    def step_scores(self, clips: Sequence[Clip]) -> Array:
         """What each step of the clips counts for in a comparison, (N, K)."""
         if not clips:
             return np.zeros((0, 1))
         if self.regret:
-            return self.regret.paid(self.pool, clips, self.length)
-        return np.stack([self.pool[i].paid(start, self.length) for i, start in clips])
+            return self.regret.step_scores(self.pool, clips, self.length)
+        return np.stack([self.pool[i].padded_rewards(start, self.length) for i, start in clips])
 
     def scale(self, rng: np.random.Generator) -> tuple[float, float]:
         """Mean and standard deviation of the clips' worth, over 1000 of them; 100 where each has to be played."""
         clips = self.draw(1000, rng)
         if self.regret:
-            worth = self.paid(clips[:100]).sum(1)
+            worth = self.step_scores(clips[:100]).sum(1)
         else:
-            worth = np.array([self.pool[i].gain(start, self.length) for i, start in clips])
+            worth = np.array([self.pool[i].return_of(start, self.length) for i, start in clips])
         return float(np.mean(worth)), float(np.std(worth))
