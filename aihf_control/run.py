@@ -1,4 +1,4 @@
-"""Trains one method on one environment, a lane for each seed, and says how good it is.
+"""Trains one method on one environment, a lane for each seed, and reports how good it is.
 
 python -m aihf_control.run --env Hopper-v4
 python -m aihf_control.run --env Hopper-v4 --method rlhf --pairs 50 --seeds 10
@@ -8,13 +8,11 @@ python -m aihf_control.run --resume results/runs/Hopper-v4/aihf/20261121-072237-
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,28 +22,30 @@ import tyro
 from aihf_control import methods
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import check_writable
+from aihf_control.core.signals import signal_handlers
+from aihf_control.data.dataset import Dataset
 from aihf_control.models.device import default_workers
 from aihf_control.training.display import Display
-from aihf_control.training.options import Options, cell_of, dataset_of
-from aihf_control.training.result import Collector
-from aihf_control.training.run import CheckpointPlace, Evaluated, Notice, Paused
+from aihf_control.training.options import Options, dataset_of, run_spec_of
+from aihf_control.training.result import Collector, train_run
+from aihf_control.training.run import CheckpointPlace, Evaluated, Event, Notice, RunSpec
 from aihf_control.training.run_folder import (
     CHECKPOINT,
     append,
     begin,
     check_same,
     check_unused,
-    lock_run,
+    clear_checkpoints,
     prepare_resume,
     read_begun,
+    run_in,
     save,
 )
 from aihf_control.training.tensorboard import TensorBoard
-from aihf_control.training.workers import run_workers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command. Returns its exit code: 0, or 2 for bad input."""
+    """Run the command and return its exit code: 0, 2 for bad input, 130 if aborted, 143 if paused."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         return run(*parse(argv))
@@ -53,36 +53,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("broken off", file=sys.stderr)
+        print("aborted", file=sys.stderr)
         return 130
 
 
 def parse(argv: list[str]) -> tuple[Options, Any]:
-    """The options, and the config of the method that they name: its fields are flags too.
+    """Parse the options and the config of the method that they name.
 
-    Those of a run that is resumed are the run's own; a flag that says otherwise raises BadInput.
+    With --resume the defaults are the settings of that run. Raises BadInput for a flag that differs from them.
     """
     resumed = _flag(argv, "--resume", "")
-    options, cfg = read_begun(Path(resumed), Options) if resumed else (Options(), None)
+    options, cfg = read_begun(Path(resumed)) if resumed else (Options(), None)
     method = methods.load(_flag(argv, "--method", options.method))
-
-    def both(options, cfg):
-        return options, cfg
-
-    both.__defaults__ = (options, cfg or method.Config())
-    both.__annotations__ = {
-        "options": Annotated[Options, tyro.conf.arg(name="")],
-        "cfg": Annotated[method.Config, tyro.conf.arg(name="")],
-    }
     about = f"{(__doc__ or '').splitlines()[0]} {(method.__doc__ or '').splitlines()[0]}"
-    given = tyro.cli(both, args=argv, prog="python -m aihf_control.run", description=about)
+    command = _command_of(options, cfg or method.Config())
+    given = tyro.cli(command, args=argv, prog="python -m aihf_control.run", description=about)
     if resumed:
         check_same(Path(resumed), (options, cfg), given)
     return given
 
 
+def _command_of(options: Options, cfg: Any) -> Callable[..., tuple[Options, Any]]:
+    """Return a function whose arguments, the options and a method's config, tyro makes flags of."""
+
+    def command(options, cfg):
+        return options, cfg
+
+    command.__defaults__ = (options, cfg)
+    unnamed = tyro.conf.arg(name="")
+    command.__annotations__ = {"options": Annotated[Options, unnamed], "cfg": Annotated[type(cfg), unnamed]}
+    return command
+
+
 def _flag(argv: list[str], name: str, default: str) -> str:
-    """The value of a flag; of one that is given twice the last counts, as for tyro."""
+    """Return the value of a flag before tyro knows the flags; the last one counts, as for tyro."""
     value = default
     for word, following in itertools.pairwise([*argv, default]):
         if word.startswith(f"{name}="):
@@ -93,87 +97,83 @@ def _flag(argv: list[str], name: str, default: str) -> str:
 
 
 def run(options: Options, cfg: Any) -> int:
-    """One run from start to table, or from where it was killed. Returns its exit code. Raises BadInput."""
+    """Run from start, or from the last checkpoint, to the table. Returns the exit code. Raises BadInput."""
     if options.resume and (options.resume / "summary.json").exists():
         print(f"{options.resume} is finished: there is nothing to resume")
         return 0
-    cell = cell_of(options, cfg)
+    run_spec = run_spec_of(options, cfg)
     folder = options.resume or options.folder or options.out / options.env.replace("/", "__") / options.method / _now()
     if not options.resume:
         check_unused(folder)
     check_writable(folder)
     board = TensorBoard(folder) if options.tensorboard else None
     dataset, where = dataset_of(options)
-    for seed in cell.seeds:
-        dataset.draw(seed, cell.demos, cell.pairs)  # says now what is lacking
-    workers = options.workers or default_workers(cell.device, len(cell.seeds))
-    lock = lock_run(folder) if options.resume else None
-    if options.resume:
-        cell, workers = prepare_resume(folder, cell, dataset)
-    else:
-        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # of a run that was killed before it had a config
-    display = Display(cell, dataset, workers)
-    display.plan(where, folder)
+    for seed in run_spec.seeds:
+        dataset.draw(seed, run_spec.demos, run_spec.pairs)  # raises now if there is not enough
+    with run_in(folder):
+        if options.resume:
+            run_spec, workers = prepare_resume(folder, run_spec, dataset)
+        else:
+            check_unused(folder)  # a run that has begun since
+            clear_checkpoints(folder)
+            workers = options.workers or default_workers(run_spec.device, len(run_spec.seeds))
+        display = Display(run_spec, dataset, workers)
+        display.plan(where, folder)
+        recorder = _Recorder(folder, display, board, lambda: begin(folder, options, run_spec, dataset, where, workers))
+        return _train(run_spec, dataset, workers, recorder, CheckpointPlace(folder / CHECKPOINT, options.checkpoint))
 
-    collector, stop, pause, paused = Collector(cell, dataset), threading.Event(), threading.Event(), False
-    home = CheckpointPlace(folder / CHECKPOINT, options.checkpoint)
-    with _interrupts(stop, pause, folder), display:
-        for event in run_workers(cell, dataset, workers, stop, pause, home):
-            collector.add(event)
-            paused = paused or isinstance(event, Paused)
-            if isinstance(event, Notice):
-                print(f"note: {event.message}", file=sys.stderr)
-            if isinstance(event, Evaluated):
-                if not (folder / "config.json").exists():
-                    lock = lock_run(folder)
-                    begin(folder, options, cell, dataset, where, workers)
-                append(folder / "log.jsonl", event.rows)
-                if board:
-                    board.add(event.rows)
-            display.show(event, collector)
-    if paused:
+
+def _train(run_spec: RunSpec, dataset: Dataset, workers: int, recorder: _Recorder, place: CheckpointPlace) -> int:
+    """Train to the end, an early end (Ctrl-C) or a pause (SIGTERM), and save the result. Returns the exit code."""
+    folder, stop, pause = recorder.folder, threading.Event(), threading.Event()
+
+    def end_early() -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        print("\nending early with the present policies; Ctrl-C again to abort", file=sys.stderr)
+
+    def write_and_pause() -> None:
+        pause.set()
+        print(f"\npausing; writing a checkpoint to {folder}", file=sys.stderr)
+
+    with signal_handlers({signal.SIGINT: end_early, signal.SIGTERM: write_and_pause}), recorder.display:
+        result = train_run(run_spec, dataset, workers, recorder, stop, pause, place)
+    if result is None:
         print(_resume_hint(folder))
         return 143
-    result = collector.result()
     save(folder, result, interrupted=stop.is_set())
-    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
-    if lock:
-        lock.close()
-    display.table(result, folder)
+    recorder.display.table(result, folder)
     return 0
+
+
+class _Recorder:
+    """Writes a run's events to its folder and to the terminal."""
+
+    def __init__(self, folder: Path, display: Display, board: TensorBoard | None, write_config: Callable[[], None]):
+        self.folder, self.display, self.board, self.write_config = folder, display, board, write_config
+
+    def __call__(self, event: Event, collector: Collector) -> None:
+        if isinstance(event, Notice):
+            print(f"note: {event.message}", file=sys.stderr)
+        if isinstance(event, Evaluated):
+            if not (self.folder / "config.json").exists():
+                self.write_config()
+            append(self.folder / "log.jsonl", event.rows)
+            if self.board:
+                self.board.add(event.rows)
+        self.display.show(event, collector)
 
 
 def _resume_hint(folder: Path) -> str:
     if not (folder / "config.json").exists():
-        return "left off before there was anything to keep"
-    return f"left off; go on with: python -m aihf_control.run --resume {folder}"
+        return "paused before the first evaluation: start again with the same command"
+    return f"paused; resume with: python -m aihf_control.run --resume {folder}"
 
 
 def _now() -> str:
-    """A name for the run's folder; to the millisecond, so that runs started together do not share one."""
+    """Name a run folder by the time in milliseconds, so that runs started together do not share one."""
     return f"{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
-
-
-@contextlib.contextmanager
-def _interrupts(stop: threading.Event, pause: threading.Event, folder: Path) -> Iterator[None]:
-    """While it lasts, Ctrl-C asks for an early end and SIGTERM for a checkpoint; a second Ctrl-C breaks off."""
-
-    def end(*_: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        print("\nending with what there is; Ctrl-C again to break off", file=sys.stderr)
-
-    def leave_off(*_: Any) -> None:
-        pause.set()
-        print(f"\nleaving off; what {folder} needs to go on is being written", file=sys.stderr)
-
-    before = {which: signal.signal(which, do) for which, do in ((signal.SIGINT, end), (signal.SIGTERM, leave_off))}
-    try:
-        yield
-    finally:
-        for which, old in before.items():
-            signal.signal(which, old)
 
 
 if __name__ == "__main__":

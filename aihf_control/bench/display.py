@@ -22,7 +22,7 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_bytes, writing
 from aihf_control.environments.gym import spec_of
 from aihf_control.training.estimate import duration, estimate_seconds
-from aihf_control.training.options import cell_of
+from aihf_control.training.options import run_spec_of
 
 Expected = dict[str, float | None]  # seconds on one core by key; None where nobody knows
 
@@ -75,7 +75,7 @@ def _measured(job: CellJob) -> float | None:
     options = job.cell.options
     if options.device != "cpu" and not torch.cuda.is_available():  # it is another machine that has one
         return None
-    return estimate_seconds(cell_of(options, job.cell.cfg), spec_of(options.env), 1)
+    return estimate_seconds(run_spec_of(options, job.cell.cfg), spec_of(options.env), 1)
 
 
 def title_of(job: CellJob) -> str:

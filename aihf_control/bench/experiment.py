@@ -43,7 +43,7 @@ from aihf_control.core.config import check_known, convert, override, read_toml, 
 from aihf_control.core.errors import BadInput
 from aihf_control.data.generate import DataConfig
 from aihf_control.report.load import ReportConfig
-from aihf_control.training.options import Options, cell_of
+from aihf_control.training.options import Options, run_spec_of
 
 OWN = {"env", "method", "seeds", "first_seed", "demos", "pairs", "dataset", "workers", "out", "folder", "resume"}
 
@@ -224,7 +224,7 @@ def _cell(sheet: Sheet, env: str, setting: Setting, name: str, dials: dict[str, 
         check_known(table_of(table, place), [f.name for f in dataclasses.fields(Options) if f.name not in OWN], place)
         options = override(options, table, place)
     try:
-        cell_of(dataclasses.replace(options, device="cpu", precision="float32"), cfg)  # says now what is wrong
+        run_spec_of(dataclasses.replace(options, device="cpu", precision="float32"), cfg)  # says now what is wrong
     except BadInput as e:
         raise BadInput(f"{where}, {name} on {env}: {e}") from e
     return GridCell(name, options, cfg, override(data, own.get("dataset", {}), f"{here}.dataset"), dials)

@@ -16,6 +16,7 @@ Array = np.ndarray
 RESAMPLES = 5000
 LEVELS = (0.025, 0.975)
 FEW = 5  # with fewer runs than this an interval says little
+LATE = 5  # evaluations in the mean of a run's last ones
 STARRED = f"*: fewer than {FEW} runs, so the interval says little."
 
 
@@ -124,6 +125,12 @@ def profile(x: Array, taus: Array) -> Array:
 def profile_band(x: Array, taus: Array, rng: np.random.Generator, resamples: int = 1000) -> Array:
     """Pointwise interval of a performance profile, (2, len(taus)): low and high."""
     return np.quantile(profile(bootstrap(x, rng, resamples), taus), LEVELS, axis=0)
+
+
+def late_mean(steps: Array, values: Array) -> float:
+    """Return the mean of a run's last `LATE` evaluations, step 0 left out; NaN without any or if one is not finite."""
+    way = np.asarray(values, np.float64)[np.asarray(steps) > 0][-LATE:]
+    return float(way.mean()) if len(way) and np.isfinite(way).all() else float("nan")
 
 
 def normalised(returns: Array, random: float, expert: float) -> Array:

@@ -110,12 +110,7 @@ class DirectTrainer:
         """What to yield after a gradient step."""
         info = {"loss": loss, "margin": (sides.h_win - sides.h_lose).mean(-1), "saturated": self.saturated}
         info |= {"logp_win": sides.logp_win.mean(-1), "logp_lose": sides.logp_lose.mean(-1)}
-        return Progress(self.policy, {name: x.detach() for name, x in info.items()}, self.implicit_reward)
-
-    def implicit_reward(self, obs: Tensor, act: Tensor) -> Tensor:
-        """beta log(pi / reference) of steps, (L, B): the reward for which the policy would be optimal."""
-        with torch.no_grad():
-            return self.cfg.beta * (step_logp(self.policy, obs, act) - step_logp(self.reference, obs, act))
+        return Progress(self.policy, {name: x.detach() for name, x in info.items()}, ImplicitReward(self))
 
     def state_dict(self) -> dict:
         return {name: getattr(self, name).state_dict() for name in ("policy", "reference", "opt")}
@@ -123,6 +118,22 @@ class DirectTrainer:
     def load_state_dict(self, state: dict) -> None:
         for name, value in state.items():
             getattr(self, name).load_state_dict(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImplicitReward:
+    """The reward for which a trainer's policy would be optimal: beta log(pi / reference) of steps, (L, B)."""
+
+    trainer: DirectTrainer
+
+    @torch.no_grad()
+    def __call__(self, obs: Tensor, act: Tensor) -> Tensor:
+        t = self.trainer
+        return t.cfg.beta * (step_logp(t.policy, obs, act) - step_logp(t.reference, obs, act))
+
+    def export(self) -> None:
+        """It is not saved: the policy holds all of it."""
+        return
 
 
 def train_direct(

@@ -14,6 +14,7 @@ from aihf_control.learning.task import Task
 from aihf_control.models.lanes import Random
 from aihf_control.models.losses import bradley_terry, clip_return, demo_gap, gradient_penalty
 from aihf_control.models.networks import RewardNet
+from aihf_control.models.reward_state import RewardState, of_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +76,10 @@ class RewardModel:
 
     def __call__(self, obs: Tensor, act: Tensor) -> Tensor:
         return self.net(obs, act)
+
+    def export(self) -> RewardState:
+        """Return the data that rebuilds the reward."""
+        return of_network(self.net)
 
     def demo_term(self, buffer: Buffer) -> tuple[Tensor, Tensor]:
         """L1's loss a step, (L,), and the gradient penalty between the agent and the demonstrations, (L,).

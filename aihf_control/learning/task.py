@@ -23,7 +23,8 @@ from aihf_control.learning.preference_buffer import PreferenceBuffer
 from aihf_control.learning.query import QuerySession, Rollout
 from aihf_control.learning.replay import Buffer
 from aihf_control.models.lanes import Dims, Random
-from aihf_control.models.networks import Mixture, Policy, RewardFn
+from aihf_control.models.networks import Mixture, Policy
+from aihf_control.models.reward_state import Reward
 
 N_EPISODES = 20  # episodes over which the share of absorbing steps is counted
 
@@ -35,7 +36,7 @@ class Progress(NamedTuple):
     """The policy to be judged by."""
     info: dict[str, Tensor]
     """Scalars of shape (L,) for the log."""
-    reward: RewardFn | None = None
+    reward: Reward | None = None
     """The learned reward, where there is one."""
 
 

@@ -50,23 +50,23 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     cfg.online.questions(task)
-    pupils = {f"trainer{i}": DirectTrainer(task, cfg.direct, cfg.clone) for i in range(cfg.ensemble)}
-    answers, first = PairBuffer(task), pupils["pupil0"]
-    for trainer in pupils.values():
+    trainers = {f"trainer{i}": DirectTrainer(task, cfg.direct, cfg.clone) for i in range(cfg.ensemble)}
+    answers, first = PairBuffer(task), trainers["trainer0"]
+    for trainer in trainers.values():
         trainer.policy.load_state_dict(first.policy.state_dict())  # one clone, not a mean of several
     yield Progress(first.reference, {})
-    for k in task.iterations(answers=answers, **pupils):
+    for k in task.iterations(answers=answers, **trainers):
         if cfg.online.begins(k, cfg.steps):
-            behaviour = mean_of([trainer.policy for trainer in pupils.values()])
-            for trainer in pupils.values():
+            behaviour = mean_of([trainer.policy for trainer in trainers.values()])
+            for trainer in trainers.values():
                 trainer.move_reference(behaviour)
                 trainer.policy.load_state_dict(behaviour.state_dict())
             answers.add(query_pairs(task, behaviour, cfg.online))
-        for trainer in reversed(pupils.values()):  # the first comes last: its figures are told
+        for trainer in reversed(trainers.values()):  # the first comes last: its figures are told
             sides = trainer.sides(answers.draw(cfg.direct.pair_steps))
             loss = PAIR_LOSSES[cfg.loss](sides.h_win, sides.h_lose, sides.weight)
             trainer.descend(loss)
-        yield first.progress(loss, sides)._replace(policy=mean_of([trainer.policy for trainer in pupils.values()]))
+        yield first.progress(loss, sides)._replace(policy=mean_of([trainer.policy for trainer in trainers.values()]))
 
 
 def mean_of(policies: list[Policy]) -> Policy:

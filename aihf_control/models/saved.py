@@ -14,6 +14,7 @@ from aihf_control.core.errors import BadInput
 from aihf_control.environments.gym import EnvSpec
 from aihf_control.models.lanes import Dims
 from aihf_control.models.networks import Policy, RewardNet
+from aihf_control.models.reward_state import RewardState, rebuild, register
 from aihf_control.models.sb3 import expert_of, write_zip
 from aihf_control.models.tensors import read_tensors, write_tensors
 
@@ -77,11 +78,14 @@ def policy_from(tensors: dict[str, Tensor], dims: Dims) -> Policy:
 
 @dataclasses.dataclass
 class TrainedReward:
-    """The rewards of all lanes of a run. Called, it gives one lane's reward."""
+    """The rewards of all lanes of a run. Called, it returns one lane's reward."""
 
     spec: EnvSpec
     seeds: tuple[int, ...]
-    net: RewardNet
+    state: RewardState
+
+    def __post_init__(self):
+        self.net = rebuild(self.state, Dims(self.seeds, self.spec.n_obs, self.spec.n_act))
 
     def __call__(self, observation: Array, action: Array, lane: int = 0) -> Array:
         """Rewards (n,) of observations (n, O) and actions (n, A) in the environment's units."""
@@ -92,22 +96,28 @@ class TrainedReward:
 
     def save(self, path: str | Path) -> None:
         """All lanes, as safetensors."""
-        about = {"kind": "reward", "spec": self.spec.as_dict(), "seeds": self.seeds, "bound": self.net.bound}
-        write_tensors(Path(path), dict(self.net.state_dict()), about)
+        about = {"kind": "reward", "spec": self.spec.as_dict(), "seeds": self.seeds, "reward": self.state.kind}
+        write_tensors(Path(path), self.state.tensors, about | self.state.settings)
 
 
 def load_reward(path: str | Path) -> TrainedReward:
     """A reward that `save` wrote. Raises BadInput."""
     tensors, spec, about = _read(Path(path), "reward")
-    seeds = tuple(about["seeds"])
-    return TrainedReward(spec, seeds, reward_from(tensors, Dims(seeds, spec.n_obs, spec.n_act), about["bound"]))
+    settings = {name: value for name, value in about.items() if name not in ("kind", "spec", "seeds", "reward")}
+    return TrainedReward(spec, tuple(about["seeds"]), RewardState(about.get("reward", "network"), tensors, settings))
 
 
-def reward_from(tensors: dict[str, Tensor], dims: Dims, bound: float) -> RewardNet:
-    """A frozen reward from its state."""
-    net = RewardNet(dims, _hidden(tensors), alive=0.0, bound=bound)
-    _fill(net, tensors)
+def _reward_net(state: RewardState, dims: Dims) -> RewardNet:
+    """Build a frozen `RewardNet` from its state. Raises BadInput."""
+    bound = state.settings.get("bound")
+    if not isinstance(bound, int | float) or isinstance(bound, bool) or not bound > 0:
+        raise BadInput(f"the reward's bound must be a number above 0, got {bound!r}")
+    net = RewardNet(dims, _hidden(state.tensors), alive=0.0, bound=bound)
+    _fill(net, state.tensors)
     return net
+
+
+register("network", _reward_net)
 
 
 def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], EnvSpec, dict[str, Any]]:

@@ -27,7 +27,7 @@ from aihf_control.learning.replay import Buffer
 from aihf_control.learning.task import Task
 
 KEPT = 2
-FORM = 3  # of what a state holds; one more whenever that changes
+FORM = 4  # of what a state holds; one more whenever that changes
 DONE = "done.state"
 
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run: the plan, the progress, the table, the curves."""
+"""The terminal view of a run: plan, progress and table."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ Array = np.ndarray
 
 
 class Display:
-    """Prints a run to the terminal. As a context, it shows the live line; where there is no terminal, a line for each
-    evaluation."""
+    """Prints a run to the terminal: as a context a live line, or without a terminal one line an evaluation."""
 
-    def __init__(self, cell: RunSpec, dataset: Dataset, workers: int):
-        self.cell, self.dataset, self.workers = cell, dataset, workers
+    def __init__(self, run_spec: RunSpec, dataset: Dataset, workers: int):
+        self.run_spec, self.dataset, self.workers = run_spec, dataset, workers
         self.console = Console(highlight=False)
         if not self.console.is_terminal:
             self.console.width = 132
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[line]}"))
         self.progress = Progress(*columns, console=self.console, transient=True)
-        self.bar = self.progress.add_task(cell.method, total=cell.steps * len(cell.seeds), line="starting")
+        self.bar = self.progress.add_task(run_spec.method, total=run_spec.steps * len(run_spec.seeds), line="starting")
         self.returns: dict[int, tuple[int, float]] = {}
         self.begun: tuple[float, int] | None = None
         self.shown = -1
@@ -49,12 +48,13 @@ class Display:
         self.progress.stop()
 
     def plan(self, where: Path, folder: Path) -> None:
-        c, p = self.cell, self.console.print
+        """Print what the run does, where, and how long it takes."""
+        c, p = self.run_spec, self.console.print
         p(f"[bold]{c.method}[/] on {self.dataset.meta['env']}: {len(c.seeds)} seeds, {c.steps:,} iterations each")
         p(f"  learns from  {c.demos} demonstrations and {c.pairs} comparisons a seed")
-        p(f"  of dataset   {where} ({self.dataset.digest()})")
+        p(f"  dataset      {where} ({self.dataset.digest()})")
         by = f" ({kernel.state()})" if c.rounds_on_cpu else ""
-        p(f"  runs on      {c.device}, {self.workers} processes, {c.products} products{by}")
+        p(f"  runs on      {c.device}, {self.workers} workers, {c.products} products{by}")
         p(f"  writes to    {folder}")
         meta = self.dataset.meta
         seconds = estimate_seconds(c, spec_of(meta["env"], **meta["options"]), self.workers)
@@ -62,6 +62,7 @@ class Display:
             p(f"  takes about  {duration(seconds)} of training, and the evaluations")
 
     def show(self, event: Event, collector: Collector) -> None:
+        """Update the live line, or print a line when all seeds were evaluated at a step."""
         done = sum(collector.steps.values())
         if self.begun is None and done:
             self.begun = time.monotonic(), done
@@ -71,7 +72,7 @@ class Display:
         line = f"step {min(collector.steps.values()):,}{latest}{self._pace(done)}"
         self.progress.update(self.bar, completed=done, line=line)
         judged = min((step for step, _ in self.returns.values()), default=-1)
-        if not self.console.is_terminal and len(self.returns) == len(self.cell.seeds) and judged > self.shown:
+        if not self.console.is_terminal and len(self.returns) == len(self.run_spec.seeds) and judged > self.shown:
             self.shown = judged
             self.console.print(line)
 
@@ -79,10 +80,11 @@ class Display:
         if self.begun is None or done <= self.begun[1]:
             return ""
         pace = (done - self.begun[1]) / max(1e-9, time.monotonic() - self.begun[0])
-        left = (self.cell.steps * len(self.cell.seeds) - done) / max(1e-9, pace)
+        left = (self.run_spec.steps * len(self.run_spec.seeds) - done) / max(1e-9, pace)
         return f"  {pace:.0f} steps/s over all seeds  {duration(left)} left"
 
     def table(self, result: Result, folder: Path) -> None:
+        """Print the summary table."""
         s = summary(result)
         title = f"{s['env']}: {s['demos']} demonstrations, {s['pairs']} comparisons a seed"
         table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
@@ -91,14 +93,16 @@ class Display:
         for row in s["rows"]:
             table.add_row(*(_cell(row.get(k)) for k in ("name", "return", "score")), *_details(row))
         self.console.print(table)
-        self.console.print("IQM over n seeds (of the first two: mean over n episodes), 95 % intervals.")
-        self.console.print("Last 5 means: of each seed the mean of its last five evaluations, not one of them.")
-        self.console.print("Score: 0 random, 1 expert. Accuracy and correlation of the reward: on held-out data.")
+        self.console.print("IQM over n seeds (expert, demonstrations: mean over n episodes) with 95 % intervals.")
+        self.console.print("Last 5 means: the mean of each seed's last five evaluations.")
+        self.console.print(
+            "Score: 0 is random, 1 the expert. Accuracy and rank correlation: the reward on held-out data."
+        )
         if s["diverged"]:
-            self.console.print(f"[red]diverged, and left out above: seeds {s['diverged']}[/]")
+            self.console.print(f"[red]seeds that diverged, not in the table: {s['diverged']}[/]")
         if s["overvalued"]:
             seeds = s["overvalued"]
-            self.console.print(f"[red]critics of seeds {seeds} claim more than any policy can earn: they diverge[/]")
+            self.console.print(f"[red]critics of seeds {seeds} predict more than any policy can earn: they diverge[/]")
         self.console.print(f"policy, reward, log and curves: {folder}")
 
 

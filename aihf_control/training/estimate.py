@@ -1,4 +1,4 @@
-"""Estimates how long a run takes."""
+"""Estimates of how long a run takes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from aihf_control.training.run import RunSpec
 
 
 def duration(seconds: float) -> str:
+    """Format seconds as seconds, minutes or hours."""
     return (
         f"{seconds:.0f} s"
         if seconds < 90
@@ -25,16 +26,18 @@ def duration(seconds: float) -> str:
     )
 
 
-def estimate_seconds(cell: RunSpec, spec: EnvSpec, workers: int) -> float | None:
+def estimate_seconds(run_spec: RunSpec, spec: EnvSpec, workers: int) -> float | None:
     """How long the training will take on a core of its own, from a second of updates on random numbers.
 
     None for methods without SAC.
     """
-    if not hasattr(cell.cfg, "sac"):
+    if not hasattr(run_spec.cfg, "sac"):
         return None
-    n = -(-len(cell.seeds) // workers)
-    dims = Dims(tuple(range(n)), spec.n_obs, spec.n_act, torch.device(cell.device), getattr(torch, cell.products))
-    sac, size = SAC(dims, cell.cfg.sac), cell.cfg.replay.batch
+    n = -(-len(run_spec.seeds) // workers)
+    dims = Dims(
+        tuple(range(n)), spec.n_obs, spec.n_act, torch.device(run_spec.device), getattr(torch, run_spec.products)
+    )
+    sac, size = SAC(dims, run_spec.cfg.sac), run_spec.cfg.replay.batch
     obs, act = (
         torch.randn(n, size, spec.n_obs, device=dims.device),
         torch.zeros(n, size, spec.n_act, device=dims.device),
@@ -42,11 +45,11 @@ def estimate_seconds(cell: RunSpec, spec: EnvSpec, workers: int) -> float | None
     batch = Batch(obs, act, obs, act[..., 0], act[..., 0].long())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    times, clock = [], time.process_time if cell.device == "cpu" else time.monotonic
+    times, clock = [], time.process_time if run_spec.device == "cpu" else time.monotonic
     for _ in range(30):
         begun = clock()
         sac.update(batch, lambda obs, act: act[..., 0])
         synchronize(dims.device)
         times.append(clock() - begun)
     torch.set_num_threads(threads)
-    return float(np.median(times)) * 1.5 * cell.steps  # the rest of the loop costs about half as much again
+    return float(np.median(times)) * 1.5 * run_spec.steps  # the rest of the loop costs about half as much again

@@ -13,28 +13,32 @@ from aihf_control.models.device import device_of, matmul_precision
 from aihf_control.training.run import RunSpec
 
 DATASETS, RUNS = Path("results/datasets"), Path("results/runs")
+CHANGES_NO_NUMBER = frozenset({"out", "folder", "resume", "dataset", "checkpoint", "tensorboard"})
+"""Flags that change no number of a run; a dataset is compared by its digest, not by its folder."""
+FREE = CHANGES_NO_NUMBER - {"out", "dataset"}
+"""Flags that may differ when a run is resumed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is run, and on what."""
+    """Settings of a run that are not the method's."""
 
     env: str = "Hopper-v4"
     """Gymnasium id."""
     method: str = "aihf"
     """A file of aihf_control/methods: aihf, bc, dpo, irl, rlhf, ..."""
     seeds: int = 5
-    """How many seeds; each is a lane with its own data, network and environment."""
+    """Number of seeds; each is a lane with its own data, networks and environment."""
     first_seed: int = 0
-    """The first of them."""
+    """The first seed."""
     demos: int = 1
-    """Demonstrations that each seed gets."""
+    """Demonstrations of each seed."""
     pairs: int = 200
-    """Comparisons that each seed gets."""
+    """Comparisons of each seed."""
     dataset: Path | None = None
-    """A folder made by `aihf_control.data make`. Without it the default dataset of the environment is made, once."""
+    """Folder made by `aihf_control.data make`. Without it the environment's default dataset is made, once."""
     evaluations: int = 8
-    """How often the policy is evaluated on the way."""
+    """Number of evaluations during training."""
     eval_episodes: int = 5
     """Episodes of each such evaluation."""
     final_episodes: int = 20
@@ -44,24 +48,25 @@ class Options:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the inner matrix products; auto takes bfloat16 where the hardware multiplies it."""
     workers: int = 0
-    """Processes that the seeds are dealt to, one thread each; 0 is one a core."""
+    """Worker processes that the seeds are split across, one thread each; 0 is one a core."""
     out: Path = RUNS
     """Folder for runs; each gets <env>/<method>/<time> in it."""
     folder: Path | None = None
-    """The run's own folder, in place of one in `out`."""
+    """Folder of this run, instead of one in `out`."""
     tensorboard: bool = False
-    """Also writes the log for TensorBoard, into the run's folder. Needs `pip install 'aihf_control[tensorboard]'`."""
+    """Also write the log for TensorBoard into the run folder. Needs `pip install 'aihf_control[tensorboard]'`."""
     checkpoint: float = 3.0
-    """Minutes from one checkpoint to the next; a run that is killed goes on from the last."""
+    """Minutes between checkpoints; a run that is killed resumes from the last."""
     resume: Path | None = None
-    """The folder of a run to go on with, to the same numbers as if it had never been killed. Needs no other flag."""
+    """Folder of a run to resume, to the same numbers as without the interruption. Needs no other flag."""
 
 
-def cell_of(options: Options, cfg: Any) -> RunSpec:
+def run_spec_of(options: Options, cfg: Any) -> RunSpec:
+    """Return the run specification that the settings name on this machine. Raises BadInput."""
     if not options.checkpoint > 0:
-        raise BadInput(f"--checkpoint {options.checkpoint}: give minutes above 0")
+        raise BadInput(f"--checkpoint must be above 0 minutes, got {options.checkpoint}")
     if options.workers < 0:
-        raise BadInput(f"--workers {options.workers}: give at least 0")
+        raise BadInput(f"--workers must be at least 0, got {options.workers}")
     device = device_of(options.device)
     return RunSpec(
         options.method,
@@ -79,7 +84,7 @@ def cell_of(options: Options, cfg: Any) -> RunSpec:
 
 
 def dataset_of(options: Options) -> tuple[Dataset, Path]:
-    """The dataset asked for, or the environment's default, made if it is not there yet; and its folder."""
+    """Return the dataset and its folder; the environment's default is made if it does not exist. Raises BadInput."""
     folder = options.dataset or default_folder(options.env, DataConfig(), DATASETS)
     if options.dataset is None and not (folder / "meta.json").exists():
         print(f"making the default dataset of {options.env} in {folder}", flush=True)

@@ -1,6 +1,6 @@
-"""One cell of a benchmark: a method on a task, all its seeds as lanes.
+"""One training run: a method on a dataset, all its seeds as lanes.
 
-What happens comes out as a stream of events; nothing here prints or writes.
+The run comes out as a stream of events; nothing here prints, and only checkpoints are written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,14 +22,15 @@ from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import EVALUATION_SEED
 from aihf_control.learning.evaluation import RewardEvaluator, greedy_returns
 from aihf_control.learning.task import Progress, Task
+from aihf_control.models.reward_state import RewardState
 from aihf_control.training.checkpoint import Checkpoints, Saved, restore
 
-Array = np.ndarray
+TICK_EVERY = 0.5  # seconds between two progress events
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
-    """All that determines a run's numbers."""
+    """All that determines the numbers of a run, except the data."""
 
     method: str
     cfg: Any
@@ -40,7 +40,7 @@ class RunSpec:
     pairs: int = 200
     steps: int = 25_000
     evaluations: int = 8
-    """How often the policy is evaluated on the way, evenly spaced."""
+    """Evaluations during training, evenly spaced."""
     eval_episodes: int = 5
     final_episodes: int = 20
     device: str = "cpu"
@@ -51,22 +51,23 @@ class RunSpec:
         counts = {name: getattr(self, name) for name in ("steps", "evaluations", "eval_episodes", "final_episodes")}
         for name, n in {"seeds": len(self.seeds), **counts}.items():
             if n < 1:
-                raise BadInput(f"--{name.replace('_', '-')} {n}: give at least 1")
+                raise BadInput(f"--{name.replace('_', '-')} must be at least 1, got {n}")
         if not 0 <= min(self.seeds) <= max(self.seeds) < EVALUATION_SEED or len(set(self.seeds)) < len(self.seeds):
-            raise BadInput(f"seeds {self.seeds}: give different ones, from 0 up and below {EVALUATION_SEED}")
+            raise BadInput(f"seeds must differ and be from 0 to {EVALUATION_SEED - 1}, got {self.seeds}")
 
     @property
     def rounds_on_cpu(self) -> bool:
-        """Whether its products are those of `kernel.py`, where that can be had."""
+        """Whether its products are those of `models/kernel.py`, where the machine has one."""
         return self.device == "cpu" and self.products == "bfloat16"
 
     def evaluated_at(self) -> set[int]:
+        """Return the steps after which the policy is evaluated."""
         return {round(self.steps * i / self.evaluations) for i in range(1, self.evaluations + 1)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Tick:
-    """A sign of life: `step` iterations are done by the lanes of `seeds`."""
+    """Progress: the lanes of `seeds` have done `step` iterations."""
 
     seeds: tuple[int, ...]
     step: int
@@ -74,7 +75,7 @@ class Tick:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluated:
-    """One row a lane: seed, step, returns of the episodes, reward quality, the method's scalars."""
+    """An evaluation: one row a lane with seed, step, returns of the episodes, reward quality, the method's scalars."""
 
     step: int
     rows: list[dict[str, Any]]
@@ -82,17 +83,17 @@ class Evaluated:
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """What the lanes of `seeds` learned: the state of policy and reward, lanes first."""
+    """The result of the lanes of `seeds`: the state of the policy and the reward, lanes first."""
 
     seeds: tuple[int, ...]
     step: int
     policy: dict[str, Tensor]
-    reward: dict[str, Tensor] | None
+    reward: RewardState | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Failed:
-    """A process could not go on: bad input, or a traceback of ours."""
+    """A worker cannot continue, because of bad input or of a bug (then `message` is a traceback)."""
 
     message: str
     bad_input: bool
@@ -100,7 +101,7 @@ class Failed:
 
 @dataclasses.dataclass(frozen=True)
 class Paused:
-    """The lanes of `seeds` were asked to leave off; what they need to go on is on the disk."""
+    """The lanes of `seeds` have stopped as requested, with a checkpoint on the disk."""
 
     seeds: tuple[int, ...]
     step: int
@@ -108,7 +109,7 @@ class Paused:
 
 @dataclasses.dataclass(frozen=True)
 class Notice:
-    """Something that a user should know, and that stops nothing."""
+    """A message to the user that does not stop the run."""
 
     message: str
 
@@ -118,103 +119,103 @@ Event = Tick | Evaluated | Finished | Failed | Paused | Notice
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointPlace:
-    """Where a process keeps its states, and how often it writes one."""
+    """The folder of a worker's checkpoints, and the minutes from one to the next."""
 
     folder: Path
     minutes: float = 3.0
 
 
 def train_lanes(
-    cell: RunSpec, dataset: Dataset, stop: Any = None, pause: Any = None, home: CheckpointPlace | None = None
+    run_spec: RunSpec, dataset: Dataset, stop: Any = None, pause: Any = None, place: CheckpointPlace | None = None
 ) -> Iterator[Event]:
-    """Trains the cell's lanes in this process.
+    """Train the run's lanes in this process.
 
-    `stop.is_set()` ends it early, with what there is. With a `home` it goes on from the state that it finds there, to
-    the same bits as if it had never left off; `pause.is_set()` makes it write one and leave off.
+    `stop.is_set()` ends training early, with the policy of that step. With a `place` training resumes from its last
+    checkpoint, to the same bits as without an interruption, and `pause.is_set()` writes a checkpoint and stops.
     """
-    keeper, notices = _Checkpointer(home, cell.steps), []
-    done = keeper.kept and keeper.kept.finished(notices.append)
+    checkpointer, notices = _Checkpointer(place, run_spec.steps), []
+    done = checkpointer.store and checkpointer.store.finished(notices.append)
     if done:
         yield from _replay_rows(done.rows)
-        yield Finished(cell.seeds, done.step, **done.state)
+        reward = done.state["reward"]
+        yield Finished(run_spec.seeds, done.step, done.state["policy"], RewardState(**reward) if reward else None)
         return
-    saved = keeper.kept and keeper.kept.last(notices.append)
+    saved = checkpointer.store and checkpointer.store.last(notices.append)
     yield from map(Notice, notices)
-    for event in _train(cell, dataset, saved, stop, pause, keeper):
-        keeper.observe(event)
+    for event in _train(run_spec, dataset, saved, stop, pause, checkpointer):
+        checkpointer.observe(event)
         yield event
 
 
 class _Checkpointer:
-    """Remembers what was told, and writes a state when one is due. Without a home it does neither."""
+    """Collects evaluations and writes a checkpoint when one is due. Without a place it writes nothing."""
 
-    def __init__(self, home: CheckpointPlace | None, steps: int):
+    def __init__(self, place: CheckpointPlace | None, steps: int):
         self.steps = steps
-        self.kept = Checkpoints(home.folder) if home else None
-        self.seconds = 60 * home.minutes if home else math.inf
+        self.store = Checkpoints(place.folder) if place else None
+        self.seconds = 60 * place.minutes if place else math.inf
         self.rows: list[dict[str, Any]] = []
         self.last = time.monotonic()
 
     def observe(self, event: Event) -> None:
+        """Collect an evaluation; store the result of lanes that have done all their steps."""
         if isinstance(event, Evaluated):
             self.rows += event.rows
-        if self.kept and isinstance(event, Finished) and event.step == self.steps:
-            self.kept.finish(event.step, self.rows, {"policy": event.policy, "reward": event.reward})
+        if self.store and isinstance(event, Finished) and event.step == self.steps:
+            reward = event.reward and {f.name: getattr(event.reward, f.name) for f in dataclasses.fields(event.reward)}
+            self.store.finish(event.step, self.rows, {"policy": event.policy, "reward": reward})
 
     def write(self, task: Task, now: bool = False) -> None:
-        """Before a method's loop has begun there is nothing to write."""
-        if self.kept and task.step and (now or time.monotonic() - self.last >= self.seconds):
-            self.kept.save(task.step, self.rows, task)
+        """Write a checkpoint if one is due, or `now`. Before the first iteration there is nothing to write."""
+        if self.store and task.step and (now or time.monotonic() - self.last >= self.seconds):
+            self.store.save(task.step, self.rows, task)
             self.last = time.monotonic()
 
 
 def _train(
-    cell: RunSpec, dataset: Dataset, saved: Saved | None, stop: Any, pause: Any, keeper: _Checkpointer
+    run_spec: RunSpec, dataset: Dataset, saved: Saved | None, stop: Any, pause: Any, checkpointer: _Checkpointer
 ) -> Iterator[Event]:
-    """From the start, or from a saved state, to the end, to a stop, or to a pause."""
-    task = Task(dataset, cell.seeds, cell.demos, cell.pairs, cell.device, getattr(torch, cell.products))
-    judge = RewardEvaluator(dataset, len(cell.seeds), cell.device)
+    """Train from the start or a checkpoint until the end, a stop or a pause."""
+    dtype = getattr(torch, run_spec.products)
+    task = Task(dataset, run_spec.seeds, run_spec.demos, run_spec.pairs, run_spec.device, dtype)
+    evaluator = RewardEvaluator(dataset, len(run_spec.seeds), run_spec.device)
     if saved:
         restore(task, saved)
-    steps, last_tick = methods.load(cell.method).train(task, cell.cfg), time.monotonic()
-    step, progress, at = saved.step if saved else 0, next(steps), cell.evaluated_at()
-    yield from _replay_rows(saved.rows) if saved else [_evaluate(task, judge, progress, step, cell.final_episodes)]
-    while step < cell.steps and not (stop and stop.is_set() and task.step == step):  # a state is first taken up
+    steps, last_tick = methods.load(run_spec.method).train(task, run_spec.cfg), time.monotonic()
+    step, progress, at = saved.step if saved else 0, next(steps), run_spec.evaluated_at()
+    yield from (
+        _replay_rows(saved.rows) if saved else [_evaluate(task, evaluator, progress, step, run_spec.final_episodes)]
+    )
+    while step < run_spec.steps and not (stop and stop.is_set() and task.step == step):  # first restore the state
         if pause and pause.is_set():
-            keeper.write(task, now=True)
-            yield Paused(cell.seeds, step)
+            checkpointer.write(task, now=True)
+            yield Paused(run_spec.seeds, step)
             return
         step, progress = step + 1, next(steps)
-        if time.monotonic() - last_tick > 0.5:
+        if time.monotonic() - last_tick > TICK_EVERY:
             last_tick = time.monotonic()
-            yield Tick(cell.seeds, step)
-        if step < cell.steps:
+            yield Tick(run_spec.seeds, step)
+        if step < run_spec.steps:
             if step in at:
-                yield _evaluate(task, judge, progress, step, cell.eval_episodes)
-            keeper.write(task)
-    if step < cell.steps:
-        keeper.write(task, now=True)
+                yield _evaluate(task, evaluator, progress, step, run_spec.eval_episodes)
+            checkpointer.write(task)
+    if step < run_spec.steps:
+        checkpointer.write(task, now=True)
     if step:
-        yield _evaluate(task, judge, progress, step, cell.final_episodes)
-    net = getattr(progress.reward, "net", None)
-    yield Finished(cell.seeds, step, _state(progress.policy), None if net is None else _state(net))
+        yield _evaluate(task, evaluator, progress, step, run_spec.final_episodes)
+    policy = {name: t.detach().cpu() for name, t in progress.policy.state_dict().items()}
+    yield Finished(run_spec.seeds, step, policy, progress.reward.export() if progress.reward else None)
 
 
 def _replay_rows(rows: list[dict[str, Any]]) -> Iterator[Evaluated]:
-    """The evaluations that a state remembers, step by step."""
+    """Yield the evaluations that a checkpoint holds, step by step."""
     for step, together in itertools.groupby(rows, lambda row: row["step"]):
         yield Evaluated(step, list(together))
 
 
-def _evaluate(task: Task, judge: RewardEvaluator, progress: Progress, step: int, n: int) -> Evaluated:
+def _evaluate(task: Task, evaluator: RewardEvaluator, progress: Progress, step: int, n: int) -> Evaluated:
     returns = greedy_returns(progress.policy, task.spec, n)
-    columns: dict[str, Any] = {"env_steps": task.n_steps.tolist(), "labels": [task.n_labels] * len(returns)}
-    if task.labels_right is not None:
-        columns["labels_right"] = task.labels_right
-    if progress.reward is not None:
-        columns["pair_accuracy"] = judge.accuracy(progress.reward)
-        columns["rank_correlation"] = judge.rank_correlation(progress.reward)
-    columns |= {name: value.tolist() for name, value in progress.info.items()}
+    columns = log_columns(task, evaluator, progress)
     rows = [
         {"seed": seed, "step": step, "return": float(r.mean()), "returns": r.tolist()}
         | {name: float(column[i]) for name, column in columns.items()}
@@ -223,5 +224,12 @@ def _evaluate(task: Task, judge: RewardEvaluator, progress: Progress, step: int,
     return Evaluated(step, rows)
 
 
-def _state(net: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: t.detach().cpu() for name, t in net.state_dict().items()}
+def log_columns(task: Task, evaluator: RewardEvaluator, progress: Progress) -> dict[str, Any]:
+    """Return the columns of a log row besides the returns, each with a value a lane. Add a column here."""
+    columns: dict[str, Any] = {"env_steps": task.n_steps, "labels": [task.n_labels] * task.dims.n_lanes}
+    if task.labels_right is not None:
+        columns["labels_right"] = task.labels_right
+    if progress.reward is not None:
+        columns["pair_accuracy"] = evaluator.accuracy(progress.reward)
+        columns["rank_correlation"] = evaluator.rank_correlation(progress.reward)
+    return columns | {name: value.tolist() for name, value in progress.info.items()}

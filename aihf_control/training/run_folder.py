@@ -1,9 +1,12 @@
-"""What a run was begun with, read back from its folder, so that it can go on."""
+"""The run folder: what a run leaves on the disk, and what is read back from it to resume the run."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,62 +19,50 @@ from aihf_control.data.dataset import Dataset
 from aihf_control.models import kernel
 from aihf_control.models.device import device_of
 from aihf_control.training.checkpoint import sweep
+from aihf_control.training.options import FREE, Options
 from aihf_control.training.result import Result
 from aihf_control.training.run import RunSpec
 from aihf_control.training.summary import curves, summary
 
-CHECKPOINT = "checkpoint"  # in a run's folder, while it is not finished
+CHECKPOINT = "checkpoint"  # subfolder of an unfinished run
+
+# ------------------------------------------------------------------------------------------------------------- locking
 
 
-FREE = {"resume", "checkpoint", "folder", "tensorboard"}  # flags that change no number
+def lock_run(folder: Path) -> IO[bytes]:
+    """Lock a run folder until the returned file is closed. Raises BadInput if another process holds the lock."""
+    return lock(folder / CHECKPOINT / "lock", f"{folder} is in use by a running process; wait for it or end it first")
 
 
-def read_begun(folder: Path, options: type) -> tuple[Any, Any]:
-    """The options of a run and the config of its method. Raises BadInput where `folder` holds no run."""
-    config = _config(folder)
-    given = rebuild(options, config["options"], folder)
-    return given, rebuild(methods.load(given.method).Config, config["cell"].get("cfg"), folder)
+@contextlib.contextmanager
+def run_in(folder: Path) -> Iterator[None]:
+    """Lock a run folder, made if it does not exist, for a run that is started or resumed.
+
+    Afterwards checkpoints are removed of a run that is finished, or that never began; a folder that is then empty is
+    removed, too. Raises BadInput if another process holds the lock.
+    """
+    made = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    file = lock_run(folder)
+    try:
+        yield
+    finally:
+        if (folder / "summary.json").exists() or not (folder / "config.json").exists():
+            shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+        file.close()
+        for path in made:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
 
 
-def check_same(folder: Path, begun: tuple[Any, Any], given: tuple[Any, Any]) -> None:
-    """Raises BadInput with the difference where flags say other than what the run was begun with."""
-    before, now = ({k: v for part in pair for k, v in _flags(part).items()} for pair in (begun, given))
-    changed = [f"{k} is {before.get(k)} there and {v} here" for k, v in now.items() if before.get(k) != v]
-    if changed:
-        raise BadInput(f"cannot resume {folder} with other settings: {'; '.join(changed)}; leave the flags out")
-
-
-def prepare_resume(folder: Path, cell: RunSpec, dataset: Dataset) -> tuple[RunSpec, int]:
-    """Makes a run's folder ready to go on: the cell as it was on its machine, and its number of processes."""
-    config = _config(folder)
-    if config["dataset"]["digest"] != dataset.digest():
-        raise BadInput(f"{folder} was begun on dataset {config['dataset']['digest']}, and this is {dataset.digest()}")
-    was, then = config["cell"], config["versions"]
-    cell = dataclasses.replace(cell, device=device_of(was["device"]), products=was["products"])
-    changed = [f"{k} {then.get(k)} -> {v}" for k, v in versions_of(cell).items() if then.get(k) != v]
-    if changed:
-        print(f"note: other versions than the run was begun with, so not the same bits: {', '.join(changed)}")
-    with writing(folder):
-        sweep(folder)
-        (folder / "log.jsonl").unlink(missing_ok=True)  # it is told again, as far as the states remember
-    return cell, config["workers"]
-
-
-def versions_of(cell: RunSpec) -> dict[str, str]:
-    """What a run's numbers are made with, and by what its products are if that is not said by their type."""
-    return versions() | ({"products": kernel.state()} if cell.rounds_on_cpu else {})
-
-
-def check_unused(folder: Path) -> None:
-    """Raises BadInput where a run is in `folder` already."""
-    if (folder / "config.json").exists() or (folder / "summary.json").exists():
-        raise BadInput(
-            f"there is a run in {folder} already; go on with it by --resume {folder}, or choose another folder"
-        )
+def clear_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of an earlier run that never began, but not the lock, which this process has."""
+    for path in (folder / CHECKPOINT).iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a run is going on in a folder."""
+    """Return whether a process has locked the run folder."""
     if not (folder / CHECKPOINT / "lock").exists():
         return False
     try:
@@ -81,9 +72,83 @@ def is_running(folder: Path) -> bool:
     return False
 
 
-def lock_run(folder: Path) -> IO[bytes]:
-    """Takes hold of a run's folder for as long as what is returned stays open. Raises BadInput where another has it."""
-    return lock(folder / CHECKPOINT / "lock", f"{folder} is still running; wait for it or end it first")
+def check_unused(folder: Path) -> None:
+    """Raise BadInput if `folder` holds a run already."""
+    if (folder / "config.json").exists() or (folder / "summary.json").exists():
+        raise BadInput(f"{folder} holds a run already; resume it with --resume {folder}, or choose another folder")
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+def begin(folder: Path, options: Options, run_spec: RunSpec, dataset: Dataset, where: Path, workers: int) -> None:
+    """Write config.json: flags, versions, commit, and the hashes of the data."""
+    config = {
+        "options": jsonable(dataclasses.asdict(options)),
+        "workers": workers,
+        "cell": jsonable(dataclasses.asdict(run_spec)),
+        "dataset": {"folder": where, "digest": dataset.digest(), "sha256": dataset.meta["sha256"]},
+        "versions": versions_of(run_spec),
+        "commit": commit(),
+    }
+    write_json(folder / "config.json", config)
+
+
+def versions_of(run_spec: RunSpec) -> dict[str, str]:
+    """Return the versions behind a run's numbers, with the kernel if the type of the products does not say it."""
+    return versions() | ({"products": kernel.state()} if run_spec.rounds_on_cpu else {})
+
+
+def append(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Append rows to log.jsonl, one a line."""
+    with writing(path), path.open("a") as f:
+        f.writelines(json.dumps(replace_nonfinite(row), allow_nan=False) + "\n" for row in rows)
+
+
+def save(folder: Path, result: Result, interrupted: bool) -> None:
+    """Write policy, reward, curves and summary of a run that has ended."""
+    result.policy.save(folder / "policy.safetensors")
+    for lane, seed in enumerate(result.run_spec.seeds):
+        result.policy.export(folder / f"policy_seed{seed}.zip", lane)
+    if result.reward is not None:
+        result.reward.save(folder / "reward.safetensors")
+    curves(result, folder / "curves.png")
+    # last, because a run folder with a summary is complete
+    write_json(folder / "summary.json", summary(result) | {"interrupted": interrupted})
+
+
+# ------------------------------------------------------------------------------------------------------------ resuming
+
+
+def read_begun(folder: Path) -> tuple[Options, Any]:
+    """Read the options of a run and the config of its method. Raises BadInput if `folder` holds no run."""
+    config = _config(folder)
+    given = rebuild(Options, config["options"], folder)
+    return given, rebuild(methods.load(given.method).Config, config["cell"].get("cfg"), folder)
+
+
+def check_same(folder: Path, begun: tuple[Any, Any], given: tuple[Any, Any]) -> None:
+    """Raise BadInput that names the differences if flags are not those the run was started with."""
+    before, now = ({k: v for part in pair for k, v in _flags(part).items()} for pair in (begun, given))
+    changed = [f"{k} is {before.get(k)} there and {v} here" for k, v in now.items() if before.get(k) != v]
+    if changed:
+        raise BadInput(f"cannot resume {folder} with other settings: {'; '.join(changed)}; leave the flags out")
+
+
+def prepare_resume(folder: Path, run_spec: RunSpec, dataset: Dataset) -> tuple[RunSpec, int]:
+    """Prepare a run folder for resuming; return the original specification and number of workers. Raises BadInput."""
+    config = _config(folder)
+    if config["dataset"]["digest"] != dataset.digest():
+        raise BadInput(f"{folder} was started on dataset {config['dataset']['digest']}, but this is {dataset.digest()}")
+    was, then = config["cell"], config["versions"]
+    run_spec = dataclasses.replace(run_spec, device=device_of(was["device"]), products=was["products"])
+    changed = [f"{k} {then.get(k)} -> {v}" for k, v in versions_of(run_spec).items() if then.get(k) != v]
+    if changed:
+        print(f"note: versions differ from those at the start, so the bits will too: {', '.join(changed)}")
+    with writing(folder):
+        sweep(folder)
+        (folder / "log.jsonl").unlink(missing_ok=True)  # written again from the rows in the checkpoints
+    return run_spec, config["workers"]
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -94,17 +159,17 @@ def _config(folder: Path) -> dict[str, Any]:
     kinds = {"options": dict, "workers": int, "cell": dict, "dataset": dict, "versions": dict}
     for name, kind in kinds.items():
         if not isinstance(config, dict) or not isinstance(config.get(name), kind):
-            raise BadInput(f"{path} is not a run's: its {name} is missing or wrong")
+            raise BadInput(f"{path} is not the config of a run: {name} is missing or wrong")
     for where, name in (("dataset", "digest"), ("cell", "device"), ("cell", "products")):
         if not isinstance(config[where].get(name), str):
-            raise BadInput(f"{path} is not a run's: its {where} has no {name}")
+            raise BadInput(f"{path} is not the config of a run: {where} has no {name}")
     if config["cell"]["products"] not in ("float32", "bfloat16") or config["workers"] < 1:
-        raise BadInput(f"{path} is not a run's: its products or its workers are impossible")
+        raise BadInput(f"{path} is not the config of a run: its products or workers are impossible")
     return config
 
 
 def _flags(part: Any, prefix: str = "--") -> dict[str, Any]:
-    """Every field as the flag that sets it."""
+    """Return every field that changes a number, by the flag that sets it."""
     flags: dict[str, Any] = {}
     for f in dataclasses.fields(part):
         value, name = getattr(part, f.name), f"{prefix}{f.name.replace('_', '-')}"
@@ -113,35 +178,3 @@ def _flags(part: Any, prefix: str = "--") -> dict[str, Any]:
         elif f.name not in FREE:
             flags[name] = value
     return flags
-
-
-def begin(folder: Path, options: Any, cell: RunSpec, dataset: Dataset, where: Path, workers: int) -> None:
-    """config.json: flags, versions, commit, and the hash of the data."""
-    config = {
-        "options": jsonable(dataclasses.asdict(options)),
-        "workers": workers,
-        "cell": jsonable(dataclasses.asdict(cell)),
-        "dataset": {"folder": where, "digest": dataset.digest(), "sha256": dataset.meta["sha256"]},
-        "versions": versions_of(cell),
-        "commit": commit(),
-    }
-    write_json(folder / "config.json", config)
-
-
-def append(path: Path, rows: list[dict[str, Any]]) -> None:
-    """A line a row at the end of log.jsonl."""
-    with writing(path), path.open("a") as f:
-        f.writelines(json.dumps(replace_nonfinite(row), allow_nan=False) + "\n" for row in rows)
-
-
-def save(folder: Path, result: Result, interrupted: bool) -> None:
-    """Policy, reward, curves and table of a run that has ended."""
-    result.policy.save(folder / "policy.safetensors")
-    for lane, seed in enumerate(result.cell.seeds):
-        result.policy.export(folder / f"policy_seed{seed}.zip", lane)
-    if result.reward is not None:
-        result.reward.save(folder / "reward.safetensors")
-    curves(result, folder / "curves.png")
-    write_json(
-        folder / "summary.json", summary(result) | {"interrupted": interrupted}
-    )  # last: it says that all is there

@@ -1,4 +1,4 @@
-"""The result of a run as data and as a figure."""
+"""The summary of a run as data, and its figure."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ Array = np.ndarray
 
 
 def overvalued(last: pd.DataFrame) -> list[int]:
-    """Seeds whose critics' last values are beyond every reachable return."""
+    """Return the seeds whose critics' last values exceed every reachable return."""
     if "q_of_reach" not in last:
         return []
     return [int(seed) for seed in last.index[last["q_of_reach"].to_numpy(np.float64) > 1]]
 
 
 def summary(result: Result) -> dict[str, Any]:
-    """The table of a run as data."""
-    meta, cell = result.dataset.meta, result.cell
-    shown = [result.dataset.draw(seed, cell.demos, 0).demos for seed in cell.seeds]
+    """Return the table of a run as data, for summary.json and the terminal."""
+    meta, run_spec = result.dataset.meta, result.run_spec
+    shown = [result.dataset.draw(seed, run_spec.demos, 0).demos for seed in run_spec.seeds]
     drawn = {t.seed: t for lane in shown for t in lane}
     last = result.last()
     alive = np.isfinite(result.final())
     rows = [_row("expert", np.array(meta["expert_returns"]), result, mean)]
     if drawn:  # each once, however many lanes drew it
         rows.append(_row("demonstrations", np.array([t.reward.sum() for t in drawn.values()]), result, mean))
-    if cell.method != "bc":
+    if run_spec.method != "bc":
         rows.append(_row("clone (bc)", result.start(), result, env_steps=0, labels=0))
     counts = {name: int(np.max(last[name].to_numpy())) for name in ("env_steps", "labels")}
     quality = {
@@ -42,17 +42,17 @@ def summary(result: Result) -> dict[str, Any]:
         for name in ("pair_accuracy", "rank_correlation")
         if name in last and alive.any()
     }
-    rows.append(_row(cell.method, result.final()[alive], result, **counts, **quality))
-    rows.append(_row(f"{cell.method}, last 5 means", result.late()[alive], result, **counts))
+    rows.append(_row(run_spec.method, result.final()[alive], result, **counts, **quality))
+    rows.append(_row(f"{run_spec.method}, last 5 means", result.late()[alive], result, **counts))
     return {
         "env": meta["env"],
-        "method": cell.method,
-        "seeds": list(cell.seeds),
+        "method": run_spec.method,
+        "seeds": list(run_spec.seeds),
         "steps": int(np.min(last["step"].to_numpy())),
-        "demos": cell.demos,
-        "pairs": cell.pairs,
+        "demos": run_spec.demos,
+        "pairs": run_spec.pairs,
         "dataset": result.dataset.digest(),
-        "diverged": [s for s, ok in zip(cell.seeds, alive, strict=True) if not ok],
+        "diverged": [s for s, ok in zip(run_spec.seeds, alive, strict=True) if not ok],
         "overvalued": overvalued(last),
         "random_return": float(np.mean(meta["random_returns"])),
         "expert_return": float(np.mean(meta["expert_returns"])),
@@ -69,14 +69,13 @@ def _row(name: str, returns: Array, result: Result, statistic: Any = iqm, **more
 
 
 def curves(result: Result, path: Path) -> None:
-    """Return of every lane over iterations, with the expert's and the demonstrations'."""
-
+    """Plot the return of every lane over iterations, with the expert's, as a PNG."""
     fig = Figure(figsize=(7, 4))
     ax = fig.subplots()
     for seed, rows in result.frame.groupby("seed"):
         ax.plot(rows["step"], rows["return"], marker=".", lw=1, label=f"seed {seed}")
     ax.axhline(float(np.mean(result.dataset.meta["expert_returns"])), color="black", ls="--", lw=1, label="expert")
-    ax.set(xlabel="iterations", ylabel="greedy return", title=f"{result.cell.method} on {result.spec.id}")
+    ax.set(xlabel="iterations", ylabel="greedy return", title=f"{result.run_spec.method} on {result.spec.id}")
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     out = io.BytesIO()

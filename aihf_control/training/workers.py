@@ -1,4 +1,4 @@
-"""A cell over several processes of one thread each, its lanes shared out among them."""
+"""A run split over several worker processes of one thread each."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
@@ -20,31 +21,31 @@ from aihf_control.training.run import CheckpointPlace, Event, Failed, Finished, 
 
 
 def run_workers(
-    cell: RunSpec,
+    run_spec: RunSpec,
     dataset: Dataset,
     workers: int,
     stop: Any = None,
     pause: Any = None,
-    home: CheckpointPlace | None = None,
+    place: CheckpointPlace | None = None,
 ) -> Iterator[Event]:
-    """`work` over several processes of one thread each, the lanes shared out, each with a home of its own."""
-    hands = [tuple(h.tolist()) for h in np.array_split(np.array(cell.seeds), min(workers, len(cell.seeds)))]
+    """Split the seeds across worker processes, each with its own checkpoints, and yield the events of all."""
+    parts = [tuple(p.tolist()) for p in np.array_split(np.array(run_spec.seeds), min(workers, len(run_spec.seeds)))]
     context = mp.get_context("spawn")
     events, stopping, pausing = context.Queue(), context.Event(), context.Event()
     processes = [
         context.Process(
-            target=_process,
-            args=(dataclasses.replace(cell, seeds=h), dataset, events, stopping, pausing, _room(home, h)),
+            target=_worker,
+            args=(dataclasses.replace(run_spec, seeds=p), dataset, events, stopping, pausing, _place_of(place, p)),
             daemon=True,
         )
-        for h in hands
+        for p in parts
     ]
-    with _signals_blocked():  # the children inherit that for good
-        for p in processes:
-            p.start()
-    waiting = dict(zip(hands, processes, strict=True))
+    with _signals_blocked():  # the workers inherit that for good
+        for process in processes:
+            process.start()
+    running = dict(zip(parts, processes, strict=True))
     try:
-        while waiting:
+        while running:
             if stop and stop.is_set():
                 stopping.set()
             if pause and pause.is_set():
@@ -52,7 +53,7 @@ def run_workers(
             try:
                 event = events.get(timeout=0.5)
             except queue.Empty:
-                dead = [p.exitcode for p in waiting.values() if p.exitcode is not None]
+                dead = [p.exitcode for p in running.values() if p.exitcode is not None]
                 if dead:
                     yield Failed(f"a training process died (exit code {dead[0]})", bad_input=False)
                     return
@@ -61,20 +62,23 @@ def run_workers(
             if isinstance(event, Failed):
                 return
             if isinstance(event, Finished | Paused):
-                del waiting[event.seeds]
+                del running[event.seeds]
     finally:
-        for p in processes:
-            p.kill() if waiting else p.join()
+        for process in processes:
+            process.kill() if running else process.join()
 
 
-def _room(home: CheckpointPlace | None, seeds: tuple[int, ...]) -> CheckpointPlace | None:
-    return home and dataclasses.replace(home, folder=home.folder / str(seeds[0]))
+def _place_of(place: CheckpointPlace | None, seeds: tuple[int, ...]) -> CheckpointPlace | None:
+    return place and dataclasses.replace(place, folder=place.folder / str(seeds[0]))
 
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Ctrl-C reaches the whole group of processes, and the parent alone decides what it means: those that start here
-    never hear of it, and the parent hears of it afterwards."""
+    """Block SIGINT and SIGTERM while the workers start.
+
+    Ctrl-C is sent to the whole group of processes, but only the parent decides what it means: workers keep the
+    signals blocked, and the parent receives them when the context ends.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
@@ -82,13 +86,15 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _process(cell: RunSpec, dataset: Dataset, events: Any, stop: Any, pause: Any, home: CheckpointPlace | None) -> None:
+def _worker(
+    run_spec: RunSpec, dataset: Dataset, events: Any, stop: Any, pause: Any, place: CheckpointPlace | None
+) -> None:
     use_one_thread()
     parent = mp.parent_process()
     assert parent is not None
     try:
-        for event in train_lanes(cell, dataset, stop, pause, home):
-            if not parent.is_alive():  # killed without a word: nobody waits for this any more
+        for event in train_lanes(run_spec, dataset, stop, pause, place):
+            if not parent.is_alive():  # killed, so nobody reads the queue any more
                 events.cancel_join_thread()
                 return
             events.put(_portable(event))
@@ -99,8 +105,12 @@ def _process(cell: RunSpec, dataset: Dataset, events: Any, stop: Any, pause: Any
 
 
 def _portable(event: Event) -> Event:
-    """Tensors cross processes as arrays: torch would send handles to shared memory that die with the sender."""
+    """Replace tensors by arrays: torch would send handles to shared memory that are lost with the sender."""
     if not isinstance(event, Finished):
         return event
-    arrays = [None if d is None else {k: v.numpy() for k, v in d.items()} for d in (event.policy, event.reward)]
-    return Finished(event.seeds, event.step, *arrays)  # pyright: ignore[reportArgumentType]
+    reward = event.reward and dataclasses.replace(event.reward, tensors=_arrays(event.reward.tensors))
+    return dataclasses.replace(event, policy=_arrays(event.policy), reward=reward)
+
+
+def _arrays(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    return {name: t.numpy() for name, t in tensors.items()}

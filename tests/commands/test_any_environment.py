@@ -78,7 +78,7 @@ def made(env: str, folder: Path, *more: str) -> Path:
 
 def learned(env: str, dataset: Path, out: Path, monkeypatch) -> dict:
     """What a run of seconds says of itself."""
-    monkeypatch.setattr(run, "run_workers", in_this_process)
+    monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     line = [env if word == "Hopper-v4" else word for word in words("aihf", dataset, out)]
     assert run.main(line) == 0
     (summary,) = out.glob("*/*/*/summary.json")

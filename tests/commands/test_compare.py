@@ -16,7 +16,7 @@ def runs(dataset_folder, tmp_path_factory) -> tuple[Path, Path]:
     """Two runs of bc that differ in their number of comparisons and their steps."""
     out = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "run_workers", in_this_process)
+        patch.setattr("aihf_control.training.result.run_workers", in_this_process)
         for name, steps, more in (("one", 2, ()), ("other", 3, ("--pairs", "10"))):
             assert run.main([*words("bc", dataset_folder, out, *more, steps=steps), "--folder", str(out / name)]) == 0
     return out / "one", out / "other"
@@ -106,7 +106,7 @@ def test_tensorboard_reads_what_the_log_says(dataset_folder, tmp_path, monkeypat
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monkeypatch.setattr(run, "run_workers", in_this_process)
+    monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     folder = tmp_path / "run"
     (folder / "tensorboard" / "seed0").mkdir(parents=True)
     (folder / "tensorboard" / "seed0" / "events.out.tfevents.0.stale").write_bytes(b"")
@@ -123,6 +123,6 @@ def test_tensorboard_reads_what_the_log_says(dataset_folder, tmp_path, monkeypat
 
 def test_without_tensorboard_it_is_told_what_to_install(dataset_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(run, "run_workers", in_this_process)
+    monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     assert run.main(words("bc", dataset_folder, tmp_path / "runs", "--tensorboard")) == 2
     assert "aihf_control[tensorboard]" in capsys.readouterr().err and not (tmp_path / "runs").exists()

@@ -23,7 +23,7 @@ def runs(dataset_folder, tmp_path_factory) -> Path:
     """A run with a reward and one without."""
     out = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "run_workers", in_this_process)
+        patch.setattr("aihf_control.training.result.run_workers", in_this_process)
         for method in ("bc", "irl"):
             assert run.main([*words(method, dataset_folder, out), "--folder", str(out / method)]) == 0
     return out

@@ -43,7 +43,7 @@ def finished(request, dataset_folder, tmp_path_factory) -> tuple[str, Path]:
     """A method and the folder that its run left."""
     out = tmp_path_factory.mktemp(request.param)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "run_workers", in_this_process)
+        patch.setattr("aihf_control.training.result.run_workers", in_this_process)
         assert run.main(words(request.param, dataset_folder, out)) == 0
     (folder,) = (out / "Hopper-v4" / request.param).iterdir()
     return request.param, folder
@@ -134,7 +134,7 @@ def test_a_learned_reward_is_saved_for_every_lane(finished):
 
 
 def test_two_runs_do_not_share_a_folder(dataset_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "run_workers", in_this_process)
+    monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     for _ in range(2):
         assert run.main(words("bc", dataset_folder, tmp_path, steps=2)) == 0
     one, other = (tmp_path / "Hopper-v4" / "bc").iterdir()
@@ -142,19 +142,19 @@ def test_two_runs_do_not_share_a_folder(dataset_folder, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_ends_a_run_with_what_there_is(dataset_folder, tmp_path, monkeypatch, capfd):
-    def interrupted(whole, dataset, workers, stop, pause, home):
-        for event in cell.train_lanes(whole, dataset, stop, pause, home):
+    def interrupted(whole, dataset, workers, stop, pause, place):
+        for event in cell.train_lanes(whole, dataset, stop, pause, place):
             yield event
             if isinstance(event, cell.Evaluated) and event.step == STEPS // 2 and not stop.is_set():
                 signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(run, "run_workers", interrupted)
+    monkeypatch.setattr("aihf_control.training.result.run_workers", interrupted)
     before = signal.getsignal(signal.SIGINT)
     assert run.main(words("dpo", dataset_folder, tmp_path)) == 0
     (folder,) = (tmp_path / "Hopper-v4" / "dpo").iterdir()
     assert json.loads((folder / "summary.json").read_text())["interrupted"] is True
     assert log_of(folder)["step"].max() == STEPS // 2 and (folder / "policy_seed1.zip").exists()
-    assert "ending with what there is" in capfd.readouterr().err
+    assert "ending early with the present policies" in capfd.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -192,13 +192,13 @@ def refused(tmp_path, monkeypatch, capfd):
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (["--seeds", "0"], "--seeds 0: give at least 1"),
-        (["--steps", "0"], "--steps 0: give at least 1"),
-        (["--evaluations", "0"], "--evaluations 0"),
-        (["--eval-episodes", "0"], "--eval-episodes 0"),
-        (["--final-episodes", "-1"], "--final-episodes -1"),
-        (["--first-seed", "-1"], "seeds (-1, 0)"),
-        (["--workers", "-1"], "--workers -1"),
+        (["--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["--steps", "0"], "--steps must be at least 1, got 0"),
+        (["--evaluations", "0"], "--evaluations must be at least 1, got 0"),
+        (["--eval-episodes", "0"], "--eval-episodes must be at least 1, got 0"),
+        (["--final-episodes", "-1"], "--final-episodes must be at least 1, got -1"),
+        (["--first-seed", "-1"], "got (-1, 0)"),
+        (["--workers", "-1"], "--workers must be at least 0, got -1"),
         (["--demos", "5"], "--demos 5: the dataset has 4"),
         (["--demos", "-1"], "--demos -1"),
         (["--pairs", "61"], "--pairs 61: the dataset has 60"),
@@ -225,13 +225,13 @@ def test_an_environment_without_bundled_policies_is_refused_with_what_to_do(refu
 
 @pytest.mark.parametrize("method", [m for m in methods.names() if m not in ("bc", "irl", "sapo")])
 def test_a_method_that_learns_from_comparisons_asks_for_some(refused, dataset_folder, method, monkeypatch):
-    monkeypatch.setattr(run, "run_workers", in_this_process)
+    monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     refused(words(method, dataset_folder, Path("runs"), "--pairs", "0"), "--pairs")
 
 
 @pytest.mark.parametrize("method", methods.names())
 def test_a_method_that_learns_from_demonstrations_asks_for_some(refused, dataset_folder, method, monkeypatch):
-    monkeypatch.setattr(run, "run_workers", in_this_process)
+    monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     refused(words(method, dataset_folder, Path("runs"), "--demos", "0"), "--demos")
 
 
@@ -317,7 +317,7 @@ def test_ten_lines_of_python_train_save_load_and_act(dataset_folder, tmp_path):
 
 def test_phases_are_spread_over_the_steps_that_are_asked_for_in_python(dataset):
     result = trained("oaif", dataset, steps=30, cfg=small_config("oaif", 3000))
-    assert result.cell.cfg.steps == 30 and result.last()["labels"].tolist() == [20, 20]
+    assert result.run_spec.cfg.steps == 30 and result.last()["labels"].tolist() == [20, 20]
 
 
 @pytest.fixture(scope="module")

@@ -178,7 +178,7 @@ def test_bad_lines_are_told_up_to_a_number_and_nothing_is_written(npz, tmp_path,
     words = f"import --env {PENDULUM} --out {tmp_path / 'made'} --pool {npz} --pairs {path}".split()
     assert data_main(words) == 2 and not (tmp_path / "made").exists()
     err = capsys.readouterr().err.splitlines()
-    assert len(err) == BadLines.TOLD + 2 and err[-2] == "... and 10 more"
+    assert len(err) == BadLines.SHOWN + 2 and err[-2] == "... and 10 more"
     assert err[0].startswith(f"{path}, line 2: there is no episode 9") and err[-1].startswith(
         f"error: {path}: 30 faults"
     )

@@ -55,7 +55,7 @@ def digest(method: str, data: Dataset) -> str:
         if isinstance(event, Evaluated):
             total.update(json.dumps(event.rows, sort_keys=True).encode())
         if isinstance(event, Finished):
-            for state in (event.policy, event.reward or {}):
+            for state in (event.policy, event.reward.tensors if event.reward else {}):
                 for name in sorted(state):
                     total.update(name.encode() + state[name].contiguous().numpy().tobytes())
     return total.hexdigest()[:16]

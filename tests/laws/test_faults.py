@@ -34,7 +34,7 @@ def good(dataset_folder, policy_zips, tmp_path_factory) -> Path:
     columns = {"obs": steps.obs, "act": steps.act, "next_obs": steps.next_obs, "reward": 0 * steps.done}
     np.savez(folder / "mine.npz", **columns, terminated=steps.done > 0, truncated=truncated)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "run_workers", in_this_process)
+        patch.setattr("aihf_control.training.result.run_workers", in_this_process)
         assert run.main(words("irl", dataset_folder, folder / "runs")) == 0
     (folder / "csv").mkdir()
     (folder / "csv" / "E_ours.csv").write_text(f"{','.join(yardstick_table.COLUMNS)}\n0,5,2.0,0,1.0,E,ours,float32,8\n")
@@ -114,7 +114,7 @@ def emptied(data: bytes, rng: random.Random) -> bytes:
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("name", READERS)
 def test_a_spoilt_file_is_refused_in_a_line_or_does_no_harm(good, tmp_path, name, spoil, seed, capsys, monkeypatch):
-    monkeypatch.setattr(run, "run_workers", in_this_process)
+    monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     shutil.copytree(good, tmp_path / "f")
     (path,) = (tmp_path / "f").glob(name)
     path.write_bytes(spoil(path.read_bytes(), random.Random(f"{name}/{spoil.__name__}/{seed}")))

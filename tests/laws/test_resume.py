@@ -45,7 +45,7 @@ def outcome(events) -> tuple[list, dict, dict | None]:
     events = list(events)
     rows = [row for event in events if isinstance(event, Evaluated) for row in event.rows]
     (done,) = (event for event in events if isinstance(event, Finished))
-    return replace_nonfinite(rows), done.policy, done.reward
+    return replace_nonfinite(rows), done.policy, done.reward and done.reward.tensors
 
 
 def same(one, other) -> None:
@@ -82,47 +82,47 @@ class After:
 
 @pytest.mark.parametrize("method", methods.names())
 def test_a_run_that_is_left_off_again_and_again_gives_the_same_bits(method, dataset, tmp_path):
-    whole, home = cell_for(method), CheckpointPlace(tmp_path)
+    whole, place = cell_for(method), CheckpointPlace(tmp_path)
     for after in (1, 7, 3):
-        *_, last = train_lanes(whole, dataset, pause=After(after), home=home)
+        *_, last = train_lanes(whole, dataset, pause=After(after), place=place)
         assert isinstance(last, Paused)
-    same(outcome(train_lanes(whole, dataset, home=home)), unbroken(method, dataset))
+    same(outcome(train_lanes(whole, dataset, place=place)), unbroken(method, dataset))
 
 
 @pytest.mark.parametrize("method", methods.names())
 def test_a_run_that_dies_between_two_states_repeats_what_it_had_not_saved(method, dataset, tmp_path):
     whole = cell_for(method)
-    *_, _ = train_lanes(whole, dataset, pause=After(5), home=CheckpointPlace(tmp_path))  # a state at step 5
+    *_, _ = train_lanes(whole, dataset, pause=After(5), place=CheckpointPlace(tmp_path))  # a state at step 5
     dying = train_lanes(
-        whole, dataset, stop=After(12), home=CheckpointPlace(tmp_path)
+        whole, dataset, stop=After(12), place=CheckpointPlace(tmp_path)
     )  # goes on well beyond it, and is lost
     for event in dying:
         if isinstance(event, Evaluated) and event.step > 5:
             break
     dying.close()
-    same(outcome(train_lanes(whole, dataset, home=CheckpointPlace(tmp_path))), unbroken(method, dataset))
+    same(outcome(train_lanes(whole, dataset, place=CheckpointPlace(tmp_path))), unbroken(method, dataset))
 
 
 def test_a_process_that_had_finished_tells_it_again(dataset, tmp_path):
-    whole, home = cell_for("aihf"), CheckpointPlace(tmp_path)
-    first = outcome(train_lanes(whole, dataset, home=home))
-    same(outcome(train_lanes(whole, dataset, home=home)), first)
+    whole, place = cell_for("aihf"), CheckpointPlace(tmp_path)
+    first = outcome(train_lanes(whole, dataset, place=place))
+    same(outcome(train_lanes(whole, dataset, place=place)), first)
 
 
 def test_asked_to_end_at_once_a_resumed_run_ends_where_it_was_and_not_with_its_clone(dataset, tmp_path):
-    whole, home = cell_for("aihf"), CheckpointPlace(tmp_path)
-    *_, _ = train_lanes(whole, dataset, pause=After(15), home=home)
-    rows, policy, _ = outcome(train_lanes(whole, dataset, stop=After(0), home=home))
+    whole, place = cell_for("aihf"), CheckpointPlace(tmp_path)
+    *_, _ = train_lanes(whole, dataset, pause=After(15), place=place)
+    rows, policy, _ = outcome(train_lanes(whole, dataset, stop=After(0), place=place))
     assert [row["step"] for row in rows][-2:] == [16, 16] and rows[-1]["env_steps"] == 16
     as_far = outcome(train_lanes(cell_for("aihf"), dataset, stop=After(16)))
     assert torch.equal(policy["mean.weight"], as_far[1]["mean.weight"])
 
 
 def test_a_process_that_ended_early_is_not_taken_for_one_that_is_done(dataset, tmp_path):
-    whole, home = cell_for("aihf"), CheckpointPlace(tmp_path)
-    outcome(train_lanes(whole, dataset, stop=After(5), home=home))
+    whole, place = cell_for("aihf"), CheckpointPlace(tmp_path)
+    outcome(train_lanes(whole, dataset, stop=After(5), place=place))
     assert not (tmp_path / "done.state").exists()
-    rows, policy, _ = outcome(train_lanes(whole, dataset, home=home))
+    rows, policy, _ = outcome(train_lanes(whole, dataset, place=place))
     assert rows[-1]["step"] == STEPS
     same((rows[-2:], policy), (lambda o: (o[0][-2:], o[1]))(unbroken("aihf", dataset)))
 
@@ -136,13 +136,13 @@ def test_a_ring_that_turned_between_two_states_comes_back(dataset, tmp_path, gap
     )
     whole = dataclasses.replace(cell_for("aihf"), cfg=cfg)
     for gap in gaps:
-        *_, last = train_lanes(whole, dataset, pause=After(gap), home=CheckpointPlace(tmp_path))
+        *_, last = train_lanes(whole, dataset, pause=After(gap), place=CheckpointPlace(tmp_path))
         assert isinstance(last, Paused)
-    same(outcome(train_lanes(whole, dataset, home=CheckpointPlace(tmp_path))), outcome(train_lanes(whole, dataset)))
+    same(outcome(train_lanes(whole, dataset, place=CheckpointPlace(tmp_path))), outcome(train_lanes(whole, dataset)))
 
 
 def test_only_two_states_are_kept_and_rows_are_written_once(dataset, tmp_path):
-    outcome(train_lanes(cell_for("aihf"), dataset, home=CheckpointPlace(tmp_path, 0.0)))
+    outcome(train_lanes(cell_for("aihf"), dataset, place=CheckpointPlace(tmp_path, 0.0)))
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "000000000022.state",
         "000000000023.state",
@@ -153,12 +153,12 @@ def test_only_two_states_are_kept_and_rows_are_written_once(dataset, tmp_path):
     assert (tmp_path / "buffer.rows").stat().st_size == 23 * 2 * (2 * spec.n_obs + spec.n_act + 1) * 4
 
 
-def kill_at(seconds: float, whole: RunSpec, dataset, home: CheckpointPlace) -> bool:
+def kill_at(seconds: float, whole: RunSpec, dataset, place: CheckpointPlace) -> bool:
     """Runs `work` in a process and kills it after a while, if it is not done by then. Whether it was killed."""
     child = os.fork()
     if not child:
         try:
-            for _ in train_lanes(whole, dataset, home=home):
+            for _ in train_lanes(whole, dataset, place=place):
                 pass
         finally:
             os._exit(0)
@@ -180,7 +180,7 @@ def test_killed_at_random_and_resumed_it_gives_the_same_bits(method, dataset, tm
         while not (folder / "done.state").exists():
             kills += kill_at(rng.uniform(0.1, patience), whole, dataset, CheckpointPlace(folder, 0.0005))
             patience *= 1.1
-        same(outcome(train_lanes(whole, dataset, home=CheckpointPlace(folder))), unbroken)
+        same(outcome(train_lanes(whole, dataset, place=CheckpointPlace(folder))), unbroken)
         if kills >= 7:
             break
 
@@ -191,7 +191,7 @@ def test_killed_at_random_and_resumed_it_gives_the_same_bits(method, dataset, tm
 @pytest.fixture
 def kept(dataset, tmp_path) -> Path:
     """The folder of a process that left off with two states."""
-    *_, _ = train_lanes(cell_for("aihf"), dataset, pause=After(8), home=CheckpointPlace(tmp_path, 0.0))
+    *_, _ = train_lanes(cell_for("aihf"), dataset, pause=After(8), place=CheckpointPlace(tmp_path, 0.0))
     assert len(list(tmp_path.glob("*.state"))) == 2
     return tmp_path
 
@@ -237,7 +237,7 @@ def test_with_all_states_damaged_it_begins_again_and_says_so(kept, dataset):
     for path in kept.glob("*.state"):
         path.write_bytes(b"")
     whole = cell_for("aihf")
-    events = list(train_lanes(whole, dataset, home=CheckpointPlace(kept)))
+    events = list(train_lanes(whole, dataset, place=CheckpointPlace(kept)))
     assert [type(e) for e in events[:2]] == [Notice, Notice]
     same(outcome(events), outcome(train_lanes(whole, dataset)))
 
@@ -245,15 +245,15 @@ def test_with_all_states_damaged_it_begins_again_and_says_so(kept, dataset):
 def test_after_beginning_again_new_states_are_kept(kept, dataset):
     for path in kept.glob("*.state"):
         path.write_bytes(b"")
-    *_, _ = train_lanes(cell_for("aihf"), dataset, pause=After(3), home=CheckpointPlace(kept, 0.0))
+    *_, _ = train_lanes(cell_for("aihf"), dataset, pause=After(3), place=CheckpointPlace(kept, 0.0))
     assert sorted(p.stem for p in kept.glob("*.state")) == ["000000000002", "000000000003"]
 
 
 def test_a_damaged_end_is_told_and_gone_back_from(dataset, tmp_path):
-    whole, home = cell_for("aihf"), CheckpointPlace(tmp_path, 0.0)
-    unbroken = outcome(train_lanes(whole, dataset, home=home))
+    whole, place = cell_for("aihf"), CheckpointPlace(tmp_path, 0.0)
+    unbroken = outcome(train_lanes(whole, dataset, place=place))
     damage(tmp_path / "done.state", random.Random(0), flip=True)
-    events = list(train_lanes(whole, dataset, home=home))
+    events = list(train_lanes(whole, dataset, place=place))
     assert isinstance(events[0], Notice) and "done.state" in events[0].message
     same(outcome(events), unbroken)
 
@@ -266,11 +266,11 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_state(kept, dataset, monkey
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(BadInput, match=r"No space left on device; make room"):
-        outcome(train_lanes(cell_for("aihf"), dataset, home=CheckpointPlace(kept, 0.0)))
+        outcome(train_lanes(cell_for("aihf"), dataset, place=CheckpointPlace(kept, 0.0)))
     monkeypatch.undo()
     assert {p.name: p.read_bytes() for p in kept.glob("*.state")} == before
     same(
-        outcome(train_lanes(cell_for("aihf"), dataset, home=CheckpointPlace(kept))),
+        outcome(train_lanes(cell_for("aihf"), dataset, place=CheckpointPlace(kept))),
         outcome(train_lanes(cell_for("aihf"), dataset)),
     )
 
@@ -374,17 +374,17 @@ def left_off(dataset_folder, tmp_path, monkeypatch, capsys) -> tuple[Path, list[
     """A run that SIGTERM stopped at its seventh step, and the words that began it."""
     args = words("aihf", dataset_folder, tmp_path / "runs")
 
-    def interrupted(whole, dataset, workers, stop, pause, home):
-        for event in train_lanes(whole, dataset, stop, After(7), home):
+    def interrupted(whole, dataset, workers, stop, pause, place):
+        for event in train_lanes(whole, dataset, stop, After(7), place):
             yield event
             if isinstance(event, Evaluated) and event.step == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(run, "run_workers", interrupted)
+    monkeypatch.setattr("aihf_control.training.result.run_workers", interrupted)
     assert run.main(args) == 143
     (folder,) = (tmp_path / "runs" / "Hopper-v4" / "aihf").iterdir()
     assert f"--resume {folder}" in capsys.readouterr().out
-    monkeypatch.setattr(run, "run_workers", in_this_process)
+    monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     return folder, args
 
 
@@ -405,7 +405,7 @@ def test_what_else_multiplies_now_is_told(left_off, monkeypatch, capsys):
     monkeypatch.setattr("aihf_control.models.kernel.state", lambda: "torch: for a test")
     assert run.main(["--resume", str(folder)]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "not the same bits: products" in out and "-> torch: for a test" in out
+    assert "so the bits will too: products" in out and "-> torch: for a test" in out
 
 
 def test_other_settings_are_refused_with_the_difference(left_off, capsys):
@@ -421,7 +421,7 @@ def test_a_run_that_still_goes_on_is_not_resumed(left_off, capsys):
     folder, _ = left_off
     with lock_run(folder):
         assert run.main(["--resume", str(folder)]) == 2
-    assert "is still running" in capsys.readouterr().err
+    assert "is in use by a running process" in capsys.readouterr().err
     assert run.main(["--resume", str(folder)]) == 0
 
 
@@ -434,7 +434,7 @@ def test_a_run_whose_saving_failed_is_not_taken_for_finished(left_off, monkeypat
     monkeypatch.setattr(TrainedPolicy, "export", full)
     assert run.main(["--resume", str(folder)]) == 2
     monkeypatch.undo()
-    monkeypatch.setattr(run, "run_workers", in_this_process)
+    monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     assert run.main(["--resume", str(folder)]) == 0
     assert (folder / "policy_seed0.zip").exists() and (folder / "summary.json").exists()
 
@@ -511,8 +511,8 @@ def test_the_command_itself_killed_at_random_goes_on_to_the_same_files(dataset_f
     process = subprocess.Popen(command(*args("killed")), start_new_session=True, stdout=subprocess.DEVNULL)
     rng, kills, patience = random.Random(0), 0, 0.5  # short at first, or a quick machine is done before any kill
     while True:
-        home = tmp_path / "killed" / "Hopper-v4" / "aihf"
-        while process.poll() is None and len(list(home.glob("*/checkpoint/*/*.state"))) < 2:
+        place = tmp_path / "killed" / "Hopper-v4" / "aihf"
+        while process.poll() is None and len(list(place.glob("*/checkpoint/*/*.state"))) < 2:
             time.sleep(0.05)
         time.sleep(rng.uniform(0.0, patience))
         patience *= 1.6
@@ -521,7 +521,7 @@ def test_the_command_itself_killed_at_random_goes_on_to_the_same_files(dataset_f
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         kills += 1
-        (folder,) = home.iterdir()
+        (folder,) = place.iterdir()
         process = subprocess.Popen(command("--resume", str(folder)), start_new_session=True, stdout=subprocess.DEVNULL)
     (killed,), (unbroken,) = (list((tmp_path / out / "Hopper-v4" / "aihf").iterdir()) for out in ("killed", "unbroken"))
     assert kills >= 1 and process.returncode == 0
