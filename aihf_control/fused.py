@@ -31,10 +31,9 @@ def perceptron(
     gradient 8, as everywhere).
     """
     params = [t for pair in layers for t in pair]
-    rounded = products == torch.bfloat16
-    if rounded and kernel.takes(x, params):
-        return kernel.perceptron(x, params, layer_norm)
-    return _Perceptron.apply(x, layer_norm, rounded, *params)
+    if kernel.takes(x, params, products):
+        return kernel.perceptron(x, params, products, layer_norm)
+    return _Perceptron.apply(x, layer_norm, products == torch.bfloat16, *params)
 
 
 def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
