@@ -135,9 +135,9 @@ def library(products: torch.dtype) -> ctypes.CDLL | None:
     return _load(products)[0]
 
 
-def state(products: torch.dtype) -> str:
+def state(products: torch.dtype | str) -> str:
     """Return what computes perceptrons on the CPU here: an instruction set's name, or "torch" and why."""
-    return _load(products)[1]
+    return _load(getattr(torch, products) if isinstance(products, str) else products)[1]
 
 
 @functools.cache

@@ -50,5 +50,6 @@ def products(precision: str, device: str) -> str:
     """The type of the inner products: what was asked for, or for "auto" bfloat16 where the hardware multiplies it."""
     if precision != "auto":
         return precision
-    fast = torch.cpu._is_amx_tile_supported() if device == "cpu" else torch.cuda.is_bf16_supported()
+    on_cpu = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    fast = on_cpu if device == "cpu" else torch.cuda.is_bf16_supported()
     return "bfloat16" if fast else "float32"

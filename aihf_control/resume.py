@@ -54,7 +54,7 @@ def take_up(folder: Path, cell: Cell, dataset: Dataset) -> tuple[Cell, int]:
 
 def versions_of(cell: Cell) -> dict[str, str]:
     """What a run's numbers are made with, and by what its products are if that is not said by their type."""
-    return versions() | ({"products": kernel.state()} if cell.rounds_on_cpu else {})
+    return versions() | ({"products": kernel.state(cell.products)} if cell.on_cpu else {})
 
 
 def check_unused(folder: Path) -> None:
