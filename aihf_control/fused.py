@@ -25,7 +25,8 @@ def perceptron(
 ) -> Tensor:
     """A stack of perceptrons: relu((layer_norm)(x W + b)) for every layer but the last, which is x W + b.
 
-    x (N, B, in), weights (N, in, out), biases (N, 1, out); returns (N, B, out of the last) in float32. With bfloat16
+    x (N, B, in), or (N / k, B, in) of which every k networks read the same, weights (N, in, out), biases (N, 1, out);
+    returns (N, B, out of the last) in float32. With bfloat16
     `products` the factors of the inner products are rounded to it (to TF32 on an NVIDIA GPU); the sums, and the first
     and last layers, whose inputs and outputs need their digits, are float32 (in `kernel.c` 16 digits, and in the
     gradient 8, as everywhere).
@@ -33,16 +34,28 @@ def perceptron(
     params = [t for pair in layers for t in pair]
     if kernel.takes(x, params, products):
         return kernel.perceptron(x, params, products, layer_norm)
+    x = x.repeat_interleave(len(params[0]) // len(x), 0)
     return _Perceptron.apply(x, layer_norm, products == torch.bfloat16, *params)
 
 
-def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def squashed_sample(out: Tensor, noise: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor]:
     """act = tanh(u) with u = mean + exp(log_std) noise, the log density of act, and u.
 
-    All (N, B, A) but the log density, which is (N, B):
-    sum over A of  -noise^2 / 2 - log_std - log(2 pi) / 2 - log(1 - tanh(u)^2).
+    out (N, B, 2 A) is mean and log_std, of which the latter is clamped to `bounds`. All else is (N, B, A) but the log
+    density, which is (N, B): sum over A of  -noise^2 / 2 - log_std - log(2 pi) / 2 - log(1 - tanh(u)^2).
     """
-    return _SquashedSample.apply(mean, log_std, noise)
+    act, log_prob, u = _SquashedSample.apply(out, noise, bounds)
+    return act, log_prob, u
+
+
+def critic_loss(q: Tensor, target: Tensor) -> Tensor:
+    """0.5 mean (q - target)^2, summed over the twins: q (L, 2, B), target (L, B), which is a constant; returns (L,)."""
+    return _CriticLoss.apply(q, target)
+
+
+def actor_loss(cost: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
+    """mean (alpha cost - the lesser q): cost (L, B), q (L, 2, B), alpha (L, 1), which is a constant; returns (L,)."""
+    return _ActorLoss.apply(cost, q, alpha)
 
 
 def log_slope(u: Tensor) -> Tensor:
@@ -56,23 +69,35 @@ class Adam:
 
     The moments of a unit that is dead decay towards zero, end at the least number above it, and stay there. Arithmetic
     on such numbers is many times as slow, so the step takes them as zero (on this thread; those that train are alone).
+
+    After each step the parameters `slow` follow these at `rate`: slow += rate (param - slow).
     """
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        slow: Iterable[Tensor] = (),
+        rate: float = 0.0,
     ):
         self.params, self.lr, self.betas, self.eps = list(params), lr, betas, eps
+        self.slow, self.rate = list(slow), rate
         self.steps = torch.zeros((), device=self.params[0].device)
         self.first, self.second = ([torch.zeros_like(p) for p in self.params] for _ in range(2))
 
     def descend(self, loss: Tensor) -> None:
         """One step down a loss of shape (L,), for these parameters and no others."""
-        self.step(torch.autograd.grad(loss.sum(), self.params))
+        self.step(torch.autograd.grad(loss, self.params, torch.ones_like(loss)))
 
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor]) -> None:
-        self.steps += 1
         laid_out = [g.contiguous() for g in grads]  # the kernel reads memory as it lies
+        how = (self.lr, *self.betas, self.eps, self.rate)
+        if kernel.adam(self.params, laid_out, (self.first, self.second, self.steps), self.slow, how):
+            return
+        self.steps += 1
         torch.set_flush_denormal(True)
         try:
             torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage]
@@ -82,6 +107,13 @@ class Adam:
             )  # fmt: skip
         finally:
             torch.set_flush_denormal(False)
+        self.follow()
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Let the slow parameters follow."""
+        if self.slow:
+            torch._foreach_lerp_(self.slow, self.params, self.rate)  # pyright: ignore[reportPrivateImportUsage]
 
     def state_dict(self) -> dict:
         return {"steps": self.steps, "first": self.first, "second": self.second}
@@ -132,22 +164,69 @@ class _Perceptron(torch.autograd.Function):
 
 class _SquashedSample(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        offset = log_std.exp().mul_(noise)
-        u = mean + offset
-        act = u.tanh()
-        constant = 0.5 * math.log(2 * math.pi)
-        log_prob = (noise.square().mul_(-0.5) - log_std - log_slope(u)).sub_(constant).sum(-1)
-        ctx.save_for_backward(act, offset)
+    def forward(ctx: Any, out: Tensor, noise: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor]:
+        made = kernel.squash(out, noise, bounds)
+        ctx.by_kernel, ctx.bounds = made is not None, bounds
+        act, log_prob, u, offset = made or _squash(out, noise, bounds)
+        ctx.save_for_backward(out, act, offset)
+        ctx.set_materialize_grads(False)
         return act, log_prob, u
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_act: Tensor, d_log_prob: Tensor, d_u: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        act, offset = ctx.saved_tensors
-        d_log_prob = d_log_prob.unsqueeze(-1)
+    def backward(ctx: Any, *grads: Tensor | None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        out, act, offset = ctx.saved_tensors
+        if ctx.by_kernel:
+            return kernel.squash_gradient(out, ctx.bounds, act, offset, grads), None, None
+        d_act, d_log_prob, d_u = (0.0 if g is None else g for g in grads)
+        if isinstance(d_log_prob, Tensor):
+            d_log_prob = d_log_prob.unsqueeze(-1)
         d_mean = d_act * (1 - act * act) + 2 * d_log_prob * act + d_u
-        return d_mean, d_mean * offset - d_log_prob, None
+        log_std = out.chunk(2, -1)[1]
+        inside = (log_std >= ctx.bounds[0]) & (log_std <= ctx.bounds[1])
+        return torch.cat([d_mean, torch.where(inside, d_mean * offset - d_log_prob, 0.0)], -1), None, None
+
+
+def _squash(out: Tensor, noise: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, ...]:
+    mean, log_std = out.chunk(2, -1)
+    log_std = log_std.clamp(*bounds)
+    offset = log_std.exp().mul_(noise)
+    u = mean + offset
+    constant = 0.5 * math.log(2 * math.pi)
+    log_prob = (noise.square().mul_(-0.5) - log_std - log_slope(u)).sub_(constant).sum(-1)
+    return u.tanh(), log_prob, u, offset
+
+
+class _CriticLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, target: Tensor) -> Tensor:
+        gap = q - target[:, None]
+        ctx.save_for_backward(gap)
+        return torch.linalg.vector_norm(gap, dim=(1, 2)).square_().mul_(0.5 / q.shape[-1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        (gap,) = ctx.saved_tensors
+        return gap * (grad / gap.shape[-1])[:, None, None], None
+
+
+class _ActorLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, cost: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
+        least, which = q.min(1, keepdim=True)
+        ctx.save_for_backward(which, alpha)
+        ctx.shape = q.shape
+        return torch.addcmul(-least.squeeze(1), alpha, cost).mean(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        which, alpha = ctx.saved_tensors
+        n_lanes, _, n = ctx.shape
+        share = (grad / n)[:, None]
+        d_q = alpha.new_zeros(ctx.shape).scatter_(1, which, -share[:, None].expand(n_lanes, 1, n))
+        return (share * alpha).expand(n_lanes, n), d_q, None
 
 
 def product(a: Tensor, b: Tensor, rounded: bool) -> Tensor:

@@ -46,14 +46,14 @@ typedef nums any_nums __attribute__((aligned(2), may_alias));
 typedef int32_t any_cell __attribute__((aligned(2), may_alias));
 
 typedef struct {
-    int nets, batch, layers, layer_norm;
+    int nets, batch, layers, layer_norm, share;  /* so many networks one after another read the same x */
     int width[MOST + 1];                      /* of the input and of every layer's output */
-    const float *x, *w[MOST], *b[MOST];       /* nets x batch x in; nets x in x out; nets x out */
+    const float *x, *w[MOST], *b[MOST];       /* nets / share x batch x in; nets x in x out; nets x out */
     num *h[MOST], *y[MOST];                   /* kept: outputs of the hidden layers, and before the relu (layer_norm) */
     float *scale[MOST];                       /* kept: 1 / std (layer_norm). Null where no gradient is asked for */
     float *out;                               /* nets x batch x out */
     const float *grad;                        /* for the output */
-    float *dx, *dw[MOST], *db[MOST];          /* dx and all dw may be null */
+    float *dx, *dw[MOST], *db[MOST];          /* dx (of x's shape) and all dw may be null */
 } Stack;
 
 static int up(int n, int unit) { return (n + unit - 1) / unit * unit; }
@@ -389,7 +389,7 @@ static void forward_net(const Stack *s, int g, int widest) {
     }
     for (int i = 0; i < s->batch; i += ROWS) {
         int real = least(ROWS, s->batch - i), rows = s->h[0] ? ROWS : real;  /* a gradient reads them all */
-        const float *x = s->x + ((size_t)g * s->batch + i) * in;
+        const float *x = s->x + ((size_t)(g / s->share) * s->batch + i) * in;
         num *a = spare;
         round_rows(x, in, a, up(in, 32), real, 0);
         if (BF16) round_rows(x, in, left, up(in, 32), real, 1);
@@ -438,7 +438,7 @@ static void weight_gradient(const Stack *s, int layer, int g, const num *d) {
         int ld = up(in, 32);
         num *x = take(sizeof(num) * rows * ld);
         for (int i = 0; i < s->batch; i += ROWS)
-            round_rows(s->x + ((size_t)g * s->batch + i) * in, in, x + (size_t)i * ld, ld, s->batch - i, 0);
+            round_rows(s->x + ((size_t)(g / s->share) * s->batch + i) * in, in, x + (size_t)i * ld, ld, s->batch - i, 0);
         transpose(x, ld, turned, rows, up(in, W));
     }
     panel_of(d, up(out, 32), panel, rows, columns);
@@ -472,8 +472,9 @@ static void backward_net(const Stack *s, int g, int widest) {
             Term term = {d[l] + (size_t)i * step, panel[l]};
             product(&term, 1, step, up(s->width[l + 1], UNIT), c, columns, ROWS);
             if (!l) {
-                for (int r = 0; r < real; r++)
-                    memcpy(s->dx + ((size_t)g * s->batch + i + r) * in, c + r * columns, sizeof(float) * in);
+                float *dx = s->dx + ((size_t)(g / s->share) * s->batch + i) * in;
+                for (int r = 0; r < real; r++, dx += in)
+                    for (int j = 0; j < in; j++) dx[j] = c[r * columns + j] + (g % s->share ? dx[j] : 0);
                 continue;
             }
             float *db = s->dw[0] ? s->db[l - 1] + (size_t)g * in : 0;
@@ -481,6 +482,91 @@ static void backward_net(const Stack *s, int g, int widest) {
         }
     }
     for (int l = 0; s->dw[0] && l <= last; l++) weight_gradient(s, l, g, d[l]);
+}
+
+/* --- elementwise ------------------------------------------------------------------------------------------------ */
+
+/* e^x for x <= 0. A NaN stays one. */
+static vec exponential(vec x) {
+    cells low = x < -87;
+    x = (vec)(((cells)x & ~low) | ((cells)all(-87) & low));
+    vec n = x * 1.44269504f + 12582912.0f;  /* rounded to an integer, which lies in the lowest bits */
+    cells power = (cells)n << 23;
+    n -= 12582912.0f;
+    x = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vec sum = all(1.0f / 5040);
+    for (int k = 6, f = 720; k >= 0; f /= k ? k : 1, k--) sum = sum * x + 1.0f / f;
+    return (vec)((cells)sum + power);
+}
+
+/* log(1 + x) for 0 <= x <= 1: 2 artanh(x / (2 + x)). */
+static vec log_of_one_and(vec x) {
+    vec s = x / (2 + x), square = s * s, sum = all(1.0f / 15);
+    for (int k = 13; k > 0; k -= 2) sum = sum * square + 1.0f / k;
+    return 2 * s * sum;
+}
+
+/* `fused.squashed_sample`: out is rows x 2 n, means and log deviations; noise, act, u and offset are rows x n. */
+void squash(int rows, int n, const float *out, const float *noise, const float *bounds, float *act, float *log_prob,
+            float *u, float *offset) {
+    memset(log_prob, 0, sizeof(float) * rows);
+    for (int e = 0; e < rows * n; e += W) {
+        float mean[W] = {0}, log_std[W] = {0}, term[W];
+        int some_of = least(W, rows * n - e);
+        for (int i = 0, row = e / n, j = e % n; i < some_of; i++, j = j + 1 < n ? j + 1 : (row++, 0)) {
+            float given = out[(size_t)row * 2 * n + n + j];
+            mean[i] = out[(size_t)row * 2 * n + j];
+            log_std[i] = given < bounds[0] ? bounds[0] : given > bounds[1] ? bounds[1] : given;
+        }
+        vec z = some(noise + e, some_of), s = load(log_std);
+        cells minus = (cells)all(-0.0f), large = s > 0;
+        vec root = exponential((vec)((cells)s | minus));  /* of -|s| */
+        vec off = z * (vec)(((cells)(1 / root) & large) | ((cells)root & ~large)), v = load(mean) + off;
+        vec power = exponential(2 * (vec)((cells)v | minus)), under = rectified(v * -2, -v);  /* max(-2 v, 0) */
+        vec tanh = (vec)((cells)((1 - power) / (1 + power)) | ((cells)v & minus));
+        vec slope = 2 * (0.69314718f - v - under - log_of_one_and(power));
+        store(term, z * z * -0.5f - s - slope - 0.91893853f);
+        memcpy(act + e, &tanh, sizeof(float) * some_of);
+        memcpy(u + e, &v, sizeof(float) * some_of);
+        memcpy(offset + e, &off, sizeof(float) * some_of);
+        for (int i = 0, row = e / n, j = e % n; i < some_of; i++, j = j + 1 < n ? j + 1 : (row++, 0)) log_prob[row] += term[i];
+    }
+}
+
+/* Its gradient for out; d_u may be null. */
+void unsquash(int rows, int n, const float *out, const float *bounds, const float *act, const float *offset,
+              const float *d_act, const float *d_log_prob, const float *d_u, float *d_out) {
+    for (int row = 0; row < rows; row++, out += 2 * n, d_out += 2 * n)
+        for (int j = 0; j < n; j++) {
+            size_t e = (size_t)row * n + j;
+            float a = act[e], d = d_act[e] * (1 - a * a) + 2 * d_log_prob[row] * a + (d_u ? d_u[e] : 0);
+            int clamped = out[n + j] < bounds[0] || out[n + j] > bounds[1];
+            d_out[j] = d;
+            d_out[n + j] = clamped ? 0 : d * offset[e] - d_log_prob[row];
+        }
+}
+
+/* Adam for some tensors, and slow += rate (p - slow) in the same pass unless slow is null. `how` is its rate, betas,
+   epsilon and that rate. Numbers below the least normal one are taken as zero. */
+void adam(int tensors, const int64_t *sizes, float *const *params, const float *const *grads, float *const *firsts,
+          float *const *seconds, float *const *slows, float *steps, const double *how) {
+    unsigned mode = _mm_getcsr();
+    _mm_setcsr(mode | 0x8040);
+    double t = ++*steps, lr = how[0] / (1 - pow(how[1], t));
+    float new = 1 - how[1], kept = how[2], square = 1 - how[2], root = 1 / sqrt(1 - pow(how[2], t)), eps = how[3];
+    float step = lr, rate = how[4];
+    for (int k = 0; k < tensors; k++) {
+        float *restrict p = params[k], *restrict m = firsts[k], *restrict v = seconds[k];
+        const float *restrict g = grads[k];
+        for (int64_t i = 0; i < sizes[k]; i++) {
+            m[i] += new * (g[i] - m[i]);
+            v[i] = kept * v[i] + square * g[i] * g[i];
+            p[i] -= step * m[i] / (sqrtf(v[i]) * root + eps);
+        }
+        float *restrict slow = slows ? slows[k] : 0;
+        for (int64_t i = 0; slow && i < sizes[k]; i++) slow[i] += rate * (p[i] - slow[i]);
+    }
+    _mm_setcsr(mode);
 }
 
 /* --- what is called from outside: 0, or -1 where memory or the tiles are not to be had --------------------------- */

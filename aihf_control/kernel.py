@@ -71,7 +71,7 @@ class _Stack(ctypes.Structure):
     """What kernel.c is told of a stack: sizes and addresses."""
 
     _fields_ = (
-        *((name, ctypes.c_int) for name in ("nets", "batch", "layers", "layer_norm")),
+        *((name, ctypes.c_int) for name in ("nets", "batch", "layers", "layer_norm", "share")),
         ("width", ctypes.c_int * (MOST + 1)),
         ("x", ctypes.c_void_p),
         *((name, ctypes.c_void_p * MOST) for name in ("w", "b", "h", "y", "scale")),
@@ -86,21 +86,20 @@ def takes(x: Tensor, params: Sequence[Tensor], products: torch.dtype) -> bool:
     It asks for float32 on the CPU, shapes that fit, hidden widths that are multiples of ROWS, and a kernel for the type
     of `products`. An error in the shapes is left to torch.
     """
-    plain = all(
-        t.device.type == "cpu" and t.dtype == torch.float32 and t.dim() == 3 and t.numel() for t in (x, *params)
-    )
-    if not plain or len(params) > 2 * MOST or library(products) is None:
+    if len(params) > 2 * MOST or library(products) is None or not all(map(_is_plain, (x, *params))) or x.dim() != 3:
         return False
-    n_in = x.shape[2]
+    n, n_in = len(params[0]), x.shape[2]
+    if n % len(x):
+        return False
     for w, b in zip(params[0::2], params[1::2], strict=True):
-        if w.shape[:2] != (len(x), n_in) or b.shape != (len(x), 1, w.shape[2]):
+        if w.dim() != 3 or w.shape[:2] != (n, n_in) or b.shape != (n, 1, w.shape[2]):
             return False
         n_in = w.shape[2]
     return all(w.shape[2] % ROWS == 0 for w in params[:-2:2])
 
 
 def perceptron(x: Tensor, params: Sequence[Tensor], products: torch.dtype, layer_norm: bool) -> Tensor:
-    """Compute `fused.perceptron`. x (N, B, in), then weight (N, in, out) and bias (N, 1, out) a layer."""
+    """Compute `fused.perceptron`. x (N / k, B, in), then weight (N, in, out) and bias (N, 1, out) a layer."""
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *params)):
         return _Perceptron.apply(x, products, layer_norm, *params)
     return _forward(x.contiguous(), [p.contiguous() for p in params], products, layer_norm, {})
@@ -128,6 +127,77 @@ class _Perceptron(torch.autograd.Function):
         gradient = {"grad": grad.contiguous(), "dx": dx, "dw": back[0::2], "db": back[1::2]}
         _call("backward", ctx.products, _stack(x, params, ctx.layer_norm, named, **gradient))
         return dx, None, None, *(back or [None] * len(params))
+
+
+def squash(out: Tensor, noise: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, ...] | None:
+    """Compute `fused.squashed_sample`, and the noise times the deviation; None where there is no kernel for it."""
+    kernel = _any_library()
+    if (
+        kernel is None
+        or not (_is_plain(out) and _is_plain(noise))
+        or out.shape != (*noise.shape[:2], 2 * noise.shape[2])
+    ):
+        return None
+    out, noise = out.contiguous(), noise.contiguous()
+    act, u, offset = (torch.empty_like(noise) for _ in range(3))
+    log_prob = noise.new_empty(noise.shape[:2])
+    kernel.squash(log_prob.numel(), noise.shape[2], *_at(out, noise), _floats(*bounds), *_at(act, log_prob, u, offset))
+    return act, log_prob, u, offset
+
+
+def squash_gradient(
+    out: Tensor, bounds: tuple[float, float], act: Tensor, offset: Tensor, grads: Sequence[Tensor | None]
+) -> Tensor:
+    """Compute the gradient for `out` from those for action, log density and u (or None), all made by `squash`."""
+    kernel = _any_library()
+    assert kernel is not None
+    out = out.contiguous()
+    given = [g if g is None else g.contiguous() for g in grads]
+    d_act, d_log_prob = (
+        torch.zeros_like(t) if g is None else g for t, g in zip((act, act[..., 0]), given, strict=False)
+    )
+    d_out = torch.empty_like(out)
+    addresses = _at(act, offset, d_act, d_log_prob, given[2], d_out)
+    kernel.unsquash(act[..., 0].numel(), act.shape[-1], *_at(out), _floats(*bounds), *addresses)
+    return d_out
+
+
+def adam(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    state: tuple[Sequence[Tensor], Sequence[Tensor], Tensor],
+    slow: Sequence[Tensor],
+    how: tuple[float, ...],
+) -> bool:
+    """Do a step of `fused.Adam`; return False where there is no kernel for it."""
+    kernel = _any_library()
+    if kernel is None or not all(t.is_contiguous() and _is_plain(t) for t in params):
+        return False
+    sizes = (ctypes.c_int64 * len(params))(*(p.numel() for p in params))
+    lists = [
+        (ctypes.c_void_p * len(params))(*(t.data_ptr() for t in tensors))
+        for tensors in (params, grads, *state[:2], slow)
+        if tensors
+    ]
+    kernel.adam(len(params), sizes, *lists[:4], lists[4] if slow else None, *_at(state[2]), (ctypes.c_double * 5)(*how))
+    return True
+
+
+def _is_plain(x: Tensor) -> bool:
+    return x.is_cpu and x.dtype is torch.float32 and x.numel() > 0
+
+
+def _at(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
+    return [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors]
+
+
+def _floats(*numbers: float) -> ctypes.Array:
+    return (ctypes.c_float * len(numbers))(*numbers)
+
+
+def _any_library() -> ctypes.CDLL | None:
+    """Return a library for what has no products."""
+    return library(torch.float32) or library(torch.bfloat16)
 
 
 def library(products: torch.dtype) -> ctypes.CDLL | None:
@@ -215,7 +285,7 @@ def _check_owner(path: Path) -> None:
 def _forward(
     x: Tensor, params: Sequence[Tensor], products: torch.dtype, layer_norm: bool, kept: dict[str, list[Tensor]]
 ) -> Tensor:
-    out = x.new_empty(*x.shape[:2], params[-1].shape[-1])
+    out = x.new_empty(len(params[0]), x.shape[1], params[-1].shape[-1])
     _call("forward", products, _stack(x, params, layer_norm, kept, out=out))
     return out
 
@@ -223,7 +293,7 @@ def _forward(
 def _room(x: Tensor, weights: Sequence[Tensor], products: torch.dtype, layer_norm: bool) -> dict[str, list[Tensor]]:
     """What the gradient needs of each hidden layer. Rows are padded to whole tiles."""
     rows = -(-x.shape[1] // ROWS) * ROWS
-    shapes = [(len(x), rows, w.shape[-1]) for w in weights]
+    shapes = [(len(w), rows, w.shape[-1]) for w in weights]
     kept = {"h": [x.new_empty(shape, dtype=products) for shape in shapes]}
     if layer_norm:
         kept["y"] = [torch.empty_like(h) for h in kept["h"]]
@@ -234,7 +304,8 @@ def _room(x: Tensor, weights: Sequence[Tensor], products: torch.dtype, layer_nor
 def _stack(x: Tensor, params: Sequence[Tensor], layer_norm: bool, kept: dict[str, list[Tensor]], **more: Any) -> _Stack:
     """Sizes and addresses; who calls keeps the tensors alive."""
     weights = params[0::2]
-    stack = _Stack(nets=len(x), batch=x.shape[1], layers=len(weights), layer_norm=layer_norm)
+    n = len(weights[0])
+    stack = _Stack(nets=n, batch=x.shape[1], layers=len(weights), layer_norm=layer_norm, share=n // len(x))
     stack.width[: len(weights) + 1] = [x.shape[-1], *(w.shape[-1] for w in weights)]
     for name, value in {"x": x, "w": weights, "b": params[1::2], **kept, **more}.items():
         if isinstance(value, Tensor):

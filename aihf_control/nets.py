@@ -89,15 +89,17 @@ class Policy(nn.Module):
 
     def forward(self, obs: Tensor, products: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation before the squashing, each (L, B, A)."""
-        head = [torch.cat(both, -1) for both in zip(self.mean.pair(), self.log_std.pair(), strict=True)]
-        out = perceptron(self.units(obs), [*self.body.pairs(), (head[0], head[1])], products or self.products)
-        mean, log_std = out.chunk(2, -1)
+        mean, log_std = self._heads(obs, products).chunk(2, -1)
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def _heads(self, obs: Tensor, products: torch.dtype | None = None) -> Tensor:
+        """Both, the latter not yet clamped, (L, B, 2 A)."""
+        head = [torch.cat(both, -1) for both in zip(self.mean.pair(), self.log_std.pair(), strict=True)]
+        return perceptron(self.units(obs), [*self.body.pairs(), (head[0], head[1])], products or self.products)
 
     def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reparametrised action (L, B, A), its log density (L, B), and the action before the squashing."""
-        mean, log_std = self(obs)
-        return squashed_sample(mean, log_std, noise)
+        return squashed_sample(self._heads(obs), noise, (LOG_STD_MIN, LOG_STD_MAX))
 
     def log_prob(self, obs: Tensor, raw: Tensor) -> Tensor:
         """Log density (L, B) of the action tanh(raw)."""
@@ -150,7 +152,7 @@ class TwinQ(nn.Module):
         self.products, self.layer_norm = dims.products, layer_norm
 
     def forward(self, obs: Tensor, act: Tensor) -> Tensor:
-        x = torch.cat([self.units(obs), act], -1).repeat_interleave(2, 0)
+        x = torch.cat([self.units(obs), act], -1)
         out = perceptron(x, [*self.body.pairs(), self.out.pair()], self.products, self.layer_norm)
         return out.view(obs.shape[0], 2, obs.shape[1])
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from aihf_control.files import BadInput
-from aihf_control.fused import Adam
+from aihf_control.fused import Adam, actor_loss, critic_loss
 from aihf_control.graphs import Replayed
 from aihf_control.lanes import Dims, Random
 from aihf_control.nets import Policy, TwinQ, fixed
@@ -77,9 +77,9 @@ class SAC:
         self.fixed_q = fixed(self.q)
         at_first = [cfg.alpha[seed % len(cfg.alpha)] if cfg.alpha else 1.0 for seed in dims.seeds]
         self.log_alpha = torch.tensor(at_first, device=dims.device)[:, None].log().requires_grad_()
-        self.opt_pi, self.opt_q, self.opt_alpha = (
-            Adam(params, cfg.lr) for params in (self.policy.parameters(), self.q.parameters(), [self.log_alpha])
-        )
+        self.opt_pi = Adam(self.policy.parameters(), cfg.lr, slow=self.average.parameters(), rate=cfg.average)
+        self.opt_q = Adam(self.q.parameters(), cfg.lr, slow=self.q_target.parameters(), rate=cfg.tau)
+        self.opt_alpha = Adam([self.log_alpha], cfg.lr)
         self.rng = Random(dims, "updates")
         self.n_updates = 0
         self.replayed = Replayed()
@@ -112,20 +112,18 @@ class SAC:
         batch = Batch(*columns)
         target = self.target(batch, reward, ended, alpha, noise[:, 0])
         q = self.q(batch.obs, batch.act)
-        q_loss = 0.5 * (q - target[:, None]).square().mean(-1).sum(-1)
-        self.opt_q.descend(q_loss)
+        q_loss = critic_loss(q, target)
+        self.opt_q.descend(q_loss)  # and the targets follow
 
         with torch.set_grad_enabled(actor):
             act, cost = self.act(batch.obs, noise[:, 1])
         if actor:
-            pi_loss = (alpha * cost - self.fixed_q(batch.obs, act).amin(1)).mean(-1)
-            self.opt_pi.descend(pi_loss)
+            self.opt_pi.descend(actor_loss(cost, self.fixed_q(batch.obs, act), alpha))  # and the average follows
+        else:
+            self.opt_pi.follow()
         if not self.cfg.alpha:
-            gap = (cost.detach() - self.dims.n_act).mean(-1, keepdim=True)  # the target entropy is -A
-            self.opt_alpha.descend(-(self.log_alpha * gap).squeeze(-1))
-
-        follow(self.q_target, self.q, self.cfg.tau)
-        follow(self.average, self.policy, self.cfg.average)
+            gap = cost.detach().mean(-1, keepdim=True) - self.dims.n_act  # the target entropy is -A
+            self.opt_alpha.step([-gap])  # down -log_alpha gap
         return self._info(q.detach(), q_loss.detach(), cost.detach(), reward, alpha)
 
     def alpha(self) -> Tensor:
