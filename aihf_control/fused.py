@@ -19,10 +19,10 @@ from torch.autograd.function import once_differentiable
 from aihf_control import kernel
 from aihf_control.kernel import EPS
 
+Layers = Sequence[tuple[Tensor, Tensor]]  # weight (N, in, out) and bias (N, 1, out) of each
 
-def perceptron(
-    x: Tensor, layers: Sequence[tuple[Tensor, Tensor]], products: torch.dtype, layer_norm: bool = False
-) -> Tensor:
+
+def perceptron(x: Tensor, layers: Layers, products: torch.dtype, layer_norm: bool = False) -> Tensor:
     """A stack of perceptrons: relu((layer_norm)(x W + b)) for every layer but the last, which is x W + b.
 
     x (N, B, in), or (N / k, B, in) of which every k networks read the same, weights (N, in, out), biases (N, 1, out);
@@ -48,14 +48,29 @@ def squashed_sample(out: Tensor, noise: Tensor, bounds: tuple[float, float]) -> 
     return act, log_prob, u
 
 
-def critic_loss(q: Tensor, target: Tensor) -> Tensor:
-    """0.5 mean (q - target)^2, summed over the twins: q (L, 2, B), target (L, B), which is a constant; returns (L,)."""
-    return _CriticLoss.apply(q, target)
+def regress(
+    x: Tensor, layers: Layers, target: Tensor, products: torch.dtype, layer_norm: bool = False
+) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+    """Fit `perceptron`, of one output, to `target` (N / k, B): the outputs (N, B), the losses 0.5 mean (out - target)^2
+    (N,), and their gradient for the layers."""
+    params = [t for pair in layers for t in pair]
+    if kernel.takes(x, params, products):
+        return kernel.regress(x, params, target, products, layer_norm)
+    with torch.enable_grad():
+        out = perceptron(x, layers, products, layer_norm).squeeze(-1)
+        loss = 0.5 * (out - target.repeat_interleave(len(out) // len(x), 0)).square().mean(-1)
+    return out.detach(), loss.detach(), torch.autograd.grad(loss, params, torch.ones_like(loss))
 
 
-def actor_loss(cost: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
-    """mean (alpha cost - the lesser q): cost (L, B), q (L, 2, B), alpha (L, 1), which is a constant; returns (L,)."""
-    return _ActorLoss.apply(cost, q, alpha)
+def least(x: Tensor, layers: Layers, products: torch.dtype, layer_norm: bool = False) -> Tensor:
+    """The least of the outputs of every k networks of `perceptron`, of one output each: (N / k, B).
+
+    The gradient is for x. Layers that ask for one, too, are left to autograd.
+    """
+    params = [t for pair in layers for t in pair]
+    if kernel.takes(x, params, products) and not any(p.requires_grad for p in params):
+        return _Least.apply(x, products, layer_norm, *params)
+    return perceptron(x, layers, products, layer_norm).view(len(x), -1, x.shape[1]).amin(1)
 
 
 def log_slope(u: Tensor) -> Tensor:
@@ -197,36 +212,20 @@ def _squash(out: Tensor, noise: Tensor, bounds: tuple[float, float]) -> tuple[Te
     return u.tanh(), log_prob, u, offset
 
 
-class _CriticLoss(torch.autograd.Function):
+class _Least(torch.autograd.Function):
+    """A row's output depends on that row of x alone, so its gradient is made with it and scaled later."""
+
     @staticmethod
-    def forward(ctx: Any, q: Tensor, target: Tensor) -> Tensor:
-        gap = q - target[:, None]
-        ctx.save_for_backward(gap)
-        return torch.linalg.vector_norm(gap, dim=(1, 2)).square_().mul_(0.5 / q.shape[-1])
+    def forward(ctx: Any, x: Tensor, products: torch.dtype, layer_norm: bool, *params: Tensor) -> Tensor:
+        value, dx = kernel.least(x, params, products, layer_norm)
+        ctx.save_for_backward(dx)
+        return value
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        (gap,) = ctx.saved_tensors
-        return gap * (grad / gap.shape[-1])[:, None, None], None
-
-
-class _ActorLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, cost: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
-        least, which = q.min(1, keepdim=True)
-        ctx.save_for_backward(which, alpha)
-        ctx.shape = q.shape
-        return torch.addcmul(-least.squeeze(1), alpha, cost).mean(-1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        which, alpha = ctx.saved_tensors
-        n_lanes, _, n = ctx.shape
-        share = (grad / n)[:, None]
-        d_q = alpha.new_zeros(ctx.shape).scatter_(1, which, -share[:, None].expand(n_lanes, 1, n))
-        return (share * alpha).expand(n_lanes, n), d_q, None
+        (dx,) = ctx.saved_tensors
+        return dx * grad.unsqueeze(-1), *[None] * (len(ctx.needs_input_grad) - 1)
 
 
 def product(a: Tensor, b: Tensor, rounded: bool) -> Tensor:

@@ -18,16 +18,12 @@
    each of which the cells of a row lie side by side. */
 
 #define _GNU_SOURCE
+#include "vectors.h"
 #include <immintrin.h>
 #include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#define W VECTOR
-#define INLINE static inline __attribute__((always_inline))
 
 #if BF16
 typedef uint16_t num;
@@ -36,28 +32,27 @@ typedef float num;
 #endif
 enum { PAIR = 4 / sizeof(num), UNIT = TILES ? 32 : PAIR };  /* inner dimensions are padded to UNIT */
 
-typedef float vec __attribute__((vector_size(4 * W)));
-typedef int32_t cells __attribute__((vector_size(4 * W)));
-typedef uint32_t bits __attribute__((vector_size(4 * W)));
 typedef num nums __attribute__((vector_size(sizeof(num) * W)));
-typedef vec any_vec __attribute__((aligned(4), may_alias));  /* as they may lie in memory */
-typedef cells any_cells __attribute__((aligned(2), may_alias));
+typedef cells any_cells __attribute__((aligned(2), may_alias));  /* as they may lie in memory */
 typedef nums any_nums __attribute__((aligned(2), may_alias));
 typedef int32_t any_cell __attribute__((aligned(2), may_alias));
 
 typedef struct {
-    int nets, batch, layers, layer_norm, share;  /* so many networks one after another read the same x */
+    int nets, batch, layers, layer_norm;
+    int share, room;                          /* so many networks in a row read the same x; so many are kept at a time */
     int width[MOST + 1];                      /* of the input and of every layer's output */
     const float *x, *w[MOST], *b[MOST];       /* nets / share x batch x in; nets x in x out; nets x out */
     num *h[MOST], *y[MOST];                   /* kept: outputs of the hidden layers, and before the relu (layer_norm) */
     float *scale[MOST];                       /* kept: 1 / std (layer_norm). Null where no gradient is asked for */
     float *out;                               /* nets x batch x out */
-    const float *grad;                        /* for the output */
+    float *grad;                              /* for the output; of the picked rows in their order, if some are */
     float *dx, *dw[MOST], *db[MOST];          /* dx (of x's shape) and all dw may be null */
+    const int *pick;                          /* rows of which the gradient for x is asked for; null for all */
+    int picked;
 } Stack;
 
+static int row_of(const Stack *s, int i) { return s->pick ? s->pick[i] : i; }
 static int up(int n, int unit) { return (n + unit - 1) / unit * unit; }
-static int least(int a, int b) { return a < b ? a : b; }
 
 /* Memory that is kept from call to call: a bump allocator over one block. */
 static _Thread_local struct { char *at; size_t size, used; } pool;
@@ -109,13 +104,9 @@ INLINE vec multiply_add(vec sum, cells a, cells b) {
 #endif
 #endif
 
-static vec load(const float *x) { return *(const any_vec *)x; }
-static void store(float *to, vec x) { *(any_vec *)to = x; }
 static vec recall(const num *x) { return widened(*(const any_nums *)x); }
 static void keep(num *to, vec x) { *(any_nums *)to = rounded(x); }
 static vec rest(vec x) { return x - widened(rounded(x)); }  /* what the rounding leaves */
-static vec all(float x) { return x - (vec){0}; }
-static vec rectified(vec x, vec where) { return (vec)((cells)x & ~(where <= 0)); }  /* a NaN passes */
 
 static float total(vec x) {
     float s[W];
@@ -123,14 +114,6 @@ static float total(vec x) {
     for (int n = W / 2; n; n /= 2)
         for (int i = 0; i < n; i++) s[i] += s[i + n];
     return s[0];
-}
-
-/* As many of W numbers as are left, and zeros. */
-static vec some(const float *x, int left) {
-    vec v = {0};
-    if (left >= W) return load(x);
-    if (left > 0) memcpy(&v, x, sizeof(float) * left);
-    return v;
 }
 
 /* rows x n floats become ROWS x ld numbers, zero beyond; or what the rounding leaves of them. */
@@ -332,11 +315,12 @@ static void finish(const Stack *s, int layer, int g, size_t row, const float *c,
     }
 }
 
-/* The gradient for what a hidden layer normalised and rectified, from that for what came out: ROWS rows, rounded to d,
-   and their sum added to db, unless null. */
-static void unfinish(const Stack *s, int layer, size_t row, float *c, num *d, float *db) {
+/* The gradient for what a hidden layer normalised and rectified, from that for what came out: ROWS rows of net g from
+   the i-th on, rounded to d, and their sum added to db, unless null. */
+static void unfinish(const Stack *s, int layer, int g, int i, float *c, num *d, float *db) {
     int n = s->width[layer + 1];
-    for (int r = 0; r < ROWS; r++, row++, c += n, d += n) {
+    for (int r = 0; r < ROWS; r++, c += n, d += n) {
+        size_t row = (size_t)(g % s->room) * up(s->batch, ROWS) + row_of(s, i + r);
         const num *y = (s->layer_norm ? s->y : s->h)[layer] + row * n;
         vec mean = {0}, along = {0}, scale = all(1);
         if (s->layer_norm) {
@@ -368,7 +352,7 @@ static num *weights(const Stack *s, int layer, int g, int low) {
     num *panel = take(sizeof(num) * inner * columns);
     for (int first = 0; first < inner; first += ROWS)  /* so many rows stay in the first cache */
         for (int j = 0; j < columns; j += W)
-            for (int k = first; k < least(first + ROWS, inner); k += PAIR) {
+            for (int k = first; k < lesser(first + ROWS, inner); k += PAIR) {
                 const float *row = w + (size_t)k * out + j;
                 vec one = some(row, k < in ? out - j : 0), next = some(row + (PAIR - 1) * out, k + PAIR - 1 < in ? out - j : 0);
                 *(any_cells *)(panel + (size_t)j * inner + W * k) =
@@ -382,13 +366,13 @@ static void forward_net(const Stack *s, int g, int widest) {
     num *spare = take(sizeof(num) * ROWS * widest), *left = take(sizeof(num) * ROWS * widest);
     float *c = take(sizeof(float) * ROWS * widest);
     int last = s->layers - 1, in = s->width[0], out = s->width[s->layers], ld = up(out, W);
-    size_t first = (size_t)g * up(s->batch, ROWS);
+    size_t first = (size_t)(g % s->room) * up(s->batch, ROWS);
     for (int l = 0; l <= last; l++) {
         high[l] = weights(s, l, g, 0);
         if (is_split(s, l)) low[l] = weights(s, l, g, 1);
     }
     for (int i = 0; i < s->batch; i += ROWS) {
-        int real = least(ROWS, s->batch - i), rows = s->h[0] ? ROWS : real;  /* a gradient reads them all */
+        int real = lesser(ROWS, s->batch - i), rows = s->h[0] ? ROWS : real;  /* a gradient reads them all */
         const float *x = s->x + ((size_t)(g / s->share) * s->batch + i) * in;
         num *a = spare;
         round_rows(x, in, a, up(in, 32), real, 0);
@@ -417,7 +401,7 @@ static num *transposed_weights(const Stack *s, int layer, int g) {
         for (int k = 0; k < inner; k += PAIR * W) {
             cells r[W];
             for (int i = 0; i < W; i++) {
-                const float *w = s->w[layer] + ((size_t)g * in + least(j + i, in - 1)) * out + k;
+                const float *w = s->w[layer] + ((size_t)g * in + lesser(j + i, in - 1)) * out + k;
                 int left = j + i < in ? out - k : 0;
                 r[i] = packed(some(w, left), some(w + W, PAIR == 2 ? left - W : 0));
             }
@@ -433,7 +417,7 @@ static void weight_gradient(const Stack *s, int layer, int g, const num *d) {
     size_t mark = pool.used;
     num *turned = take(sizeof(num) * up(in, ROWS) * rows), *panel = take(sizeof(num) * rows * columns);
     float *c = take(sizeof(float) * ROWS * columns), *dw = s->dw[layer] + (size_t)g * in * out;
-    if (layer) transpose(s->h[layer - 1] + (size_t)g * rows * in, in, turned, rows, in);
+    if (layer) transpose(s->h[layer - 1] + (size_t)(g % s->room) * rows * in, in, turned, rows, in);
     else {
         int ld = up(in, 32);
         num *x = take(sizeof(num) * rows * ld);
@@ -443,7 +427,7 @@ static void weight_gradient(const Stack *s, int layer, int g, const num *d) {
     }
     panel_of(d, up(out, 32), panel, rows, columns);
     for (int i = 0; i < in; i += ROWS, dw += (size_t)ROWS * out) {
-        int whole = i + ROWS <= in && columns == out, real = least(ROWS, in - i);
+        int whole = i + ROWS <= in && columns == out, real = lesser(ROWS, in - i);
         Term term = {turned + (size_t)i * rows, panel};
         product(&term, 1, rows, rows, whole ? dw : c, columns, real);
         for (int r = 0; !whole && r < real; r++)
@@ -461,9 +445,9 @@ static void backward_net(const Stack *s, int g, int widest) {
         if (l || s->dx) panel[l] = transposed_weights(s, l, g);
         if (s->dw[0]) memset(s->db[l] + (size_t)g * s->width[l + 1], 0, sizeof(float) * s->width[l + 1]);
     }
-    for (int i = 0; i < s->batch; i += ROWS) {
-        int real = least(ROWS, s->batch - i), ld = up(out, 32);
-        const float *grad = s->grad + ((size_t)g * s->batch + i) * out;
+    for (int i = 0; i < (s->pick ? s->picked : s->batch); i += ROWS) {
+        int real = lesser(ROWS, (s->pick ? s->picked : s->batch) - i), ld = up(out, 32);
+        const float *grad = s->grad + (i + (s->pick ? 0 : (size_t)g * s->batch)) * out;
         round_rows(grad, out, d[last] + (size_t)i * ld, ld, real, 0);
         for (int r = 0; s->dw[0] && r < real; r++)
             for (int j = 0; j < out; j++) s->db[last][(size_t)g * out + j] += grad[r * out + j];
@@ -471,102 +455,19 @@ static void backward_net(const Stack *s, int g, int widest) {
             int in = s->width[l], columns = up(in, W), step = up(s->width[l + 1], 32);
             Term term = {d[l] + (size_t)i * step, panel[l]};
             product(&term, 1, step, up(s->width[l + 1], UNIT), c, columns, ROWS);
-            if (!l) {
-                float *dx = s->dx + ((size_t)(g / s->share) * s->batch + i) * in;
-                for (int r = 0; r < real; r++, dx += in)
-                    for (int j = 0; j < in; j++) dx[j] = c[r * columns + j] + (g % s->share ? dx[j] : 0);
+            if (l) {
+                float *db = s->dw[0] ? s->db[l - 1] + (size_t)g * in : 0;
+                unfinish(s, l - 1, g, i, c, d[l - 1] + (size_t)i * in, db);
                 continue;
             }
-            float *db = s->dw[0] ? s->db[l - 1] + (size_t)g * in : 0;
-            unfinish(s, l - 1, (size_t)g * rows + i, c, d[l - 1] + (size_t)i * in, db);
+            for (int r = 0; r < real; r++) {
+                float *dx = s->dx + ((size_t)(g / s->share) * s->batch + row_of(s, i + r)) * in;
+                int add = !s->pick && g % s->share;
+                for (int j = 0; j < in; j++) dx[j] = c[r * columns + j] + (add ? dx[j] : 0);
+            }
         }
     }
     for (int l = 0; s->dw[0] && l <= last; l++) weight_gradient(s, l, g, d[l]);
-}
-
-/* --- elementwise ------------------------------------------------------------------------------------------------ */
-
-/* e^x for x <= 0. A NaN stays one. */
-static vec exponential(vec x) {
-    cells low = x < -87;
-    x = (vec)(((cells)x & ~low) | ((cells)all(-87) & low));
-    vec n = x * 1.44269504f + 12582912.0f;  /* rounded to an integer, which lies in the lowest bits */
-    cells power = (cells)n << 23;
-    n -= 12582912.0f;
-    x = x - n * 0.693359375f + n * 2.12194440e-4f;
-    vec sum = all(1.0f / 5040);
-    for (int k = 6, f = 720; k >= 0; f /= k ? k : 1, k--) sum = sum * x + 1.0f / f;
-    return (vec)((cells)sum + power);
-}
-
-/* log(1 + x) for 0 <= x <= 1: 2 artanh(x / (2 + x)). */
-static vec log_of_one_and(vec x) {
-    vec s = x / (2 + x), square = s * s, sum = all(1.0f / 15);
-    for (int k = 13; k > 0; k -= 2) sum = sum * square + 1.0f / k;
-    return 2 * s * sum;
-}
-
-/* `fused.squashed_sample`: out is rows x 2 n, means and log deviations; noise, act, u and offset are rows x n. */
-void squash(int rows, int n, const float *out, const float *noise, const float *bounds, float *act, float *log_prob,
-            float *u, float *offset) {
-    memset(log_prob, 0, sizeof(float) * rows);
-    for (int e = 0; e < rows * n; e += W) {
-        float mean[W] = {0}, log_std[W] = {0}, term[W];
-        int some_of = least(W, rows * n - e);
-        for (int i = 0, row = e / n, j = e % n; i < some_of; i++, j = j + 1 < n ? j + 1 : (row++, 0)) {
-            float given = out[(size_t)row * 2 * n + n + j];
-            mean[i] = out[(size_t)row * 2 * n + j];
-            log_std[i] = given < bounds[0] ? bounds[0] : given > bounds[1] ? bounds[1] : given;
-        }
-        vec z = some(noise + e, some_of), s = load(log_std);
-        cells minus = (cells)all(-0.0f), large = s > 0;
-        vec root = exponential((vec)((cells)s | minus));  /* of -|s| */
-        vec off = z * (vec)(((cells)(1 / root) & large) | ((cells)root & ~large)), v = load(mean) + off;
-        vec power = exponential(2 * (vec)((cells)v | minus)), under = rectified(v * -2, -v);  /* max(-2 v, 0) */
-        vec tanh = (vec)((cells)((1 - power) / (1 + power)) | ((cells)v & minus));
-        vec slope = 2 * (0.69314718f - v - under - log_of_one_and(power));
-        store(term, z * z * -0.5f - s - slope - 0.91893853f);
-        memcpy(act + e, &tanh, sizeof(float) * some_of);
-        memcpy(u + e, &v, sizeof(float) * some_of);
-        memcpy(offset + e, &off, sizeof(float) * some_of);
-        for (int i = 0, row = e / n, j = e % n; i < some_of; i++, j = j + 1 < n ? j + 1 : (row++, 0)) log_prob[row] += term[i];
-    }
-}
-
-/* Its gradient for out; d_u may be null. */
-void unsquash(int rows, int n, const float *out, const float *bounds, const float *act, const float *offset,
-              const float *d_act, const float *d_log_prob, const float *d_u, float *d_out) {
-    for (int row = 0; row < rows; row++, out += 2 * n, d_out += 2 * n)
-        for (int j = 0; j < n; j++) {
-            size_t e = (size_t)row * n + j;
-            float a = act[e], d = d_act[e] * (1 - a * a) + 2 * d_log_prob[row] * a + (d_u ? d_u[e] : 0);
-            int clamped = out[n + j] < bounds[0] || out[n + j] > bounds[1];
-            d_out[j] = d;
-            d_out[n + j] = clamped ? 0 : d * offset[e] - d_log_prob[row];
-        }
-}
-
-/* Adam for some tensors, and slow += rate (p - slow) in the same pass unless slow is null. `how` is its rate, betas,
-   epsilon and that rate. Numbers below the least normal one are taken as zero. */
-void adam(int tensors, const int64_t *sizes, float *const *params, const float *const *grads, float *const *firsts,
-          float *const *seconds, float *const *slows, float *steps, const double *how) {
-    unsigned mode = _mm_getcsr();
-    _mm_setcsr(mode | 0x8040);
-    double t = ++*steps, lr = how[0] / (1 - pow(how[1], t));
-    float new = 1 - how[1], kept = how[2], square = 1 - how[2], root = 1 / sqrt(1 - pow(how[2], t)), eps = how[3];
-    float step = lr, rate = how[4];
-    for (int k = 0; k < tensors; k++) {
-        float *restrict p = params[k], *restrict m = firsts[k], *restrict v = seconds[k];
-        const float *restrict g = grads[k];
-        for (int64_t i = 0; i < sizes[k]; i++) {
-            m[i] += new * (g[i] - m[i]);
-            v[i] = kept * v[i] + square * g[i] * g[i];
-            p[i] -= step * m[i] / (sqrtf(v[i]) * root + eps);
-        }
-        float *restrict slow = slows ? slows[k] : 0;
-        for (int64_t i = 0; slow && i < sizes[k]; i++) slow[i] += rate * (p[i] - slow[i]);
-    }
-    _mm_setcsr(mode);
 }
 
 /* --- what is called from outside: 0, or -1 where memory or the tiles are not to be had --------------------------- */
@@ -575,12 +476,19 @@ int usable(void) {
     return TILES && syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) ? -1 : 0;
 }
 
-/* `rows` are those of which `one` needs all at once. */
+/* Takes memory for what one network needs, `rows` at once. */
+static int begin(const Stack *s, int rows, int *widest, Tiles *before) {
+    *widest = 32;
+    for (int l = 0; l <= s->layers; l++) *widest = s->width[l] > *widest ? up(s->width[l], ROWS) : *widest;
+    if (reserve((size_t)4 * (s->layers + 3) * (*widest + ROWS) * (*widest + rows + ROWS) + 8 * rows)) return -1;
+    *before = configure();
+    return 0;
+}
+
 static int each_net(const Stack *s, int rows, void (*one)(const Stack *, int, int)) {
-    int widest = 32;
-    for (int l = 0; l <= s->layers; l++) widest = s->width[l] > widest ? up(s->width[l], ROWS) : widest;
-    if (reserve((size_t)4 * (s->layers + 3) * (widest + ROWS) * (widest + rows + ROWS))) return -1;
-    Tiles before = configure();
+    int widest;
+    Tiles before;
+    if (begin(s, rows, &widest, &before)) return -1;
     for (int g = 0; g < s->nets; g++, pool.used = 0) one(s, g, widest);
     restore(&before);
     return 0;
@@ -588,3 +496,55 @@ static int each_net(const Stack *s, int rows, void (*one)(const Stack *, int, in
 
 int forward(const Stack *s) { return each_net(s, ROWS, forward_net); }
 int backward(const Stack *s) { return each_net(s, up(s->batch, ROWS), backward_net); }
+
+/* Of networks with one output: loss = mean (out - target)^2 / 2 for each, and its gradient for the weights; target is
+   nets / share x batch. A network is done with before the next begins, so that what is kept stays in the near caches. */
+int regress(const Stack *s, const float *target, float *loss) {
+    int widest, n = s->batch;
+    Tiles before;
+    if (begin(s, up(n, ROWS), &widest, &before)) return -1;
+    for (int g = 0; g < s->nets; g++, pool.used = 0) {
+        forward_net(s, g, widest);
+        pool.used = 0;
+        double sum = 0;
+        for (int i = 0; i < n; i++) {
+            float gap = s->out[(size_t)g * n + i] - target[(size_t)(g / s->share) * n + i];
+            s->grad[(size_t)g * n + i] = gap / n;
+            sum += gap * gap;
+        }
+        loss[g] = sum / 2 / n;
+        backward_net(s, g, widest);
+    }
+    restore(&before);
+    return 0;
+}
+
+/* Of networks with one output: the least of every `share` in a row, nets / share x batch, and its gradient for x. A row's
+   gradient is that of the network which gives the least, so each goes back through a part of the rows alone. */
+int least(const Stack *s, float *value) {
+    int widest, n = s->batch, rows = up(n, ROWS);
+    Tiles before;
+    if (begin(s, rows, &widest, &before)) return -1;
+    for (int g = 0; g < s->nets; g += s->share, value += n) {
+        for (int k = 0; k < s->share; k++, pool.used = 0) forward_net(s, g + k, widest);
+        const float *out = s->out + (size_t)g * n;
+        for (int k = 0; k < s->share; k++, pool.used = 0) {
+            Stack part = *s;
+            int *pick = take(sizeof(int) * rows);
+            part.grad = take(sizeof(float) * rows);
+            memset(pick, 0, sizeof(int) * rows);
+            for (int i = 0; i < n; i++) {
+                int which = 0;
+                for (int j = 1; j < s->share; j++)
+                    if (!(out[j * n + i] >= out[which * n + i]) && out[which * n + i] == out[which * n + i]) which = j;
+                value[i] = out[which * n + i];
+                part.grad[i] = 1;
+                if (which == k) pick[part.picked++] = i;
+            }
+            part.pick = pick;
+            backward_net(&part, g + k, widest);
+        }
+    }
+    restore(&before);
+    return 0;
+}

@@ -25,7 +25,7 @@ from torch.autograd.function import once_differentiable
 
 from aihf_control.files import read_bytes, sha256
 
-SOURCE = Path(__file__).with_suffix(".c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "elementwise.c", "vectors.h"))
 ROWS, MOST, EPS = 32, 8, 1e-5  # rows at a time; most layers; of the layer normalisation
 SWITCH = "AIHF_KERNEL"  # in the environment; 0 is torch's products
 
@@ -71,12 +71,14 @@ class _Stack(ctypes.Structure):
     """What kernel.c is told of a stack: sizes and addresses."""
 
     _fields_ = (
-        *((name, ctypes.c_int) for name in ("nets", "batch", "layers", "layer_norm", "share")),
+        *((name, ctypes.c_int) for name in ("nets", "batch", "layers", "layer_norm", "share", "room")),
         ("width", ctypes.c_int * (MOST + 1)),
         ("x", ctypes.c_void_p),
         *((name, ctypes.c_void_p * MOST) for name in ("w", "b", "h", "y", "scale")),
         *((name, ctypes.c_void_p) for name in ("out", "grad", "dx")),
         *((name, ctypes.c_void_p * MOST) for name in ("dw", "db")),
+        ("pick", ctypes.c_void_p),
+        ("picked", ctypes.c_int),
     )
 
 
@@ -103,6 +105,28 @@ def perceptron(x: Tensor, params: Sequence[Tensor], products: torch.dtype, layer
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *params)):
         return _Perceptron.apply(x, products, layer_norm, *params)
     return _forward(x.contiguous(), [p.contiguous() for p in params], products, layer_norm, {})
+
+
+def regress(
+    x: Tensor, params: Sequence[Tensor], target: Tensor, products: torch.dtype, layer_norm: bool
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Compute `fused.regress`: outputs (N, B), losses (N,), and their gradient for the parameters."""
+    x, params, target = x.contiguous(), [p.contiguous() for p in params], target.contiguous()
+    out = x.new_empty(len(params[0]), x.shape[1])
+    loss, grads = x.new_empty(len(out)), [torch.empty_like(p) for p in params]
+    gradient = {"out": out, "grad": torch.empty_like(out), "dw": grads[0::2], "db": grads[1::2]}
+    kept = _room(x, params[:-2:2], products, layer_norm, nets=1)
+    _call("regress", products, _stack(x, params, layer_norm, kept, **gradient), target, loss)
+    return out, loss, grads
+
+
+def least(x: Tensor, params: Sequence[Tensor], products: torch.dtype, layer_norm: bool) -> tuple[Tensor, Tensor]:
+    """Compute `fused.least`, (N / k, B), and its gradient for x."""
+    x, params = x.contiguous(), [p.contiguous() for p in params]
+    out, value, dx = x.new_empty(len(params[0]), x.shape[1]), x.new_empty(x.shape[:2]), torch.empty_like(x)
+    kept = _room(x, params[:-2:2], products, layer_norm, nets=len(out) // len(x))
+    _call("least", products, _stack(x, params, layer_norm, kept, out=out, dx=dx), value)
+    return value, dx
 
 
 class _Perceptron(torch.autograd.Function):
@@ -242,7 +266,10 @@ def opened(instructions: InstructionSet) -> ctypes.CDLL:
 def _compiled(instructions: InstructionSet) -> Path:
     """Return the library's path, compiling it if need be. Raises RuntimeError, OSError or CalledProcessError."""
     folder, flags = _folder(), instructions.flags()
-    path = folder / f"kernel-{instructions.name}-{sha256(read_bytes(SOURCE) + ' '.join(flags).encode())[:16]}.so"
+    path = (
+        folder
+        / f"kernel-{instructions.name}-{sha256(b''.join(map(read_bytes, SOURCES)) + ' '.join(flags).encode())[:16]}.so"
+    )
     if not path.exists():
         compiler = shutil.which("cc")
         if not compiler:
@@ -252,7 +279,7 @@ def _compiled(instructions: InstructionSet) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as aside:  # several processes may be at it
             made = Path(aside) / path.name
             subprocess.run(
-                [compiler, *flags, str(SOURCE), "-o", str(made), "-lm"],
+                [compiler, *flags, *map(str, SOURCES[:2]), "-o", str(made), "-lm"],
                 check=True,
                 capture_output=True,
                 text=True,
@@ -290,10 +317,12 @@ def _forward(
     return out
 
 
-def _room(x: Tensor, weights: Sequence[Tensor], products: torch.dtype, layer_norm: bool) -> dict[str, list[Tensor]]:
-    """What the gradient needs of each hidden layer. Rows are padded to whole tiles."""
+def _room(
+    x: Tensor, weights: Sequence[Tensor], products: torch.dtype, layer_norm: bool, nets: int = 0
+) -> dict[str, list[Tensor]]:
+    """What the gradient needs of each hidden layer, of all networks or of `nets`. Rows are padded to whole blocks."""
     rows = -(-x.shape[1] // ROWS) * ROWS
-    shapes = [(len(w), rows, w.shape[-1]) for w in weights]
+    shapes = [(nets or len(w), rows, w.shape[-1]) for w in weights]
     kept = {"h": [x.new_empty(shape, dtype=products) for shape in shapes]}
     if layer_norm:
         kept["y"] = [torch.empty_like(h) for h in kept["h"]]
@@ -305,7 +334,9 @@ def _stack(x: Tensor, params: Sequence[Tensor], layer_norm: bool, kept: dict[str
     """Sizes and addresses; who calls keeps the tensors alive."""
     weights = params[0::2]
     n = len(weights[0])
-    stack = _Stack(nets=n, batch=x.shape[1], layers=len(weights), layer_norm=layer_norm, share=n // len(x))
+    room = len(kept["h"][0]) if kept.get("h") else n
+    sizes = {"nets": n, "batch": x.shape[1], "layers": len(weights), "share": n // len(x), "room": room}
+    stack = _Stack(layer_norm=layer_norm, **sizes)
     stack.width[: len(weights) + 1] = [x.shape[-1], *(w.shape[-1] for w in weights)]
     for name, value in {"x": x, "w": weights, "b": params[1::2], **kept, **more}.items():
         if isinstance(value, Tensor):
@@ -315,8 +346,8 @@ def _stack(x: Tensor, params: Sequence[Tensor], layer_norm: bool, kept: dict[str
     return stack
 
 
-def _call(name: str, products: torch.dtype, stack: _Stack) -> None:
+def _call(name: str, products: torch.dtype, stack: _Stack, *more: Tensor) -> None:
     kernel = library(products)
     assert kernel is not None
-    if getattr(kernel, name)(ctypes.byref(stack)):
+    if getattr(kernel, name)(ctypes.byref(stack), *_at(*more)):
         raise MemoryError(f"the perceptrons' {name} pass found no memory")

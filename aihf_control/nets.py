@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from aihf_control.fused import log_slope, perceptron, squashed_sample
+from aihf_control.fused import least, log_slope, perceptron, regress, squashed_sample
 from aihf_control.lanes import Dims, Random
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # Stable-Baselines3's bounds, so that an exported policy samples alike
@@ -152,9 +153,27 @@ class TwinQ(nn.Module):
         self.products, self.layer_norm = dims.products, layer_norm
 
     def forward(self, obs: Tensor, act: Tensor) -> Tensor:
-        x = torch.cat([self.units(obs), act], -1)
-        out = perceptron(x, [*self.body.pairs(), self.out.pair()], self.products, self.layer_norm)
+        out = perceptron(self._inputs(obs, act), self._pairs(), self.products, self.layer_norm)
         return out.view(obs.shape[0], 2, obs.shape[1])
+
+    def least(self, obs: Tensor, act: Tensor) -> Tensor:
+        """The lesser of the two, (L, B), with its gradient for the action; the critics are to be fixed."""
+        return least(self._inputs(obs, act), self._pairs(), self.products, self.layer_norm)
+
+    @torch.no_grad()
+    def regress(self, obs: Tensor, act: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+        """Both values (L, 2, B), their loss against target (L, B), and its gradient for the parameters in order.
+
+        The loss (L,) is 0.5 mean (q - target)^2, summed over the two.
+        """
+        q, loss, grads = regress(self._inputs(obs, act), self._pairs(), target, self.products, self.layer_norm)
+        return q.view(len(obs), 2, -1), loss.view(-1, 2).sum(-1), grads
+
+    def _inputs(self, obs: Tensor, act: Tensor) -> Tensor:
+        return torch.cat([self.units(obs), act], -1)
+
+    def _pairs(self) -> list[tuple[Tensor, Tensor]]:
+        return [*self.body.pairs(), self.out.pair()]
 
 
 class RewardNet(nn.Module):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from aihf_control.files import BadInput
-from aihf_control.fused import Adam, actor_loss, critic_loss
+from aihf_control.fused import Adam
 from aihf_control.graphs import Replayed
 from aihf_control.lanes import Dims, Random
 from aihf_control.nets import Policy, TwinQ, fixed
@@ -111,20 +111,20 @@ class SAC:
         """The update itself, which must be fit to be replayed (`graphs.py`): nothing but tensors changes."""
         batch = Batch(*columns)
         target = self.target(batch, reward, ended, alpha, noise[:, 0])
-        q = self.q(batch.obs, batch.act)
-        q_loss = critic_loss(q, target)
-        self.opt_q.descend(q_loss)  # and the targets follow
+        q, q_loss, grads = self.q.regress(batch.obs, batch.act, target)
+        self.opt_q.step(grads)  # and the targets follow
 
         with torch.set_grad_enabled(actor):
             act, cost = self.act(batch.obs, noise[:, 1])
         if actor:
-            self.opt_pi.descend(actor_loss(cost, self.fixed_q(batch.obs, act), alpha))  # and the average follows
+            pi_loss = (alpha * cost - self.fixed_q.least(batch.obs, act)).mean(-1)
+            self.opt_pi.descend(pi_loss)  # and the average follows
         else:
             self.opt_pi.follow()
         if not self.cfg.alpha:
             gap = cost.detach().mean(-1, keepdim=True) - self.dims.n_act  # the target entropy is -A
             self.opt_alpha.step([-gap])  # down -log_alpha gap
-        return self._info(q.detach(), q_loss.detach(), cost.detach(), reward, alpha)
+        return self._info(q, q_loss, cost.detach(), reward, alpha)
 
     def alpha(self) -> Tensor:
         """Entropy weight, (L, 1); with a prior the weight of the KL to it."""

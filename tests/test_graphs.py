@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from aihf_control import graphs
+from aihf_control import graphs, kernel
 from aihf_control.graphs import WARM, Replayed
 from aihf_control.lanes import Dims, Random
 from aihf_control.nets import Policy
@@ -70,7 +70,8 @@ def record(work: Callable) -> tuple:
 
 @pytest.fixture
 def recorded(monkeypatch) -> None:
-    """Works are replayed on the CPU, by the stand-in."""
+    """Works are replayed on the CPU, by the stand-in, in torch's own operations as on a GPU."""
+    monkeypatch.setattr(kernel, "library", lambda products: None)
     monkeypatch.setattr(graphs, "replays", lambda x: True)
     monkeypatch.setattr(graphs, "aside", lambda work: work())
     monkeypatch.setattr(graphs, "record", record)
