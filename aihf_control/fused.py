@@ -34,7 +34,7 @@ def perceptron(x: Tensor, layers: Layers, products: torch.dtype, layer_norm: boo
     params = [t for pair in layers for t in pair]
     if kernel.takes(x, params, products):
         return kernel.perceptron(x, params, products, layer_norm)
-    x = x.repeat_interleave(len(params[0]) // len(x), 0)
+    x = x.repeat_interleave(params[0].shape[0] // x.shape[0], 0)
     return _Perceptron.apply(x, layer_norm, products == torch.bfloat16, *params)
 
 
@@ -58,7 +58,7 @@ def regress(
         return kernel.regress(x, params, target, products, layer_norm)
     with torch.enable_grad():
         out = perceptron(x, layers, products, layer_norm).squeeze(-1)
-        loss = 0.5 * (out - target.repeat_interleave(len(out) // len(x), 0)).square().mean(-1)
+        loss = 0.5 * (out - target.repeat_interleave(out.shape[0] // x.shape[0], 0)).square().mean(-1)
     return out.detach(), loss.detach(), torch.autograd.grad(loss, params, torch.ones_like(loss))
 
 
@@ -70,7 +70,7 @@ def least(x: Tensor, layers: Layers, products: torch.dtype, layer_norm: bool = F
     params = [t for pair in layers for t in pair]
     if kernel.takes(x, params, products) and not any(p.requires_grad for p in params):
         return _Least.apply(x, products, layer_norm, *params)
-    return perceptron(x, layers, products, layer_norm).view(len(x), -1, x.shape[1]).amin(1)
+    return perceptron(x, layers, products, layer_norm).view(x.shape[0], -1, x.shape[1]).amin(1)
 
 
 def log_slope(u: Tensor) -> Tensor:

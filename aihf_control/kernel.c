@@ -548,3 +548,17 @@ int least(const Stack *s, float *value) {
     restore(&before);
     return 0;
 }
+
+/* The products alone, rows x inner times inner x columns, `times` over: what `speed.py` measures the rest against. */
+int multiply(int times, int rows, int inner, int columns) {
+    int ld = up(inner, 32), wide = up(columns, W);
+    size_t left = sizeof(num) * ROWS * ld, right = sizeof(num) * ld * wide, sums = sizeof(float) * ROWS * wide;
+    if (reserve(left + right + sums + 4 * 64)) return -1;
+    Tiles before = configure();
+    Term term = {memset(take(left), 0, left), memset(take(right), 0, right)};
+    float *c = take(sums);
+    for (int t = 0; t < times; t++)
+        for (int i = 0; i < rows; i += ROWS) product(&term, 1, ld, up(inner, UNIT), c, wide, lesser(ROWS, rows - i));
+    restore(&before);
+    return 0;
+}

@@ -90,8 +90,8 @@ def takes(x: Tensor, params: Sequence[Tensor], products: torch.dtype) -> bool:
     """
     if len(params) > 2 * MOST or library(products) is None or not all(map(_is_plain, (x, *params))) or x.dim() != 3:
         return False
-    n, n_in = len(params[0]), x.shape[2]
-    if n % len(x):
+    n, n_in = params[0].shape[0], x.shape[2]
+    if n % x.shape[0]:
         return False
     for w, b in zip(params[0::2], params[1::2], strict=True):
         if w.dim() != 3 or w.shape[:2] != (n, n_in) or b.shape != (n, 1, w.shape[2]):
@@ -112,8 +112,8 @@ def regress(
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Compute `fused.regress`: outputs (N, B), losses (N,), and their gradient for the parameters."""
     x, params, target = x.contiguous(), [p.contiguous() for p in params], target.contiguous()
-    out = x.new_empty(len(params[0]), x.shape[1])
-    loss, grads = x.new_empty(len(out)), [torch.empty_like(p) for p in params]
+    out = x.new_empty(params[0].shape[0], x.shape[1])
+    loss, grads = x.new_empty(out.shape[0]), [torch.empty_like(p) for p in params]
     gradient = {"out": out, "grad": torch.empty_like(out), "dw": grads[0::2], "db": grads[1::2]}
     kept = _room(x, params[:-2:2], products, layer_norm, nets=1)
     _call("regress", products, _stack(x, params, layer_norm, kept, **gradient), target, loss)
@@ -123,8 +123,8 @@ def regress(
 def least(x: Tensor, params: Sequence[Tensor], products: torch.dtype, layer_norm: bool) -> tuple[Tensor, Tensor]:
     """Compute `fused.least`, (N / k, B), and its gradient for x."""
     x, params = x.contiguous(), [p.contiguous() for p in params]
-    out, value, dx = x.new_empty(len(params[0]), x.shape[1]), x.new_empty(x.shape[:2]), torch.empty_like(x)
-    kept = _room(x, params[:-2:2], products, layer_norm, nets=len(out) // len(x))
+    out, value, dx = x.new_empty(params[0].shape[0], x.shape[1]), x.new_empty(x.shape[:2]), torch.empty_like(x)
+    kept = _room(x, params[:-2:2], products, layer_norm, nets=out.shape[0] // x.shape[0])
     _call("least", products, _stack(x, params, layer_norm, kept, out=out, dx=dx), value)
     return value, dx
 
@@ -151,6 +151,14 @@ class _Perceptron(torch.autograd.Function):
         gradient = {"grad": grad.contiguous(), "dx": dx, "dw": back[0::2], "db": back[1::2]}
         _call("backward", ctx.products, _stack(x, params, ctx.layer_norm, named, **gradient))
         return dx, None, None, *(back or [None] * len(params))
+
+
+def multiply(times: int, rows: int, inner: int, columns: int, products: torch.dtype) -> None:
+    """Multiply matrices of zeros by what multiplies in `perceptron`."""
+    kernel = library(products)
+    assert kernel is not None
+    if kernel.multiply(times, rows, inner, columns):
+        raise MemoryError("the products found no memory")
 
 
 def squash(out: Tensor, noise: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, ...] | None:
@@ -312,7 +320,7 @@ def _check_owner(path: Path) -> None:
 def _forward(
     x: Tensor, params: Sequence[Tensor], products: torch.dtype, layer_norm: bool, kept: dict[str, list[Tensor]]
 ) -> Tensor:
-    out = x.new_empty(len(params[0]), x.shape[1], params[-1].shape[-1])
+    out = x.new_empty(params[0].shape[0], x.shape[1], params[-1].shape[-1])
     _call("forward", products, _stack(x, params, layer_norm, kept, out=out))
     return out
 
@@ -322,7 +330,7 @@ def _room(
 ) -> dict[str, list[Tensor]]:
     """What the gradient needs of each hidden layer, of all networks or of `nets`. Rows are padded to whole blocks."""
     rows = -(-x.shape[1] // ROWS) * ROWS
-    shapes = [(nets or len(w), rows, w.shape[-1]) for w in weights]
+    shapes = [(nets or w.shape[0], rows, w.shape[-1]) for w in weights]
     kept = {"h": [x.new_empty(shape, dtype=products) for shape in shapes]}
     if layer_norm:
         kept["y"] = [torch.empty_like(h) for h in kept["h"]]
@@ -333,9 +341,9 @@ def _room(
 def _stack(x: Tensor, params: Sequence[Tensor], layer_norm: bool, kept: dict[str, list[Tensor]], **more: Any) -> _Stack:
     """Sizes and addresses; who calls keeps the tensors alive."""
     weights = params[0::2]
-    n = len(weights[0])
-    room = len(kept["h"][0]) if kept.get("h") else n
-    sizes = {"nets": n, "batch": x.shape[1], "layers": len(weights), "share": n // len(x), "room": room}
+    n = weights[0].shape[0]
+    room = kept["h"][0].shape[0] if kept.get("h") else n
+    sizes = {"nets": n, "batch": x.shape[1], "layers": len(weights), "share": n // x.shape[0], "room": room}
     stack = _Stack(layer_norm=layer_norm, **sizes)
     stack.width[: len(weights) + 1] = [x.shape[-1], *(w.shape[-1] for w in weights)]
     for name, value in {"x": x, "w": weights, "b": params[1::2], **kept, **more}.items():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
+from pathlib import Path
 
 import torch
 
@@ -38,6 +40,17 @@ def device_of(name: str) -> str:
     except (RuntimeError, AssertionError) as e:
         raise BadInput(f"--device {name} cannot be used here: {str(e).splitlines()[0]}") from e
     return name
+
+
+def processor() -> str:
+    """Return the processor's name, with family and model where Linux says them: names alone are often shared."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    name = fields.get("model name", platform.machine())
+    return f"{name} (family {fields['cpu family']}, model {fields['model']})" if "cpu family" in fields else name
 
 
 def finished(device: torch.device) -> None:

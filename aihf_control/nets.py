@@ -35,7 +35,8 @@ class Linear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
     def pair(self) -> tuple[Tensor, Tensor]:
-        return self.weight, self.bias
+        weight, bias = self._parameters.values()  # a module's attributes are slow to look up
+        return weight, bias  # type: ignore[return-value]
 
 
 class Body(nn.Module):
@@ -167,7 +168,7 @@ class TwinQ(nn.Module):
         The loss (L,) is 0.5 mean (q - target)^2, summed over the two.
         """
         q, loss, grads = regress(self._inputs(obs, act), self._pairs(), target, self.products, self.layer_norm)
-        return q.view(len(obs), 2, -1), loss.view(-1, 2).sum(-1), grads
+        return q.view(obs.shape[0], 2, -1), loss.view(-1, 2).sum(-1), grads
 
     def _inputs(self, obs: Tensor, act: Tensor) -> Tensor:
         return torch.cat([self.units(obs), act], -1)

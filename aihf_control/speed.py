@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 import tyro
 
 from aihf_control import kernel, rivals
@@ -27,7 +28,7 @@ from aihf_control.cards import card_of
 from aihf_control.environments import spec_of
 from aihf_control.files import BadInput, at_least_one, exit_code, write_bytes, write_json
 from aihf_control.generate import versions
-from aihf_control.machine import device_of, products
+from aihf_control.machine import device_of, processor, products
 from aihf_control.records import commit
 from aihf_control.speed_table import figure, table
 from aihf_control.turns import BY_TORCH, FLOOR, OURS, Row, turn
@@ -80,7 +81,9 @@ def measure(options: Options) -> None:
         spec_of(env)
     rows: list[Row] = []
     made = {"options": dataclasses.asdict(options), "versions": versions(), "commit": commit()}
-    write_json(options.out / "made.json", made | {"products": kernel.state()})
+    by = {name: kernel.state(name) for name in ("float32", "bfloat16")}
+    write_json(options.out / "made.json", made | {"processor": processor(), "products": by})
+    print("; ".join([processor(), *(f"{name} products by {what}" for name, what in by.items())]), flush=True)
     for row in measurements(options):
         rows.append(row)
         print(" ".join(f"{k}={v:.0f}" if isinstance(v, float) else f"{v}" for k, v in row.items()), flush=True)
@@ -104,7 +107,10 @@ def measurements(options: Options) -> Iterator[Row]:
     ]
     for env in options.envs:
         for n in options.lanes:
-            ours = [{"learner": name, "lanes": n, "precision": p} for name, p in _of_ours(best, options.device)]
+            ours = [
+                {"learner": name, "lanes": n, "precision": p, "kernel": _kernel_of(name, p, options.device)}
+                for name, p in _of_ours(best, options.device)
+            ]
             group = {"part": "comparison", "env": env, "width": options.width, "beside": n, "device": options.device}
             yield from _in_turns([group | who for who in (*ours, *peers)], ("updates", "loop", "steps"), options)
     env = options.envs[0]
@@ -126,8 +132,13 @@ def _of_ours(best: str, device: str) -> Iterator[tuple[str, str]]:
     for precision in sorted({"float32", best}, reverse=True):
         yield OURS, precision
         yield FLOOR, precision
-    if device == "cpu" and kernel.library():
-        yield BY_TORCH, "bfloat16"
+        if device == "cpu" and kernel.library(getattr(torch, precision)):
+            yield BY_TORCH, precision
+
+
+def _kernel_of(learner: str, precision: str, device: str) -> str:
+    """What computes the perceptrons of one of ours."""
+    return "torch" if learner == BY_TORCH or device != "cpu" else kernel.state(precision)
 
 
 def _in_turns(group: Sequence[Row], works: Sequence[str], options: Options) -> Iterator[Row]:

@@ -14,7 +14,7 @@ from aihf_control.turns import BY_TORCH, FLOOR, OURS
 def table(frame: pd.DataFrame) -> str:
     """Markdown: medians over rounds, ratios to SB3 within each round (median, middle half), shares of the floor."""
     lines = ["| environment | learner | lanes | precision | updates/s | whole loop/s | updates : SB3 | loop : SB3 | "]
-    lines[0] += "share of torch's products alone | rest of the loop | MiB |"
+    lines[0] += "share of its products alone | rest of the loop | MiB |"
     lines.append("|---" * 11 + "|")
     rows = frame.loc[frame["part"] == "comparison"].set_index(["env", "beside", "round"])
     for (env, learner, lanes, precision), own in rows.groupby(["env", "learner", "lanes", "precision"], sort=False):
@@ -26,8 +26,16 @@ def table(frame: pd.DataFrame) -> str:
         cells += [f"{share:.0%}" if learner in (OURS, BY_TORCH) else "-"]
         cells += [_rest(own), f"{own['memory'].max():.0f}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    where = f"Networks on: {', '.join(rows['device'].unique())}."
+    where = f"Networks on: {', '.join(rows['device'].unique())}. {_kernels(rows)}".rstrip()
     return "\n".join([*lines, "", where, _rollouts(frame), _memory(frame), _saving(frame), _rewards(frame), ""])
+
+
+def _kernels(rows: pd.DataFrame) -> str:
+    """What computes our perceptrons, by precision."""
+    if "kernel" not in rows:
+        return ""
+    ours = rows.loc[rows["learner"] == OURS].drop_duplicates(["precision", "kernel"])
+    return f"Ours by: {', '.join(ours['precision'] + ' ' + ours['kernel'])}."
 
 
 def _number(x: pd.Series) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from aihf_control import rivals
+from aihf_control import kernel, rivals
 from aihf_control.checkpoint import Checkpoints
 from aihf_control.direct import CloneConfig, clone
 from aihf_control.environments import rollout, spec_of
@@ -68,9 +68,17 @@ def _ours(what: Row) -> Works:
 
 
 def _floor(what: Row) -> Works:
-    """The matrix products of one update and nothing else."""
+    """The matrix products of one update and nothing else, by what multiplies in the learner."""
     spec, width, n, device = spec_of(what["env"]), what["width"], what["lanes"], torch.device(what["device"])
     rounded = what["precision"] == "bfloat16"
+    dtype = getattr(torch, what["precision"])
+    if device.type == "cpu" and kernel.library(dtype):
+        sizes = [
+            (nets * times, a, b, c)
+            for nets, times, of_pass in _products_of_an_update(spec.n_obs, spec.n_act, width, n)
+            for (a, b, c), _ in of_pass
+        ]
+        return {"updates": _times(lambda: [kernel.multiply(*size, products=dtype) for size in sizes], device)}
     pairs = [
         (torch.randn(nets, a, b, device=device), torch.randn(nets, b, c, device=device), rounded and inner)
         for nets, times, sizes in _products_of_an_update(spec.n_obs, spec.n_act, width, n)

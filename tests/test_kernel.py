@@ -199,6 +199,96 @@ def test_small_and_large_calls_beside_torchs_own_products_give_the_same_bits_aga
             assert torch.equal(fused.product(a, a, products == torch.bfloat16), torchs)
 
 
+@pytest.mark.parametrize("norm", [False, True])
+def test_networks_that_share_an_input_are_those_that_are_given_a_copy_each(products, norm):
+    pairs, x, grad = stack(5, 64, 32, 3, n=4), numbers(2, 50, 5).requires_grad_(), numbers(4, 50, 3, seed=3)
+    copies = x.detach().repeat_interleave(2, 0).requires_grad_()
+    mine, theirs = perceptron(x, pairs, products, norm), perceptron(copies, pairs, products, norm)
+    assert torch.equal(mine, theirs)
+    dx, *mine = torch.autograd.grad(mine, leaves(x, pairs), grad)
+    both, *theirs = torch.autograd.grad(theirs, leaves(copies, pairs), grad)
+    assert all(map(torch.equal, mine, theirs))
+    torch.testing.assert_close(dx, both.view(2, 2, 50, 5).sum(1))
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("batch", [256, 50])
+def test_a_regression_is_that_of_autograd(products, batch, norm):
+    pairs, x, target = stack(5, 64, 32, 1, n=4), numbers(2, batch, 5), numbers(2, batch, seed=3)
+    assert kernel.takes(x, leaves(x, pairs)[1:], products)
+    out, loss, grads = fused.regress(x, pairs, target, products, norm)
+    plain = perceptron(x, pairs, products, norm).squeeze(-1)
+    its_loss = 0.5 * (plain - target.repeat_interleave(2, 0)).square().mean(-1)
+    its_grads = torch.autograd.grad(its_loss.sum(), leaves(x, pairs)[1:])
+    assert torch.equal(out, plain)
+    torch.testing.assert_close(loss, its_loss)
+    assert max(map(off, grads, its_grads)) < (1e-2 if products == torch.bfloat16 else 1e-5)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("batch", [256, 50, 1])
+def test_the_least_output_and_its_gradient_are_those_of_autograd(products, batch, norm):
+    pairs = [(w.detach(), b.detach()) for w, b in stack(5, 64, 32, 1, n=4)]
+    x, grad = numbers(2, batch, 5).requires_grad_(), numbers(2, batch, seed=3)
+    value = fused.least(x, pairs, products, norm)
+    plain = perceptron(x, pairs, products, norm).view(2, 2, batch).amin(1)
+    assert torch.equal(value, plain)
+    mine, theirs = (torch.autograd.grad(f, x, grad)[0] for f in (value, plain))
+    assert off(mine, theirs) < (1e-2 if products == torch.bfloat16 else 1e-5)
+
+
+def test_in_regression_and_least_a_network_that_diverges_says_so_and_its_neighbours_stay_as_they_are(products):
+    pairs, x, target = stack(5, 64, 1, n=4), numbers(2, 50, 5), numbers(2, 50, seed=3)
+    before = fused.regress(x, pairs, target, products)
+    with torch.no_grad():
+        pairs[0][1][1, 0, 5] = torch.nan
+    out, loss, grads = fused.regress(x, pairs, target, products)
+    others = torch.tensor([0, 2, 3])
+    assert out[1].isnan().all() and loss[1].isnan() and all(g[1].isnan().any() for g in grads)
+    assert all(
+        map(torch.equal, [t[others] for t in (out, loss, *grads)], [t[others] for t in (*before[:2], *before[2])])
+    )
+    fixed = [(w.detach(), b.detach()) for w, b in pairs]
+    value = fused.least(x.requires_grad_(), fixed, products)
+    assert value[0].isnan().all() and value[1].isfinite().all()
+    assert torch.autograd.grad(value[1].sum(), x)[0][1].isfinite().all()
+
+
+def test_a_squashed_sample_and_its_gradient_are_torchs(products):
+    out, noise = numbers(2, 300, 6) * 4, numbers(2, 300, 3, seed=3)
+    out[0, 0, 3:], out[0, 1] = torch.tensor([-30.0, -20.0, 2.5]), torch.tensor([200.0, -200.0, 0.0, 1.0, 2.0, -8.0])
+    weights = [numbers(2, 300, 3, seed=4), numbers(2, 300, seed=5), numbers(2, 300, 3, seed=6)]
+    values, grads = [], []
+    for dtype in (torch.float32, torch.float64):
+        x = out.to(dtype).requires_grad_()
+        made = fused.squashed_sample(x, noise.to(dtype), (-20.0, 2.0))
+        values.append(made)
+        used = [sum((t * w.to(dtype)).sum() for t, w in zip(made[:n], weights, strict=False)) for n in (1, 2, 3)]
+        grads.append([torch.autograd.grad(f, x, retain_graph=True)[0] for f in used])
+    for mine, theirs in zip((*values[0], *grads[0]), (*values[1], *grads[1]), strict=True):
+        torch.testing.assert_close(mine, theirs.float(), rtol=2e-5, atol=2e-6)
+    out = out.clone()
+    out[1, 5, 1] = out[1, 6, 4] = torch.nan
+    act, log_prob, u = fused.squashed_sample(out, noise, (-20.0, 2.0))
+    assert all(
+        t.isnan().sum() == 2 and t[1, 5:7].isnan().flatten(1).any(1).all() for t in (act, log_prob[..., None], u)
+    )
+
+
+def test_adam_and_what_follows_it_are_torchs(products, monkeypatch):
+    def run(n: int) -> list[torch.Tensor]:
+        params, slow = [numbers(3, 5), numbers(2, 7, 9)], [torch.zeros(3, 5), torch.zeros(2, 7, 9)]
+        adam = fused.Adam(params, 0.1, slow=slow, rate=0.2)
+        for k in range(n):
+            adam.step([numbers(5, 3, seed=k).T, numbers(2, 7, 9, seed=k)])  # one lies transposed in memory
+        adam.follow()
+        return [*params, *slow, *adam.first, *adam.second, adam.steps]
+
+    mine = run(5)
+    monkeypatch.setattr(kernel, "library", lambda products: None)
+    torch.testing.assert_close(mine, run(5), rtol=1e-5, atol=1e-6)
+
+
 def test_it_takes_only_what_it_can(products):
     def asked(x, pairs):
         return kernel.takes(x, leaves(x, pairs)[1:], products)
