@@ -25,7 +25,7 @@ from torch.autograd.function import once_differentiable
 
 from aihf_control.files import read_bytes, sha256
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "elementwise.c", "vectors.h"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "elementwise.c", "products.h", "vectors.h"))
 ROWS, MOST, EPS = 32, 8, 1e-5  # rows at a time; most layers; of the layer normalisation
 SWITCH = "AIHF_KERNEL"  # in the environment; 0 is torch's products
 
