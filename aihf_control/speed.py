@@ -80,7 +80,8 @@ def measure(options: Options) -> None:
     for env in options.envs:
         spec_of(env)
     rows: list[Row] = []
-    made = {"options": dataclasses.asdict(options), "versions": versions(), "commit": commit()}
+    given = dataclasses.asdict(options) | {"sbx": options.sbx is not None}  # the path is of this machine alone
+    made = {"options": given, "versions": versions(), "commit": commit()}
     by = {name: kernel.state(name) for name in ("float32", "bfloat16")}
     write_json(options.out / "made.json", made | {"processor": processor(), "products": by})
     print("; ".join([processor(), *(f"{name} products by {what}" for name, what in by.items())]), flush=True)
