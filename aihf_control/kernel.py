@@ -51,11 +51,8 @@ class InstructionSet:
 
     def is_supported(self) -> bool:
         """Return whether the processor and the system have it."""
-        if self.name == "amx":
-            return torch.cpu._is_amx_tile_supported()
-        if self.name == "avx512_bf16":
-            return torch.cpu._is_avx512_bf16_supported()
-        return torch.cpu._is_avx512_supported() if self.name == "avx512" else torch.cpu._is_avx2_supported()
+        asked = f"_is_{'amx_tile' if self.name == 'amx' else self.name}_supported"
+        return getattr(torch.cpu, asked, bool)()  # private to torch: one that is gone says no
 
 
 _AVX512 = ("fma", "avx512f", "avx512bw", "avx512dq", "avx512vl")

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from aihf_control.files import BadInput
+from aihf_control.kernel import SETS
 
 
 def one_thread() -> None:
@@ -63,6 +64,6 @@ def products(precision: str, device: str) -> str:
     """The type of the inner products: what was asked for, or for "auto" bfloat16 where the hardware multiplies it."""
     if precision != "auto":
         return precision
-    on_cpu = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    on_cpu = any(s.is_supported() for s in SETS if s.products == torch.bfloat16)
     fast = on_cpu if device == "cpu" else torch.cuda.is_bf16_supported()
     return "bfloat16" if fast else "float32"
