@@ -48,6 +48,8 @@ class Options:
     """Lanes of the figure of growing cost."""
     growth_widths: tuple[int, ...] = (64, 128, 256, 512)
     """Widths of the figure of growing cost."""
+    rest: bool = True
+    """Measure rollouts, checkpoints and reward steps, too."""
     rounds: int = 10
     """Rounds, in each of which every learner of a group has its turns."""
     seconds: float = 0.5
@@ -119,7 +121,7 @@ def measurements(options: Options) -> Iterator[Row]:
         group = {"part": "growth", "env": env, "width": width, "learner": OURS, "precision": best}
         lanes = [group | {"lanes": n, "device": options.device} for n in options.growth_lanes]
         yield from _in_turns(lanes, ("updates",), options)
-    for k in range(min(options.rounds, 3)):
+    for k in range(min(options.rounds, 3) if options.rest else 0):
         for learner, lanes in (("rollout", 1), ("evaluate_policy", 1), ("checkpoint", 5), ("reward", 5)):
             if learner in ("checkpoint", "reward") and not card_of(env):
                 continue  # their datasets are made from bundled policies

@@ -56,6 +56,8 @@ def _rest(own: pd.DataFrame) -> str:
 
 def _rollouts(frame: pd.DataFrame) -> str:
     rest = frame.loc[frame["part"] == "rest"]
+    if rest.empty:
+        return "Rollouts: not measured."
     ours, peer = (
         rest.loc[rest["learner"] == name].set_index("round")["steps"] for name in ("rollout", "evaluate_policy")
     )
@@ -68,7 +70,7 @@ def _rollouts(frame: pd.DataFrame) -> str:
 def _saving(frame: pd.DataFrame) -> str:
     saves = frame.loc[frame["learner"] == "checkpoint"]
     if saves.empty:
-        return "A checkpoint of AIHF: not measured, for want of bundled policies."
+        return "A checkpoint of AIHF: not measured."
     save, state, row = (saves[name].median() for name in ("save", "state", "row"))
     lanes = int(saves["lanes"].iloc[0])
     return (
@@ -80,7 +82,7 @@ def _saving(frame: pd.DataFrame) -> str:
 def _rewards(frame: pd.DataFrame) -> str:
     steps = frame.loc[frame["learner"] == "reward"]
     if steps.empty:
-        return "Reward steps: not measured, for want of bundled policies."
+        return "Reward steps: not measured."
     clips, whole, make = (steps[name].median() for name in ("clips", "whole", "make"))
     return (
         f"A reward step of AIHF with {int(steps['lanes'].iloc[0])} lanes takes {1000 / clips:.1f} ms on clips of 50 "
@@ -90,6 +92,8 @@ def _rewards(frame: pd.DataFrame) -> str:
 
 def _memory(frame: pd.DataFrame) -> str:
     growth = frame.loc[frame["part"] == "growth"]
+    if growth.empty:
+        return "Memory a lane: not measured."
     each = []
     for width, rounds in growth.groupby("width"):
         cells = rounds.loc[rounds["round"] == rounds["round"].max()]  # what was needed at most until then
