@@ -73,9 +73,9 @@ class SAC:
         self.fixed_q = frozen_view(self.q)
         at_first = [cfg.alpha[seed % len(cfg.alpha)] if cfg.alpha else 1.0 for seed in dims.seeds]
         self.log_alpha = torch.tensor(at_first, device=dims.device)[:, None].log().requires_grad_()
-        self.opt_pi, self.opt_q, self.opt_alpha = (
-            Adam(params, cfg.lr) for params in (self.policy.parameters(), self.q.parameters(), [self.log_alpha])
-        )
+        self.opt_pi = Adam(self.policy.parameters(), cfg.lr, slow=self.average.parameters(), rate=cfg.average)
+        self.opt_q = Adam(self.q.parameters(), cfg.lr, slow=self.q_target.parameters(), rate=cfg.tau)
+        self.opt_alpha = Adam([self.log_alpha], cfg.lr)
         self.rng = Random(dims, "updates")
         self.n_updates = 0
         self.replayed = Replayed()
@@ -107,22 +107,20 @@ class SAC:
         """The update itself, which must be fit to be replayed (`graphs.py`): nothing but tensors changes."""
         batch = Batch(*columns)
         target = self.target(batch, reward, ended, alpha, noise[:, 0])
-        q = self.q(batch.obs, batch.act)
-        q_loss = 0.5 * (q - target[:, None]).square().mean(-1).sum(-1)
-        self.opt_q.descend(q_loss)
+        q, q_loss, grads = self.q.regress(batch.obs, batch.act, target)
+        self.opt_q.step(grads)  # and the targets follow
 
         with torch.set_grad_enabled(actor):
             act, cost = self.act(batch.obs, noise[:, 1])
         if actor:
-            pi_loss = (alpha * cost - self.fixed_q(batch.obs, act).amin(1)).mean(-1)
-            self.opt_pi.descend(pi_loss)
+            pi_loss = (alpha * cost - self.fixed_q.least(batch.obs, act)).mean(-1)
+            self.opt_pi.descend(pi_loss)  # and the average follows
+        else:
+            self.opt_pi.follow()
         if not self.cfg.alpha:
-            gap = (cost.detach() - self.dims.n_act).mean(-1, keepdim=True)  # the target entropy is -A
-            self.opt_alpha.descend(-(self.log_alpha * gap).squeeze(-1))
-
-        polyak_update(self.q_target, self.q, self.cfg.tau)
-        polyak_update(self.average, self.policy, self.cfg.average)
-        return self._info(q.detach(), q_loss.detach(), cost.detach(), reward, alpha)
+            gap = cost.detach().mean(-1, keepdim=True) - self.dims.n_act  # the target entropy is -A
+            self.opt_alpha.step([-gap])  # down -log_alpha gap
+        return self._info(q, q_loss, cost.detach(), reward, alpha)
 
     def alpha(self) -> Tensor:
         """Entropy weight, (L, 1); with a prior the weight of the KL to it."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
+from pathlib import Path
 
 import torch
 
 from aihf_control.core.errors import BadInput
+from aihf_control.models.kernel import SETS
 
 
 def use_one_thread() -> None:
@@ -40,6 +43,17 @@ def device_of(name: str) -> str:
     return name
 
 
+def processor() -> str:
+    """Return the processor's name, with family and model where Linux says them: names alone are often shared."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    name = fields.get("model name", platform.machine())
+    return f"{name} (family {fields['cpu family']}, model {fields['model']})" if "cpu family" in fields else name
+
+
 def synchronize(device: torch.device) -> None:
     """Waits until all is done that a GPU was asked for: it is asked for much before it has done it."""
     if device.type == "cuda":
@@ -50,5 +64,6 @@ def matmul_precision(precision: str, device: str) -> str:
     """The type of the inner products: what was asked for, or for "auto" bfloat16 where the hardware multiplies it."""
     if precision != "auto":
         return precision
-    fast = torch.cpu._is_amx_tile_supported() if device == "cpu" else torch.cuda.is_bf16_supported()
+    on_cpu = any(s.is_supported() for s in SETS if s.products == torch.bfloat16)
+    fast = on_cpu if device == "cpu" else torch.cuda.is_bf16_supported()
     return "bfloat16" if fast else "float32"

@@ -19,31 +19,58 @@ from torch.autograd.function import once_differentiable
 from aihf_control.models import kernel
 from aihf_control.models.kernel import EPS
 
+Layers = Sequence[tuple[Tensor, Tensor]]  # weight (N, in, out) and bias (N, 1, out) of each
 
-def perceptron(
-    x: Tensor, layers: Sequence[tuple[Tensor, Tensor]], products: torch.dtype, layer_norm: bool = False
-) -> Tensor:
+
+def perceptron(x: Tensor, layers: Layers, products: torch.dtype, layer_norm: bool = False) -> Tensor:
     """A stack of perceptrons: relu((layer_norm)(x W + b)) for every layer but the last, which is x W + b.
 
-    x (N, B, in), weights (N, in, out), biases (N, 1, out); returns (N, B, out of the last) in float32. With bfloat16
+    x (N, B, in), or (N / k, B, in) of which every k networks read the same, weights (N, in, out), biases (N, 1, out);
+    returns (N, B, out of the last) in float32. With bfloat16
     `products` the factors of the inner products are rounded to it (to TF32 on an NVIDIA GPU); the sums, and the first
     and last layers, whose inputs and outputs need their digits, are float32 (in `kernel.c` 16 digits, and in the
     gradient 8, as everywhere).
     """
     params = [t for pair in layers for t in pair]
-    rounded = products == torch.bfloat16
-    if rounded and kernel.takes(x, params):
-        return kernel.perceptron(x, params, layer_norm)
-    return _Perceptron.apply(x, layer_norm, rounded, *params)
+    if kernel.takes(x, params, products):
+        return kernel.perceptron(x, params, products, layer_norm)
+    x = x.repeat_interleave(params[0].shape[0] // x.shape[0], 0)
+    return _Perceptron.apply(x, layer_norm, products == torch.bfloat16, *params)
 
 
-def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def squashed_sample(out: Tensor, noise: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor]:
     """act = tanh(u) with u = mean + exp(log_std) noise, the log density of act, and u.
 
-    All (N, B, A) but the log density, which is (N, B):
-    sum over A of  -noise^2 / 2 - log_std - log(2 pi) / 2 - log(1 - tanh(u)^2).
+    out (N, B, 2 A) is mean and log_std, of which the latter is clamped to `bounds`. All else is (N, B, A) but the log
+    density, which is (N, B): sum over A of  -noise^2 / 2 - log_std - log(2 pi) / 2 - log(1 - tanh(u)^2).
     """
-    return _SquashedSample.apply(mean, log_std, noise)
+    act, log_prob, u = _SquashedSample.apply(out, noise, bounds)
+    return act, log_prob, u
+
+
+def regress(
+    x: Tensor, layers: Layers, target: Tensor, products: torch.dtype, layer_norm: bool = False
+) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+    """Fit `perceptron`, of one output, to `target` (N / k, B): the outputs (N, B), the losses 0.5 mean (out - target)^2
+    (N,), and their gradient for the layers."""
+    params = [t for pair in layers for t in pair]
+    if kernel.takes(x, params, products):
+        return kernel.regress(x, params, target, products, layer_norm)
+    with torch.enable_grad():
+        out = perceptron(x, layers, products, layer_norm).squeeze(-1)
+        loss = 0.5 * (out - target.repeat_interleave(out.shape[0] // x.shape[0], 0)).square().mean(-1)
+    return out.detach(), loss.detach(), torch.autograd.grad(loss, params, torch.ones_like(loss))
+
+
+def least(x: Tensor, layers: Layers, products: torch.dtype, layer_norm: bool = False) -> Tensor:
+    """The least of the outputs of every k networks of `perceptron`, of one output each: (N / k, B).
+
+    The gradient is for x. Layers that ask for one, too, are left to autograd.
+    """
+    params = [t for pair in layers for t in pair]
+    if kernel.takes(x, params, products) and not any(p.requires_grad for p in params):
+        return _Least.apply(x, products, layer_norm, *params)
+    return perceptron(x, layers, products, layer_norm).view(x.shape[0], -1, x.shape[1]).amin(1)
 
 
 def log_slope(u: Tensor) -> Tensor:
@@ -91,22 +118,53 @@ class _Perceptron(torch.autograd.Function):
 
 class _SquashedSample(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        offset = log_std.exp().mul_(noise)
-        u = mean + offset
-        act = u.tanh()
-        constant = 0.5 * math.log(2 * math.pi)
-        log_prob = (noise.square().mul_(-0.5) - log_std - log_slope(u)).sub_(constant).sum(-1)
-        ctx.save_for_backward(act, offset)
+    def forward(ctx: Any, out: Tensor, noise: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor]:
+        made = kernel.squash(out, noise, bounds)
+        ctx.by_kernel, ctx.bounds = made is not None, bounds
+        act, log_prob, u, offset = made or _squash(out, noise, bounds)
+        ctx.save_for_backward(out, act, offset)
+        ctx.set_materialize_grads(False)
         return act, log_prob, u
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_act: Tensor, d_log_prob: Tensor, d_u: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        act, offset = ctx.saved_tensors
-        d_log_prob = d_log_prob.unsqueeze(-1)
+    def backward(ctx: Any, *grads: Tensor | None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        out, act, offset = ctx.saved_tensors
+        if ctx.by_kernel:
+            return kernel.squash_gradient(out, ctx.bounds, act, offset, grads), None, None
+        d_act, d_log_prob, d_u = (0.0 if g is None else g for g in grads)
+        if isinstance(d_log_prob, Tensor):
+            d_log_prob = d_log_prob.unsqueeze(-1)
         d_mean = d_act * (1 - act * act) + 2 * d_log_prob * act + d_u
-        return d_mean, d_mean * offset - d_log_prob, None
+        log_std = out.chunk(2, -1)[1]
+        inside = (log_std >= ctx.bounds[0]) & (log_std <= ctx.bounds[1])
+        return torch.cat([d_mean, torch.where(inside, d_mean * offset - d_log_prob, 0.0)], -1), None, None
+
+
+def _squash(out: Tensor, noise: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, ...]:
+    mean, log_std = out.chunk(2, -1)
+    log_std = log_std.clamp(*bounds)
+    offset = log_std.exp().mul_(noise)
+    u = mean + offset
+    constant = 0.5 * math.log(2 * math.pi)
+    log_prob = (noise.square().mul_(-0.5) - log_std - log_slope(u)).sub_(constant).sum(-1)
+    return u.tanh(), log_prob, u, offset
+
+
+class _Least(torch.autograd.Function):
+    """A row's output depends on that row of x alone, so its gradient is made with it and scaled later."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, products: torch.dtype, layer_norm: bool, *params: Tensor) -> Tensor:
+        value, dx = kernel.least(x, params, products, layer_norm)
+        ctx.save_for_backward(dx)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        (dx,) = ctx.saved_tensors
+        return dx * grad.unsqueeze(-1), *[None] * (len(ctx.needs_input_grad) - 1)
 
 
 def product(a: Tensor, b: Tensor, rounded: bool) -> Tensor:

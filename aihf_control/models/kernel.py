@@ -1,16 +1,18 @@
-"""`kernel.c` from Python: perceptrons with products rounded to bfloat16, on a processor that has tiles for them (AMX).
+"""`kernel.c` from Python: perceptrons and their gradient on a CPU, in the fastest instruction set that it has.
 
-The file is compiled when it is first needed, by the C compiler `cc`, and kept in the user's cache folder under the hash
-of what it was compiled from. Where the processor has no such tiles, or no compiler is found, torch's products are used
-instead (`fused.py`): slower, and the same but for the rounding.
+The file is compiled for a set when that is first needed, by the C compiler `cc`, and kept in the user's cache folder
+under the hash of what it was compiled from. Where the processor has no set for a type of products, or no compiler is
+found, torch's products are used instead (`fused.py`): slower, and the same but for the rounding.
 """
 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import functools
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -23,58 +25,115 @@ from torch.autograd.function import once_differentiable
 
 from aihf_control.core.files import read_bytes, sha256
 
-SOURCE = Path(__file__).with_suffix(".c")
-SETS = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512bf16", "amx-tile", "amx-bf16")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "elementwise.c", "products.h", "vectors.h"))
 ROWS, MOST, EPS = 32, 8, 1e-5  # rows at a time; most layers; of the layer normalisation
-GIVEN = (f"-DROWS={ROWS}", f"-DMOST={MOST}", f"-DEPS={EPS}f")
-FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC", *(f"-m{name}" for name in SETS), *GIVEN)
 SWITCH = "AIHF_KERNEL"  # in the environment; 0 is torch's products
+
+
+@dataclasses.dataclass(frozen=True)
+class InstructionSet:
+    """A set of instructions that `kernel.c` can be compiled for."""
+
+    name: str
+    products: torch.dtype
+    """What the factors of products are rounded to."""
+    vector: int
+    """Numbers of 32 bits in a vector."""
+    needs: tuple[str, ...]
+    """The compiler's names of the instructions."""
+
+    def flags(self) -> tuple[str, ...]:
+        """Return the compiler's flags."""
+        given = {"VECTOR": self.vector, "BF16": int(self.products == torch.bfloat16), "TILES": int(self.name == "amx")}
+        given |= {"ROWS": ROWS, "MOST": MOST, "EPS": f"{EPS}f"}
+        plain = ("-std=gnu11", "-O3", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
+        return (*plain, *(f"-m{name}" for name in self.needs), *(f"-D{name}={value}" for name, value in given.items()))
+
+    def is_supported(self) -> bool:
+        """Return whether the processor and the system have it."""
+        asked = f"_is_{'amx_tile' if self.name == 'amx' else self.name}_supported"
+        return getattr(torch.cpu, asked, bool)()  # private to torch: one that is gone says no
+
+
+_AVX512 = ("fma", "avx512f", "avx512bw", "avx512dq", "avx512vl")
+SETS = (  # the faster first
+    InstructionSet("amx", torch.bfloat16, 16, (*_AVX512, "avx512bf16", "amx-tile", "amx-bf16")),
+    InstructionSet("avx512_bf16", torch.bfloat16, 16, (*_AVX512, "avx512bf16")),
+    InstructionSet("avx512", torch.float32, 16, _AVX512),
+    InstructionSet("avx2", torch.float32, 8, ("fma", "avx2")),
+)
 
 
 class _Stack(ctypes.Structure):
     """What kernel.c is told of a stack: sizes and addresses."""
 
     _fields_ = (
-        *((name, ctypes.c_int) for name in ("nets", "batch", "layers", "layer_norm")),
+        *((name, ctypes.c_int) for name in ("nets", "batch", "layers", "layer_norm", "share", "room")),
         ("width", ctypes.c_int * (MOST + 1)),
         ("x", ctypes.c_void_p),
         *((name, ctypes.c_void_p * MOST) for name in ("w", "b", "h", "y", "scale")),
         *((name, ctypes.c_void_p) for name in ("out", "grad", "dx")),
         *((name, ctypes.c_void_p * MOST) for name in ("dw", "db")),
+        ("pick", ctypes.c_void_p),
+        ("picked", ctypes.c_int),
     )
 
 
-def takes(x: Tensor, params: Sequence[Tensor]) -> bool:
-    """Whether `perceptron` can be used for these: float32 on the CPU, shapes that fit, hidden widths in whole tiles, a
-    kernel. What does not fit is torch's to refuse."""
-    plain = all(
-        t.device.type == "cpu" and t.dtype == torch.float32 and t.dim() == 3 and t.numel() for t in (x, *params)
-    )
-    if not plain or len(params) > 2 * MOST or library() is None:
+def takes(x: Tensor, params: Sequence[Tensor], products: torch.dtype) -> bool:
+    """Return whether `perceptron` can be used for these.
+
+    It asks for float32 on the CPU, shapes that fit, hidden widths that are multiples of ROWS, and a kernel for the type
+    of `products`. An error in the shapes is left to torch.
+    """
+    if len(params) > 2 * MOST or library(products) is None or not all(map(_is_plain, (x, *params))) or x.dim() != 3:
         return False
-    n_in = x.shape[2]
+    n, n_in = params[0].shape[0], x.shape[2]
+    if n % x.shape[0]:
+        return False
     for w, b in zip(params[0::2], params[1::2], strict=True):
-        if w.shape[:2] != (len(x), n_in) or b.shape != (len(x), 1, w.shape[2]):
+        if w.dim() != 3 or w.shape[:2] != (n, n_in) or b.shape != (n, 1, w.shape[2]):
             return False
         n_in = w.shape[2]
     return all(w.shape[2] % ROWS == 0 for w in params[:-2:2])
 
 
-def perceptron(x: Tensor, params: Sequence[Tensor], layer_norm: bool) -> Tensor:
-    """`fused.perceptron` with rounded products. x (N, B, in), then weight (N, in, out) and bias (N, 1, out) a layer."""
+def perceptron(x: Tensor, params: Sequence[Tensor], products: torch.dtype, layer_norm: bool) -> Tensor:
+    """Compute `fused.perceptron`. x (N / k, B, in), then weight (N, in, out) and bias (N, 1, out) a layer."""
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *params)):
-        return _Perceptron.apply(x, layer_norm, *params)
-    return _forward(x.contiguous(), [p.contiguous() for p in params], layer_norm, {})
+        return _Perceptron.apply(x, products, layer_norm, *params)
+    return _forward(x.contiguous(), [p.contiguous() for p in params], products, layer_norm, {})
+
+
+def regress(
+    x: Tensor, params: Sequence[Tensor], target: Tensor, products: torch.dtype, layer_norm: bool
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Compute `fused.regress`: outputs (N, B), losses (N,), and their gradient for the parameters."""
+    x, params, target = x.contiguous(), [p.contiguous() for p in params], target.contiguous()
+    out = x.new_empty(params[0].shape[0], x.shape[1])
+    loss, grads = x.new_empty(out.shape[0]), [torch.empty_like(p) for p in params]
+    gradient = {"out": out, "grad": torch.empty_like(out), "dw": grads[0::2], "db": grads[1::2]}
+    kept = _room(x, params[:-2:2], products, layer_norm, nets=1)
+    _call("regress", products, _stack(x, params, layer_norm, kept, **gradient), target, loss)
+    return out, loss, grads
+
+
+def least(x: Tensor, params: Sequence[Tensor], products: torch.dtype, layer_norm: bool) -> tuple[Tensor, Tensor]:
+    """Compute `fused.least`, (N / k, B), and its gradient for x."""
+    x, params = x.contiguous(), [p.contiguous() for p in params]
+    out, value, dx = x.new_empty(params[0].shape[0], x.shape[1]), x.new_empty(x.shape[:2]), torch.empty_like(x)
+    kept = _room(x, params[:-2:2], products, layer_norm, nets=out.shape[0] // x.shape[0])
+    _call("least", products, _stack(x, params, layer_norm, kept, out=out, dx=dx), value)
+    return value, dx
 
 
 class _Perceptron(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer_norm: bool, *params: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, products: torch.dtype, layer_norm: bool, *params: Tensor) -> Tensor:
         x, params = x.contiguous(), tuple(p.contiguous() for p in params)
-        kept = _room(x, params[:-2:2], layer_norm)
-        out = _forward(x, params, layer_norm, kept)
+        kept = _room(x, params[:-2:2], products, layer_norm)
+        out = _forward(x, params, products, layer_norm, kept)
         ctx.save_for_backward(x, *params, *(t for part in kept.values() for t in part))
-        ctx.n_params, ctx.kept, ctx.layer_norm = len(params), tuple(kept), layer_norm
+        ctx.n_params, ctx.kept, ctx.products, ctx.layer_norm = len(params), tuple(kept), products, layer_norm
         return out
 
     @staticmethod
@@ -85,80 +144,191 @@ class _Perceptron(torch.autograd.Function):
         n = ctx.n_params // 2 - 1
         named = {name: kept[i * n : (i + 1) * n] for i, name in enumerate(ctx.kept)}
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        back = [torch.empty_like(p) for p in params] if any(ctx.needs_input_grad[2:]) else []
+        back = [torch.empty_like(p) for p in params] if any(ctx.needs_input_grad[3:]) else []
         gradient = {"grad": grad.contiguous(), "dx": dx, "dw": back[0::2], "db": back[1::2]}
-        _call("backward", _stack(x, params, ctx.layer_norm, named, **gradient))
-        return dx, None, *(back or [None] * len(params))
+        _call("backward", ctx.products, _stack(x, params, ctx.layer_norm, named, **gradient))
+        return dx, None, None, *(back or [None] * len(params))
+
+
+def multiply(times: int, rows: int, inner: int, columns: int, products: torch.dtype) -> None:
+    """Multiply matrices of zeros by what multiplies in `perceptron`."""
+    kernel = library(products)
+    assert kernel is not None
+    if kernel.multiply(times, rows, inner, columns):
+        raise MemoryError("the products found no memory")
+
+
+def squash(out: Tensor, noise: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, ...] | None:
+    """Compute `fused.squashed_sample`, and the noise times the deviation; None where there is no kernel for it."""
+    kernel = _any_library()
+    if (
+        kernel is None
+        or not (_is_plain(out) and _is_plain(noise))
+        or out.shape != (*noise.shape[:2], 2 * noise.shape[2])
+    ):
+        return None
+    out, noise = out.contiguous(), noise.contiguous()
+    act, u, offset = (torch.empty_like(noise) for _ in range(3))
+    log_prob = noise.new_empty(noise.shape[:2])
+    kernel.squash(log_prob.numel(), noise.shape[2], *_at(out, noise), _floats(*bounds), *_at(act, log_prob, u, offset))
+    return act, log_prob, u, offset
+
+
+def squash_gradient(
+    out: Tensor, bounds: tuple[float, float], act: Tensor, offset: Tensor, grads: Sequence[Tensor | None]
+) -> Tensor:
+    """Compute the gradient for `out` from those for action, log density and u (or None), all made by `squash`."""
+    kernel = _any_library()
+    assert kernel is not None
+    out = out.contiguous()
+    given = [g if g is None else g.contiguous() for g in grads]
+    d_act, d_log_prob = (
+        torch.zeros_like(t) if g is None else g for t, g in zip((act, act[..., 0]), given, strict=False)
+    )
+    d_out = torch.empty_like(out)
+    addresses = _at(act, offset, d_act, d_log_prob, given[2], d_out)
+    kernel.unsquash(act[..., 0].numel(), act.shape[-1], *_at(out), _floats(*bounds), *addresses)
+    return d_out
+
+
+def adam(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    state: tuple[Sequence[Tensor], Sequence[Tensor], Tensor],
+    slow: Sequence[Tensor],
+    how: tuple[float, ...],
+) -> bool:
+    """Do a step of `fused.Adam`; return False where there is no kernel for it."""
+    kernel = _any_library()
+    if kernel is None or not all(t.is_contiguous() and _is_plain(t) for t in params):
+        return False
+    sizes = (ctypes.c_int64 * len(params))(*(p.numel() for p in params))
+    lists = [
+        (ctypes.c_void_p * len(params))(*(t.data_ptr() for t in tensors))
+        for tensors in (params, grads, *state[:2], slow)
+        if tensors
+    ]
+    kernel.adam(len(params), sizes, *lists[:4], lists[4] if slow else None, *_at(state[2]), (ctypes.c_double * 5)(*how))
+    return True
+
+
+def _is_plain(x: Tensor) -> bool:
+    return x.is_cpu and x.dtype is torch.float32 and x.numel() > 0
+
+
+def _at(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
+    return [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors]
+
+
+def _floats(*numbers: float) -> ctypes.Array:
+    return (ctypes.c_float * len(numbers))(*numbers)
+
+
+def _any_library() -> ctypes.CDLL | None:
+    """Return a library for what has no products."""
+    return library(torch.float32) or library(torch.bfloat16)
+
+
+def library(products: torch.dtype) -> ctypes.CDLL | None:
+    """Return the compiled kernel for a type of products, or None where there is none."""
+    return _load(products)[0]
+
+
+def state(products: torch.dtype | str) -> str:
+    """Return what computes perceptrons on the CPU here: an instruction set's name, or "torch" and why."""
+    return _load(getattr(torch, products) if isinstance(products, str) else products)[1]
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
-    """The compiled kernel, or None where there is none."""
-    return _load()[0]
-
-
-def state() -> str:
-    """What multiplies rounded factors on the CPU here: "tiles", or "torch" and why."""
-    return _load()[1]
-
-
-@functools.cache
-def _load() -> tuple[ctypes.CDLL | None, str]:
-    if not torch.cpu._is_amx_tile_supported():
-        return None, "torch: the processor has no tiles for bfloat16"
+def _load(products: torch.dtype) -> tuple[ctypes.CDLL | None, str]:
     if os.environ.get(SWITCH) == "0":
         return None, f"torch: {SWITCH} is 0"
-    try:
-        kernel = _opened()
-    except (OSError, RuntimeError, subprocess.CalledProcessError) as e:  # RuntimeError: of a user without a home
-        said = (getattr(e, "stderr", None) or str(e)).strip().splitlines()
-        return None, f"torch: kernel.c cannot be had: {said[0] if said else e}"
-    return (kernel, "tiles") if kernel.usable() == 0 else (None, "torch: the system does not lend its tiles")
+    why = f"the processor has no instructions for {str(products).removeprefix('torch.')}"
+    for instructions in SETS:
+        if instructions.products != products or not instructions.is_supported():
+            continue
+        try:
+            kernel = opened(instructions)
+        except (OSError, RuntimeError, subprocess.CalledProcessError) as e:  # RuntimeError: of a user without a home
+            lines = (getattr(e, "stderr", None) or str(e)).strip().splitlines()
+            return None, f"torch: kernel.c cannot be had: {lines[0] if lines else e}"
+        if kernel.usable() == 0:
+            return kernel, instructions.name
+        why = f"the system does not lend the instructions {instructions.name}"
+    return None, f"torch: {why}"
 
 
-def _opened() -> ctypes.CDLL:
-    """The shared library; a damaged one is compiled again. Raises what `_compiled` does."""
-    path = _compiled()
+def opened(instructions: InstructionSet) -> ctypes.CDLL:
+    """Open the library for a set; compile a damaged one again. Raises what `_compiled` does."""
+    path = _compiled(instructions)
     try:
         return ctypes.CDLL(str(path))
     except OSError:
         path.unlink()
-        return ctypes.CDLL(str(_compiled()))
+        return ctypes.CDLL(str(_compiled(instructions)))
 
 
-def _compiled() -> Path:
-    """The shared library, compiled unless it is there. Raises RuntimeError, OSError or CalledProcessError."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aihf_control"
-    path = folder / f"kernel-{sha256(read_bytes(SOURCE) + ' '.join(FLAGS).encode())[:16]}.so"
+def _compiled(instructions: InstructionSet) -> Path:
+    """Return the library's path, compiling it if need be. Raises RuntimeError, OSError or CalledProcessError."""
+    folder, flags = _folder(), instructions.flags()
+    path = (
+        folder
+        / f"kernel-{instructions.name}-{sha256(b''.join(map(read_bytes, SOURCES)) + ' '.join(flags).encode())[:16]}.so"
+    )
     if not path.exists():
         compiler = shutil.which("cc")
         if not compiler:
             raise OSError("there is no C compiler, cc")
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(folder)
         with tempfile.TemporaryDirectory(dir=folder) as aside:  # several processes may be at it
             made = Path(aside) / path.name
             subprocess.run(
-                [compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"],
+                [compiler, *flags, *map(str, SOURCES[:2]), "-o", str(made), "-lm"],
                 check=True,
                 capture_output=True,
                 text=True,
                 errors="replace",
             )
+            made.chmod(0o700)
             made.replace(path)
+    _check_owner(folder)
+    _check_owner(path)
     return path
 
 
-def _forward(x: Tensor, params: Sequence[Tensor], layer_norm: bool, kept: dict[str, list[Tensor]]) -> Tensor:
-    out = x.new_empty(*x.shape[:2], params[-1].shape[-1])
-    _call("forward", _stack(x, params, layer_norm, kept, out=out))
+def _folder() -> Path:
+    """Return the cache folder. Raises OSError where XDG_CACHE_HOME is relative, RuntimeError without a home."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    if given and not os.path.isabs(given):
+        raise OSError(f"XDG_CACHE_HOME must be an absolute path, got {given}")
+    return (Path(given) if given else Path.home() / ".cache") / "aihf_control"
+
+
+def _check_owner(path: Path) -> None:
+    """Raise OSError where others than the user and root could have written a file that is to be executed."""
+    found = path.stat()
+    if found.st_uid not in (0, getattr(os, "geteuid", int)()):
+        raise OSError(f"{path} belongs to another user: remove it")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise OSError(f"{path} can be written by other users: remove it, or chmod go-w")
+
+
+def _forward(
+    x: Tensor, params: Sequence[Tensor], products: torch.dtype, layer_norm: bool, kept: dict[str, list[Tensor]]
+) -> Tensor:
+    out = x.new_empty(params[0].shape[0], x.shape[1], params[-1].shape[-1])
+    _call("forward", products, _stack(x, params, layer_norm, kept, out=out))
     return out
 
 
-def _room(x: Tensor, weights: Sequence[Tensor], layer_norm: bool) -> dict[str, list[Tensor]]:
-    """What the gradient needs of each hidden layer. Rows are padded to whole tiles."""
+def _room(
+    x: Tensor, weights: Sequence[Tensor], products: torch.dtype, layer_norm: bool, nets: int = 0
+) -> dict[str, list[Tensor]]:
+    """What the gradient needs of each hidden layer, of all networks or of `nets`. Rows are padded to whole blocks."""
     rows = -(-x.shape[1] // ROWS) * ROWS
-    shapes = [(len(x), rows, w.shape[-1]) for w in weights]
-    kept = {"h": [x.new_empty(shape, dtype=torch.bfloat16) for shape in shapes]}
+    shapes = [(nets or w.shape[0], rows, w.shape[-1]) for w in weights]
+    kept = {"h": [x.new_empty(shape, dtype=products) for shape in shapes]}
     if layer_norm:
         kept["y"] = [torch.empty_like(h) for h in kept["h"]]
         kept["scale"] = [x.new_empty(shape[:2]) for shape in shapes]
@@ -168,7 +338,10 @@ def _room(x: Tensor, weights: Sequence[Tensor], layer_norm: bool) -> dict[str, l
 def _stack(x: Tensor, params: Sequence[Tensor], layer_norm: bool, kept: dict[str, list[Tensor]], **more: Any) -> _Stack:
     """Sizes and addresses; who calls keeps the tensors alive."""
     weights = params[0::2]
-    stack = _Stack(nets=len(x), batch=x.shape[1], layers=len(weights), layer_norm=layer_norm)
+    n = weights[0].shape[0]
+    room = kept["h"][0].shape[0] if kept.get("h") else n
+    sizes = {"nets": n, "batch": x.shape[1], "layers": len(weights), "share": n // x.shape[0], "room": room}
+    stack = _Stack(layer_norm=layer_norm, **sizes)
     stack.width[: len(weights) + 1] = [x.shape[-1], *(w.shape[-1] for w in weights)]
     for name, value in {"x": x, "w": weights, "b": params[1::2], **kept, **more}.items():
         if isinstance(value, Tensor):
@@ -178,8 +351,8 @@ def _stack(x: Tensor, params: Sequence[Tensor], layer_norm: bool, kept: dict[str
     return stack
 
 
-def _call(name: str, stack: _Stack) -> None:
-    kernel = library()
+def _call(name: str, products: torch.dtype, stack: _Stack, *more: Tensor) -> None:
+    kernel = library(products)
     assert kernel is not None
-    if getattr(kernel, name)(ctypes.byref(stack)):
+    if getattr(kernel, name)(ctypes.byref(stack), *_at(*more)):
         raise MemoryError(f"the perceptrons' {name} pass found no memory")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from aihf_control.models.functional import log_slope, perceptron, squashed_sample
+from aihf_control.models.functional import least, log_slope, perceptron, regress, squashed_sample
 from aihf_control.models.lanes import Dims, Random
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # Stable-Baselines3's bounds, so that an exported policy samples alike
@@ -36,7 +36,8 @@ class Linear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
     def pair(self) -> tuple[Tensor, Tensor]:
-        return self.weight, self.bias
+        weight, bias = self._parameters.values()  # a module's attributes are slow to look up
+        return weight, bias  # type: ignore[return-value]
 
 
 class Body(nn.Module):
@@ -91,15 +92,17 @@ class Policy(nn.Module):
 
     def forward(self, obs: Tensor, products: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation before the squashing, each (L, B, A)."""
-        head = [torch.cat(both, -1) for both in zip(self.mean.pair(), self.log_std.pair(), strict=True)]
-        out = perceptron(self.units(obs), [*self.body.pairs(), (head[0], head[1])], products or self.products)
-        mean, log_std = out.chunk(2, -1)
+        mean, log_std = self._heads(obs, products).chunk(2, -1)
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def _heads(self, obs: Tensor, products: torch.dtype | None = None) -> Tensor:
+        """Both, the latter not yet clamped, (L, B, 2 A)."""
+        head = [torch.cat(both, -1) for both in zip(self.mean.pair(), self.log_std.pair(), strict=True)]
+        return perceptron(self.units(obs), [*self.body.pairs(), (head[0], head[1])], products or self.products)
 
     def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reparametrised action (L, B, A), its log density (L, B), and the action before the squashing."""
-        mean, log_std = self(obs)
-        return squashed_sample(mean, log_std, noise)
+        return squashed_sample(self._heads(obs), noise, (LOG_STD_MIN, LOG_STD_MAX))
 
     def log_prob(self, obs: Tensor, raw: Tensor) -> Tensor:
         """Log density (L, B) of the action tanh(raw)."""
@@ -152,9 +155,27 @@ class TwinQ(nn.Module):
         self.products, self.layer_norm = dims.products, layer_norm
 
     def forward(self, obs: Tensor, act: Tensor) -> Tensor:
-        x = torch.cat([self.units(obs), act], -1).repeat_interleave(2, 0)
-        out = perceptron(x, [*self.body.pairs(), self.out.pair()], self.products, self.layer_norm)
+        out = perceptron(self._inputs(obs, act), self._pairs(), self.products, self.layer_norm)
         return out.view(obs.shape[0], 2, obs.shape[1])
+
+    def least(self, obs: Tensor, act: Tensor) -> Tensor:
+        """The lesser of the two, (L, B), with its gradient for the action; the critics are to be fixed."""
+        return least(self._inputs(obs, act), self._pairs(), self.products, self.layer_norm)
+
+    @torch.no_grad()
+    def regress(self, obs: Tensor, act: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+        """Both values (L, 2, B), their loss against target (L, B), and its gradient for the parameters in order.
+
+        The loss (L,) is 0.5 mean (q - target)^2, summed over the two.
+        """
+        q, loss, grads = regress(self._inputs(obs, act), self._pairs(), target, self.products, self.layer_norm)
+        return q.view(obs.shape[0], 2, -1), loss.view(-1, 2).sum(-1), grads
+
+    def _inputs(self, obs: Tensor, act: Tensor) -> Tensor:
+        return torch.cat([self.units(obs), act], -1)
+
+    def _pairs(self) -> list[tuple[Tensor, Tensor]]:
+        return [*self.body.pairs(), self.out.pair()]
 
 
 class RewardNet(nn.Module):

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 import tyro
 
 from aihf_control.core.cli import exit_code
@@ -29,7 +30,7 @@ from aihf_control.core.provenance import commit, versions
 from aihf_control.environments.cards import card_of
 from aihf_control.environments.gym import spec_of
 from aihf_control.models import kernel
-from aihf_control.models.device import device_of, matmul_precision
+from aihf_control.models.device import device_of, matmul_precision, processor
 from aihf_control.speed import baselines as rivals
 from aihf_control.speed.table import figure, table
 from aihf_control.speed.worker import BY_TORCH, FLOOR, OURS, Row, turn
@@ -49,6 +50,8 @@ class Options:
     """Lanes of the figure of growing cost."""
     growth_widths: tuple[int, ...] = (64, 128, 256, 512)
     """Widths of the figure of growing cost."""
+    rest: bool = True
+    """Measure rollouts, checkpoints and reward steps, too."""
     rounds: int = 10
     """Rounds, in each of which every learner of a group has its turns."""
     seconds: float = 0.5
@@ -81,8 +84,11 @@ def measure(options: Options) -> None:
     for env in options.envs:
         spec_of(env)
     rows: list[Row] = []
-    made = {"options": dataclasses.asdict(options), "versions": versions(), "commit": commit()}
-    write_json(options.out / "made.json", made | {"products": kernel.state()})
+    given = dataclasses.asdict(options) | {"sbx": options.sbx is not None}  # the path is of this machine alone
+    made = {"options": given, "versions": versions(), "commit": commit()}
+    by = {name: kernel.state(name) for name in ("float32", "bfloat16")}
+    write_json(options.out / "made.json", made | {"processor": processor(), "products": by})
+    print("; ".join([processor(), *(f"{name} products by {what}" for name, what in by.items())]), flush=True)
     for row in measurements(options):
         rows.append(row)
         print(" ".join(f"{k}={v:.0f}" if isinstance(v, float) else f"{v}" for k, v in row.items()), flush=True)
@@ -106,7 +112,10 @@ def measurements(options: Options) -> Iterator[Row]:
     ]
     for env in options.envs:
         for n in options.lanes:
-            ours = [{"learner": name, "lanes": n, "precision": p} for name, p in _of_ours(best, options.device)]
+            ours = [
+                {"learner": name, "lanes": n, "precision": p, "kernel": _kernel_of(name, p, options.device)}
+                for name, p in _of_ours(best, options.device)
+            ]
             group = {"part": "comparison", "env": env, "width": options.width, "beside": n, "device": options.device}
             yield from _in_turns([group | who for who in (*ours, *peers)], ("updates", "loop", "steps"), options)
     env = options.envs[0]
@@ -114,7 +123,7 @@ def measurements(options: Options) -> Iterator[Row]:
         group = {"part": "growth", "env": env, "width": width, "learner": OURS, "precision": best}
         lanes = [group | {"lanes": n, "device": options.device} for n in options.growth_lanes]
         yield from _in_turns(lanes, ("updates",), options)
-    for k in range(min(options.rounds, 3)):
+    for k in range(min(options.rounds, 3) if options.rest else 0):
         for learner, lanes in (("rollout", 1), ("evaluate_policy", 1), ("checkpoint", 5), ("reward", 5)):
             if learner in ("checkpoint", "reward") and not card_of(env):
                 continue  # their datasets are made from bundled policies
@@ -128,8 +137,13 @@ def _of_ours(best: str, device: str) -> Iterator[tuple[str, str]]:
     for precision in sorted({"float32", best}, reverse=True):
         yield OURS, precision
         yield FLOOR, precision
-    if device == "cpu" and kernel.library():
-        yield BY_TORCH, "bfloat16"
+        if device == "cpu" and kernel.library(getattr(torch, precision)):
+            yield BY_TORCH, precision
+
+
+def _kernel_of(learner: str, precision: str, device: str) -> str:
+    """What computes the perceptrons of one of ours."""
+    return "torch" if learner == BY_TORCH or device != "cpu" else kernel.state(precision)
 
 
 def _in_turns(group: Sequence[Row], works: Sequence[str], options: Options) -> Iterator[Row]:

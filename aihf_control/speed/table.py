@@ -14,7 +14,7 @@ from aihf_control.speed.worker import BY_TORCH, FLOOR, OURS
 def table(frame: pd.DataFrame) -> str:
     """Markdown: medians over rounds, ratios to SB3 within each round (median, middle half), shares of the floor."""
     lines = ["| environment | learner | lanes | precision | updates/s | whole loop/s | updates : SB3 | loop : SB3 | "]
-    lines[0] += "share of torch's products alone | rest of the loop | MiB |"
+    lines[0] += "share of its products alone | rest of the loop | MiB |"
     lines.append("|---" * 11 + "|")
     rows = frame.loc[frame["part"] == "comparison"].set_index(["env", "beside", "round"])
     for (env, learner, lanes, precision), own in rows.groupby(["env", "learner", "lanes", "precision"], sort=False):
@@ -26,8 +26,16 @@ def table(frame: pd.DataFrame) -> str:
         cells += [f"{share:.0%}" if learner in (OURS, BY_TORCH) else "-"]
         cells += [_rest(own), f"{own['memory'].max():.0f}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    where = f"Networks on: {', '.join(rows['device'].unique())}."
+    where = f"Networks on: {', '.join(rows['device'].unique())}. {_kernels(rows)}".rstrip()
     return "\n".join([*lines, "", where, _rollouts(frame), _memory(frame), _saving(frame), _rewards(frame), ""])
+
+
+def _kernels(rows: pd.DataFrame) -> str:
+    """What computes our perceptrons, by precision."""
+    if "kernel" not in rows:
+        return ""
+    ours = rows.loc[rows["learner"] == OURS].drop_duplicates(["precision", "kernel"])
+    return f"Ours by: {', '.join(ours['precision'] + ' ' + ours['kernel'])}."
 
 
 def _number(x: pd.Series) -> str:
@@ -48,6 +56,8 @@ def _rest(own: pd.DataFrame) -> str:
 
 def _rollouts(frame: pd.DataFrame) -> str:
     rest = frame.loc[frame["part"] == "rest"]
+    if rest.empty:
+        return "Rollouts: not measured."
     ours, peer = (
         rest.loc[rest["learner"] == name].set_index("round")["steps"] for name in ("rollout", "evaluate_policy")
     )
@@ -60,7 +70,7 @@ def _rollouts(frame: pd.DataFrame) -> str:
 def _saving(frame: pd.DataFrame) -> str:
     saves = frame.loc[frame["learner"] == "checkpoint"]
     if saves.empty:
-        return "A checkpoint of AIHF: not measured, for want of bundled policies."
+        return "A checkpoint of AIHF: not measured."
     save, state, row = (saves[name].median() for name in ("save", "state", "row"))
     lanes = int(saves["lanes"].iloc[0])
     return (
@@ -72,7 +82,7 @@ def _saving(frame: pd.DataFrame) -> str:
 def _rewards(frame: pd.DataFrame) -> str:
     steps = frame.loc[frame["learner"] == "reward"]
     if steps.empty:
-        return "Reward steps: not measured, for want of bundled policies."
+        return "Reward steps: not measured."
     clips, whole, make = (steps[name].median() for name in ("clips", "whole", "make"))
     return (
         f"A reward step of AIHF with {int(steps['lanes'].iloc[0])} lanes takes {1000 / clips:.1f} ms on clips of 50 "
@@ -82,6 +92,8 @@ def _rewards(frame: pd.DataFrame) -> str:
 
 def _memory(frame: pd.DataFrame) -> str:
     growth = frame.loc[frame["part"] == "growth"]
+    if growth.empty:
+        return "Memory a lane: not measured."
     each = []
     for width, rounds in growth.groupby("width"):
         cells = rounds.loc[rounds["round"] == rounds["round"].max()]  # what was needed at most until then

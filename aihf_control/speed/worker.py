@@ -23,6 +23,7 @@ from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.sac import SACConfig
 from aihf_control.learning.task import Task
 from aihf_control.methods import aihf
+from aihf_control.models import kernel
 from aihf_control.models.cuda_graphs import WARM, Replayed
 from aihf_control.models.device import synchronize, use_one_thread
 from aihf_control.models.functional import product
@@ -69,9 +70,17 @@ def _ours(what: Row) -> Works:
 
 
 def _floor(what: Row) -> Works:
-    """The matrix products of one update and nothing else."""
+    """The matrix products of one update and nothing else, by what multiplies in the learner."""
     spec, width, n, device = spec_of(what["env"]), what["width"], what["lanes"], torch.device(what["device"])
     rounded = what["precision"] == "bfloat16"
+    dtype = getattr(torch, what["precision"])
+    if device.type == "cpu" and kernel.library(dtype):
+        sizes = [
+            (nets * times, a, b, c)
+            for nets, times, of_pass in _products_of_an_update(spec.n_obs, spec.n_act, width, n)
+            for (a, b, c), _ in of_pass
+        ]
+        return {"updates": _times(lambda: [kernel.multiply(*size, products=dtype) for size in sizes], device)}
     pairs = [
         (torch.randn(nets, a, b, device=device), torch.randn(nets, b, c, device=device), rounded and inner)
         for nets, times, sizes in _products_of_an_update(spec.n_obs, spec.n_act, width, n)

@@ -53,7 +53,7 @@ class Display:
         p(f"[bold]{c.method}[/] on {self.dataset.meta['env']}: {len(c.seeds)} seeds, {c.steps:,} iterations each")
         p(f"  learns from  {c.demos} demonstrations and {c.pairs} comparisons a seed")
         p(f"  dataset      {where} ({self.dataset.digest()})")
-        by = f" ({kernel.state()})" if c.rounds_on_cpu else ""
+        by = f" ({kernel.state(c.products)})" if c.on_cpu else ""
         p(f"  runs on      {c.device}, {self.workers} workers, {c.products} products{by}")
         p(f"  writes to    {folder}")
         meta = self.dataset.meta

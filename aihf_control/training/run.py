@@ -56,9 +56,9 @@ class RunSpec:
             raise BadInput(f"seeds must differ and be from 0 to {EVALUATION_SEED - 1}, got {self.seeds}")
 
     @property
-    def rounds_on_cpu(self) -> bool:
-        """Whether its products are those of `models/kernel.py`, where the machine has one."""
-        return self.device == "cpu" and self.products == "bfloat16"
+    def on_cpu(self) -> bool:
+        """Whether its products are those of `models/kernel.py`, if the machine has a kernel for their type."""
+        return self.device == "cpu"
 
     def evaluated_at(self) -> set[int]:
         """Return the steps after which the policy is evaluated."""

@@ -95,8 +95,8 @@ def begin(folder: Path, options: Options, run_spec: RunSpec, dataset: Dataset, w
 
 
 def versions_of(run_spec: RunSpec) -> dict[str, str]:
-    """Return the versions behind a run's numbers, with the kernel if the type of the products does not say it."""
-    return versions() | ({"products": kernel.state()} if run_spec.rounds_on_cpu else {})
+    """Return the versions behind a run's numbers, with the kernel that computes the products."""
+    return versions() | ({"products": kernel.state(run_spec.products)} if run_spec.on_cpu else {})
 
 
 def append(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -401,8 +401,7 @@ def test_sigterm_leaves_off_and_resume_gives_the_same_files(left_off, tmp_path):
 
 def test_what_else_multiplies_now_is_told(left_off, monkeypatch, capsys):
     folder, _ = left_off
-    monkeypatch.setattr(RunSpec, "rounds_on_cpu", True)
-    monkeypatch.setattr("aihf_control.models.kernel.state", lambda: "torch: for a test")
+    monkeypatch.setattr("aihf_control.models.kernel.state", lambda products: "torch: for a test")
     assert run.main(["--resume", str(folder)]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "so the bits will too: products" in out and "-> torch: for a test" in out

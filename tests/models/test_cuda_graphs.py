@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from aihf_control.learning.replay import Batch
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.models import cuda_graphs as graphs
+from aihf_control.models import kernel
 from aihf_control.models.cuda_graphs import WARM, Replayed
 from aihf_control.models.lanes import Dims, Random
 from aihf_control.models.networks import Policy
@@ -70,7 +71,8 @@ def record(work: Callable) -> tuple:
 
 @pytest.fixture
 def recorded(monkeypatch) -> None:
-    """Works are replayed on the CPU, by the stand-in."""
+    """Works are replayed on the CPU, by the stand-in, in torch's own operations as on a GPU."""
+    monkeypatch.setattr(kernel, "library", lambda products: None)
     monkeypatch.setattr(graphs, "replays", lambda x: True)
     monkeypatch.setattr(graphs, "aside", lambda work: work())
     monkeypatch.setattr(graphs, "record", record)

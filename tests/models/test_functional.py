@@ -80,12 +80,13 @@ def test_a_squashed_sample_is_the_plain_one():
         inputs(2, 5, 3).detach().mul(0.3).requires_grad_(),
         torch.randn(2, 5, 3).double(),
     )
-    act, log_prob, u = squashed_sample(mean, log_std, noise)
+    bounds = (-20.0, 2.0)
+    act, log_prob, u = squashed_sample(torch.cat([mean, log_std], -1), noise, bounds)
     normal = torch.distributions.Normal(mean, log_std.exp())
     torch.testing.assert_close(u, mean + log_std.exp() * noise)
     torch.testing.assert_close(act, u.tanh())
     torch.testing.assert_close(log_prob, (normal.log_prob(u) - torch.log(1 - act.square())).sum(-1))
-    assert gradcheck(lambda m, s: squashed_sample(m, s, noise), (mean, log_std))
+    assert gradcheck(lambda m, s: squashed_sample(torch.cat([m, s], -1), noise, bounds), (mean, log_std))
 
 
 def test_the_slope_is_finite_where_the_plain_one_underflows():

@@ -1,0 +1,26 @@
+/* Vectors of VECTOR numbers, in the compiler's own arithmetic of vectors. Each file uses some of these. */
+
+#include <stdint.h>
+#include <string.h>
+
+#define W VECTOR
+#define INLINE static inline __attribute__((always_inline, unused))
+
+typedef float vec __attribute__((vector_size(4 * W)));
+typedef int32_t cells __attribute__((vector_size(4 * W)));
+typedef uint32_t bits __attribute__((vector_size(4 * W)));
+typedef vec any_vec __attribute__((aligned(4), may_alias));  /* as it may lie in memory */
+
+INLINE int lesser(int a, int b) { return a < b ? a : b; }
+INLINE vec load(const float *x) { return *(const any_vec *)x; }
+INLINE void store(float *to, vec x) { *(any_vec *)to = x; }
+INLINE vec all(float x) { return x - (vec){0}; }
+INLINE vec rectified(vec x, vec where) { return (vec)((cells)x & ~(where <= 0)); }  /* a NaN passes */
+
+/* As many of W numbers as are left, and zeros. */
+INLINE vec some(const float *x, int left) {
+    vec v = {0};
+    if (left >= W) return load(x);
+    if (left > 0) memcpy(&v, x, sizeof(float) * left);
+    return v;
+}
