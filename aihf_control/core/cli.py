@@ -1,4 +1,4 @@
-"""Commands: exit codes and subcommands."""
+"""Helpers of the commands: exit codes and subcommands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aihf_control.core.errors import BadInput, BadLines
 
 
 def exit_code(command: Callable[..., Any], *args: Any) -> int:
-    """Runs a command to its exit code: 0, or 2 for bad input, which becomes one line (after one for each bad one)."""
+    """Run a command and return its exit code: 0, or 2 for bad input, which is reported in one line per fault."""
     try:
         command(*args)
     except BadInput as e:
@@ -23,5 +23,6 @@ def exit_code(command: Callable[..., Any], *args: Any) -> int:
     return 0
 
 
-def subcommands(doors: dict[str, Callable], argv: Sequence[str] | None, module: str) -> None:
-    tyro.extras.subcommand_cli_from_dict(doors, args=argv, prog=f"python -m {module}")
+def subcommands(commands: dict[str, Callable], argv: Sequence[str] | None, module: str) -> None:
+    """Run the subcommand of `python -m module` that `argv` names."""
+    tyro.extras.subcommand_cli_from_dict(commands, args=argv, prog=f"python -m {module}")
