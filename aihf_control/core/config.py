@@ -49,7 +49,7 @@ def override(config: Any, table: Any, where: str) -> Any:
         now, here = getattr(config, name), f"{where}.{name}"
         nested = dataclasses.is_dataclass(now)
         changed[name] = override(now, value, here) if nested else convert(hints[name], value, here)
-    with _place(where):
+    with prefix_errors(where):
         return dataclasses.replace(config, **changed)
 
 
@@ -75,7 +75,7 @@ def convert(kind: Any, value: Any, where: str) -> Any:
         if lacking := hints.keys() - table.keys():
             raise BadInput(f"{where} lacks {', '.join(sorted(lacking))}")
         fields = {name: convert(hint, table[name], f"{where}.{name}") for name, hint in hints.items()}
-        with _place(where):
+        with prefix_errors(where):
             return kind(**fields)  # type: ignore[operator]
     if origin in (types.UnionType, typing.Union):
         return convert(next(a for a in args if a is not type(None)), value, where)
@@ -91,8 +91,8 @@ def convert(kind: Any, value: Any, where: str) -> Any:
 
 
 @contextlib.contextmanager
-def _place(where: str) -> Iterator[None]:
-    """Prefix the message of BadInput, which a config's own checks raise, with a place."""
+def prefix_errors(where: str) -> Iterator[None]:
+    """Prefix the message of BadInput inside the block with a place."""
     try:
         yield
     except BadInput as e:

@@ -9,6 +9,10 @@ class BadInput(Exception):
     """Unusable user input. The message is one line: what is wrong, where, and what to do."""
 
 
+class InputWarning(UserWarning):
+    """Input that is used, but perhaps not as its author meant. The message is one line."""
+
+
 class BadLines(BadInput):
     """Bad input with several faulty lines or rows. `faults` lists them all; a command prints the first ones."""
 

@@ -171,6 +171,8 @@ def parse_toml(data: bytes, name: str) -> dict[str, Any]:
 
 def _parse(loads: Callable[[str], Any], string: re.Pattern[str], data: bytes, name: str, kind: str) -> Any:
     try:
+        if len(data) > JSON_BYTES:
+            raise ValueError(f"it is larger than {JSON_BYTES / 2**20:g} MiB")
         text = data.decode()
         bare = string.sub("s", text)  # no string, no comment
         brackets = np.frombuffer(re.sub(r"[^][{}]", "", bare).encode(), np.uint8)
