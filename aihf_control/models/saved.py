@@ -46,10 +46,10 @@ class TrainedPolicy:
         obs = np.asarray(observation, np.float32)
         if obs.ndim not in (1, 2) or obs.shape[-1] != self.spec.n_obs:
             raise BadInput(
-                f"observations of {self.spec.id} have {self.spec.n_obs} numbers, got an array of shape {obs.shape}"
+                f"an observation of {self.spec.id} has {self.spec.n_obs} numbers, got an array of shape {obs.shape}"
             )
         if not np.isfinite(obs).all():
-            raise BadInput("observations must be finite, got NaN or infinity")
+            raise BadInput("observations are not finite, got NaN or infinity")
         rows = torch.as_tensor(obs).reshape(1, -1, self.spec.n_obs).expand(len(self.seeds), -1, -1)
         noise = None if deterministic else torch.randn(*rows.shape[:2], self.spec.n_act)
         act = self.net.act(rows, noise)[lane].numpy().reshape(*obs.shape[:-1], -1)
