@@ -28,7 +28,7 @@ import tyro
 from aihf_control.core.cli import exit_code
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import check_writable, read_json, write_bytes
-from aihf_control.core.statistics import STARRED, Estimate, counted, estimate, normalised
+from aihf_control.core.statistics import STAR_NOTE, Estimate, estimate, format_count, normalised
 from aihf_control.experts.true_reward import TruthConfig, learn
 from aihf_control.learning.evaluation import greedy_returns
 from aihf_control.learning.sac import SACConfig
@@ -172,7 +172,7 @@ def table(folder: Path, works: Sequence[Work]) -> str:
     """Markdown: a row a training, IQM over its seeds with 95 % intervals, those that diverged left out."""
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
     lines += [f"| {' | '.join(_row(folder, work))} |" for work in works]
-    return "\n".join([*lines, "", STARRED, ""])
+    return "\n".join([*lines, "", STAR_NOTE, ""])
 
 
 def _row(folder: Path, work: Work) -> list[str]:
@@ -189,7 +189,7 @@ def _row(folder: Path, work: Work) -> list[str]:
     first = [str(work.run.relative_to(folder)), *(str(summary[name]) for name in ("env", "method", "demos", "pairs"))]
     if work.truth:
         first = ["-", summary["env"], "the true reward", "-", "-"]
-    return [*first, counted(len(finite)), before, *told, str(len(returns) - len(finite))]
+    return [*first, format_count(len(finite)), before, *told, str(len(returns) - len(finite))]
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """Hashes the code that a run executes, so that a benchmark knows which of its cells are out of date.
 
 Only modules that training imports count (not the report, not the bench, not the other methods), and of them neither
-comments nor docstrings nor layout: a reworded docstring does not start a benchmark anew. C sources beside a module count
-with it.
+comments nor docstrings nor layout: a reworded docstring does not start a benchmark anew. C sources beside a module
+count with it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def file_of(module: str) -> Path:
 
 @functools.cache
 def module_hash(path: Path) -> str:
-    """Hash a file's code without comments, docstrings and layout, and, if there is a C file of its name, the C sources beside it."""
+    """Hash a file's code without comments, docstrings and layout, and the C sources beside it."""
     tree = ast.parse(read_bytes(path))
     tree.body = [part for part in tree.body if not isinstance(part, ast.If)]  # what a module does as a command
     for node in ast.walk(tree):

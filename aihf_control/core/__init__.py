@@ -1,1 +1,1 @@
-"""Types, errors, files, settings and statistics: needs neither torch nor an environment."""
+"""Types, errors, files, settings and statistics, without torch or an environment."""

@@ -1,20 +1,24 @@
-"""Commands: exit codes and subcommands."""
+"""Helpers of the commands: exit codes and subcommands."""
 
 from __future__ import annotations
 
+import functools
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
 
-from aihf_control.core.errors import BadInput, BadLines
+from aihf_control.core.errors import BadInput, BadLines, InputWarning
 
 
 def exit_code(command: Callable[..., Any], *args: Any) -> int:
-    """Runs a command to its exit code: 0, or 2 for bad input, which becomes one line (after one for each bad one)."""
+    """Run a command and return its exit code: 0, or 2 for bad input, which is reported in one line per fault."""
     try:
-        command(*args)
+        with warnings.catch_warnings():
+            warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
+            command(*args)
     except BadInput as e:
         if isinstance(e, BadLines):
             print("\n".join(e.summary()), file=sys.stderr)
@@ -23,5 +27,14 @@ def exit_code(command: Callable[..., Any], *args: Any) -> int:
     return 0
 
 
-def subcommands(doors: dict[str, Callable], argv: Sequence[str] | None, module: str) -> None:
-    tyro.extras.subcommand_cli_from_dict(doors, args=argv, prog=f"python -m {module}")
+def _show_warning(show: Callable[..., None], message: Warning | str, category: type[Warning], *args: Any) -> None:
+    """Print warnings about input in one line, others as Python does."""
+    if issubclass(category, InputWarning):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        show(message, category, *args)
+
+
+def subcommands(commands: dict[str, Callable], argv: Sequence[str] | None, module: str) -> None:
+    """Run the subcommand of `python -m module` that `argv` names."""
+    tyro.extras.subcommand_cli_from_dict(commands, args=argv, prog=f"python -m {module}")

@@ -6,25 +6,30 @@ from collections.abc import Sequence
 
 
 class BadInput(Exception):
-    """What a user gave cannot be used. The message is one line: what is wrong, where, and what to do."""
+    """Unusable user input. The message is one line: what is wrong, where, and what to do."""
+
+
+class InputWarning(UserWarning):
+    """Input that is used, but perhaps not as its author meant. The message is one line."""
 
 
 class BadLines(BadInput):
-    """Bad input with a fault for each of many lines or rows: `faults` says them all, of which a command tells some."""
+    """Bad input with several faulty lines or rows. `faults` lists them all; a command prints the first ones."""
 
     SHOWN = 20
 
-    def __init__(self, what: str, faults: Sequence[str]):
-        super().__init__(f"{what}: {len(faults)} fault{'s' * (len(faults) > 1)}; mend them, nothing was written")
+    def __init__(self, source: str, faults: Sequence[str]):
+        super().__init__(f"{source}: {len(faults)} fault{'s' * (len(faults) > 1)}; correct them, nothing was written")
         self.faults = faults
 
     def summary(self) -> list[str]:
+        """Return the first `SHOWN` faults, and how many more there are."""
         more = len(self.faults) - self.SHOWN
         return [*self.faults[: self.SHOWN], *([f"... and {more} more"] if more > 0 else [])]
 
 
 def at_least_one(flags: dict[str, int]) -> None:
-    """Raises BadInput for a flag that counts something and says less than 1."""
+    """Check flags that count something. Raises BadInput for one that is below 1."""
     for flag, n in flags.items():
         if n < 1:
-            raise BadInput(f"{flag} {n}: give at least 1")
+            raise BadInput(f"{flag} must be at least 1, got {n}")

@@ -1,4 +1,4 @@
-"""The one place that touches the disk's formats: atomic writing, hashing, safetensors, and the error of bad input."""
+"""Files: atomic writes, locks, hashes, and bounded reading of JSON and TOML."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import io
 import json
 import math
 import os
+import re
+import stat
 import tempfile
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,9 +22,25 @@ import numpy as np
 
 from aihf_control.core.errors import BadInput
 
+JSON_BYTES = 16 * 2**20  # parsed, these take at most 25 times as much memory
+MAX_DEPTH = 50  # of brackets inside each other
+MAX_DIGITS = 100  # of a number; Python itself refuses integers beyond 4300
+OPENING = np.frombuffer(b"[{", np.uint8)
+# Each pattern of a string matches to the end of the text or line if the string does not end, so scans are linear.
+_JSON_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_TOML_STRING = re.compile(
+    r'"""(?:[^"\\]|\\.|"(?!""))*+(?:"""|\Z)|'
+    r"'''(?:[^']|'(?!''))*+(?:'''|\Z)|"
+    r'"(?:[^"\\\n]|\\.)*+"?|'
+    r"'[^'\n]*+'?|#[^\n]*+",
+    re.DOTALL,
+)
+_LONG_NUMBER = re.compile(rf"[0-9][0-9a-fA-F_xob]{{{MAX_DIGITS}}}")
+_DOTTED_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{MAX_DEPTH}}}")
+
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all: to a temporary beside it, then renamed over it."""
+    """Write a file atomically: to a temporary file in the same folder, which then replaces it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -41,15 +60,15 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def cannot_write(path: Path, e: OSError) -> BadInput:
-    """What to say of a path that the disk does not take."""
+    """Return the error for a failed write."""
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
-        return BadInput(f"cannot write {path}: {e.strerror}; make room, and nothing that was written before is lost")
+        return BadInput(f"cannot write {path}: {e.strerror}; free some space: what was written before is intact")
     return BadInput(f"cannot write {path}: {e.strerror}; choose another folder with --out")
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Makes BadInput of what the disk has against it."""
+    """Convert an OSError inside the block to BadInput."""
     try:
         yield
     except OSError as e:
@@ -57,8 +76,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def lock(path: Path, taken: str) -> IO[bytes]:
-    """Takes hold of a file, made if it is not there, for as long as what is returned stays open. Raises BadInput with
-    what `taken` says where another process has it."""
+    """Lock a file, which is created if needed, until the returned file is closed or this process ends.
+
+    Raises BadInput with the message `taken` if another process has locked it.
+    """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("wb")
@@ -71,7 +92,7 @@ def lock(path: Path, taken: str) -> IO[bytes]:
 
 
 def _sync(folder: Path) -> None:
-    """Makes a renaming in a folder outlast a power cut."""
+    """Flush a folder's entries to disk, so that a rename survives a power failure."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -80,7 +101,7 @@ def _sync(folder: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises BadInput where `folder` could not be written, and leaves nothing behind, not even the folder."""
+    """Check that `folder` can be written, without creating it. Raises BadInput if it cannot."""
     try:
         there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
         with tempfile.TemporaryFile(dir=there):
@@ -90,11 +111,12 @@ def check_writable(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, with null for numbers that are not finite."""
     write_bytes(path, (json.dumps(replace_nonfinite(value), indent=2, default=str, allow_nan=False) + "\n").encode())
 
 
 def replace_nonfinite(value: Any) -> Any:
-    """The same with None for numbers that are not finite, for which JSON has no word."""
+    """Return a tree with None in place of numbers that are not finite, which JSON cannot represent."""
     if isinstance(value, dict):
         return {name: replace_nonfinite(x) for name, x in value.items()}
     if isinstance(value, list | tuple):
@@ -103,25 +125,62 @@ def replace_nonfinite(value: Any) -> Any:
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """A compressed npz, without pickles."""
+    """Write a compressed npz file, without pickles."""
     out = io.BytesIO()
     np.savez_compressed(out, **arrays)  # pyright: ignore[reportArgumentType]  # mistakes the names for its flags
     write_bytes(path, out.getvalue())
 
 
 def sha256(data: bytes) -> str:
+    """Return the SHA-256 digest in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, limit: int | None = None) -> bytes:
+    """Read a regular file of at most `limit` bytes.
+
+    Raises BadInput if it cannot be read, is larger, or is no regular file (a pipe or a device may never end).
+    """
     try:
-        return path.read_bytes()
-    except OSError as e:
-        raise BadInput(f"cannot read {path}: {e.strerror}") from e
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe would block
+        with os.fdopen(file, "rb") as f:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise BadInput(f"cannot read {path}: it is not a regular file")
+            data = f.read() if limit is None else f.read(limit + 1)
+    except (OSError, ValueError) as e:  # ValueError: a path with a NUL character
+        raise BadInput(f"cannot read {path}: {getattr(e, 'strerror', None) or e}") from e
+    if limit is not None and len(data) > limit:
+        raise BadInput(f"cannot read {path}: it is larger than {limit / 2**20:g} MiB")
+    return data
 
 
 def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises BadInput if it cannot be read, is not valid, or exceeds a limit of `parse_json`."""
+    return parse_json(read_bytes(path, JSON_BYTES), str(path))
+
+
+def parse_json(data: bytes, name: str) -> Any:
+    """Parse JSON in UTF-8. Raises BadInput if it is not valid, nests too deep, or has a number of too many digits."""
+    return _parse(json.loads, _JSON_STRING, data, name, "JSON")
+
+
+def parse_toml(data: bytes, name: str) -> dict[str, Any]:
+    """Parse TOML, as `parse_json` does JSON. Raises BadInput."""
+    return _parse(tomllib.loads, _TOML_STRING, data, name, "TOML")
+
+
+def _parse(loads: Callable[[str], Any], string: re.Pattern[str], data: bytes, name: str, kind: str) -> Any:
     try:
-        return json.loads(read_bytes(path))
+        if len(data) > JSON_BYTES:
+            raise ValueError(f"it is larger than {JSON_BYTES / 2**20:g} MiB")
+        text = data.decode()
+        bare = string.sub("s", text)  # no string, no comment
+        brackets = np.frombuffer(re.sub(r"[^][{}]", "", bare).encode(), np.uint8)
+        depth = np.cumsum(np.where(np.isin(brackets, OPENING), 1, -1), dtype=np.int32).max(initial=0)
+        if depth > MAX_DEPTH or _DOTTED_KEY.search(bare):
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+        if _LONG_NUMBER.search(bare):
+            raise ValueError(f"a number in it has more than {MAX_DIGITS} digits")
+        return loads(text)
     except ValueError as e:
-        raise BadInput(f"{path} is not valid JSON: {e}") from e
+        raise BadInput(f"{name} is not valid {kind}: {e}") from e

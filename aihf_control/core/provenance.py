@@ -1,4 +1,4 @@
-"""What a number was made with: versions and the commit."""
+"""Provenance of results: versions of the libraries, and the commit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def versions() -> dict[str, str]:
-    """What the numbers were made with."""
+    """Return the versions of Python and of the libraries that determine results."""
     import importlib.metadata
     import platform
 
@@ -22,7 +22,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The package's own commit, where it lies in a repository."""
+    """Return the commit of this package, or "unknown" outside of a repository."""
     where = Path(__file__).parent
     try:
         done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=where, capture_output=True, text=True)

@@ -1,9 +1,7 @@
-"""What is learned from: trajectories, the steps and clips cut from them, and comparisons.
+"""Training data: trajectories, their transitions and segments (clips), and comparisons of segments.
 
-Knows neither environments nor networks. Shapes: T steps of an episode, K steps of a clip, N of anything, O observation
-size, A action size. Actions are in (-1, 1).
-
-The true reward lives in `Trajectory` alone. `Steps` and `Clips`, which learners get, have no place for it.
+Shapes: T steps of an episode, K steps of a segment, N of anything, O observation size, A action size. Actions are in
+(-1, 1). Only `Trajectory` stores the true reward; `Steps` and `Clips`, which learners receive, have no field for it.
 """
 
 from __future__ import annotations
@@ -15,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Array = np.ndarray
-Column = Any  # a numpy array in a dataset; a tensor, lanes first, in a task
+Column = Any  # a numpy array in a dataset; a tensor with a first axis of lanes in a task
 
 
 class Steps(NamedTuple):
-    """Transitions of one lane, without reward: obs, next_obs (N, O), act (N, A), done (N,) = terminated."""
+    """Transitions of one lane without rewards: obs, next_obs (N, O), act (N, A), done (N,), 1 if terminated."""
 
     obs: Array
     act: Array
@@ -28,10 +26,10 @@ class Steps(NamedTuple):
 
 
 class Clips(NamedTuple):
-    """Clips of K steps: obs (N, K, O), act (N, K, A), real (N, K).
+    """Segments (clips) of K steps: obs (N, K, O), act (N, K, A), real (N, K).
 
-    Where an episode terminated inside the clip, the rest of the clip lies in the absorbing state: `real` is 0 there and
-    obs and act are padding. A whole trajectory is a clip from step 0 as long as the horizon.
+    If an episode terminates inside a segment, the rest is in the absorbing state: `real` is 0 there, obs and act are
+    padding. A whole trajectory is the segment from step 0 with the length of the horizon.
     """
 
     obs: Column
@@ -40,7 +38,7 @@ class Clips(NamedTuple):
 
 
 class Preferences(NamedTuple):
-    """Comparisons: each clip of `win` was preferred to the one of `lose`, with weight (N,)."""
+    """Comparisons: each segment of `win` is preferred to the one of `lose`, with weight (N,)."""
 
     win: Clips
     lose: Clips
@@ -49,25 +47,25 @@ class Preferences(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Trajectory:
-    """One episode as the simulator gave it. `repr` shows shapes."""
+    """An episode as the simulator returned it."""
 
     obs: Array
-    """(T + 1, O) float32; the last one is where the episode ended."""
+    """(T + 1, O) float32, including the observation after the last step."""
     act: Array
     """(T, A) float32 in (-1, 1)."""
     reward: Array
-    """(T,) the true reward: for annotators and evaluation, never for a learner."""
+    """(T,) the true reward, used by annotators and evaluations, never by a learner."""
     terminated: bool
-    """Whether it ended in a terminal state (a fall), not by running out of time."""
+    """Whether it ended in a terminal state (a fall) and not at the time limit."""
     seed: int
-    """Seed of the environment's reset; negative if nobody recorded it."""
+    """Seed of the environment's reset; negative if unknown."""
     level: str
-    """Who acted: "expert", "medium", "expert+0.3" (30 % random actions), ..."""
+    """Policy that acted: "expert", "medium", "expert+0.3" (30 % random actions), ..."""
     qpos: Array | None = None
-    """(T + 1, ...) simulator positions, where there are any, so that every clip can be shown or restarted."""
+    """(T + 1, ...) simulator positions, if available, from which any segment can be rendered or restarted."""
     qvel: Array | None = None
     every: int = 1
-    """Of a demonstration, learners get every so many-th step, beginning with one of the first that its seed names."""
+    """Subsampling stride of a demonstration: learners receive every such step from step `first` on."""
 
     def __len__(self) -> int:
         return len(self.act)
@@ -78,31 +76,32 @@ class Trajectory:
 
     @property
     def first(self) -> int:
-        """The first step that learners get."""
+        """The first step that learners receive; it depends on the seed."""
         return self.seed % min(self.every, len(self))
 
     def steps(self) -> Steps:
+        """Return the transitions that learners receive."""
         done = np.zeros(len(self), np.float32)
         done[-1:] = self.terminated
         kept = slice(self.first, None, self.every)
         return Steps(self.obs[:-1][kept], self.act[kept], self.obs[1:][kept], done[kept])
 
     def return_of(self, start: int, length: int) -> float:
-        """True return of the clip, undiscounted. The absorbing state pays nothing."""
+        """Return the undiscounted true return of a segment. The absorbing state has reward 0."""
         return float(self.reward[start : start + length].sum())
 
     def padded_rewards(self, start: int, length: int) -> Array:
-        """What each step of the clip truly paid, (length,): 0 after the end of the episode."""
+        """Return the true reward of each step of a segment, (length,); 0 after the end of the episode."""
         inside = self.reward[start : start + length]
         return np.concatenate([inside, np.zeros(length - len(inside))])
 
     def starts(self, length: int) -> int:
-        """How many clips of `length` begin in this episode; one that terminated may be overrun."""
+        """Return the number of segments of `length` steps; they may extend past the end only after a termination."""
         return len(self) if self.terminated else max(0, len(self) - length + 1)
 
 
 def cut(episodes: Sequence[Trajectory], references: Sequence[tuple[int, int, int]]) -> Clips:
-    """The clips named by (episode, start, length), padded to the longest."""
+    """Cut the segments given by (episode, start, length) from episodes, padded to the longest."""
     n, k = len(references), max(length for _, _, length in references)
     first = episodes[0]
     obs = np.zeros((n, k, first.obs.shape[1]), np.float32)
@@ -117,21 +116,22 @@ def cut(episodes: Sequence[Trajectory], references: Sequence[tuple[int, int, int
 
 
 def join(steps: Sequence[Steps]) -> Steps:
+    """Concatenate transitions."""
     return Steps(*(np.concatenate(column) for column in zip(*steps, strict=True)))
 
 
 @dataclasses.dataclass(frozen=True)
 class LaneData:
-    """What one lane may learn from: its draw of a dataset's demonstrations and comparisons."""
+    """The data of one lane: its sample of a dataset's demonstrations and comparisons."""
 
     demos: list[Trajectory]
     pairs: Preferences | None
     clip_steps: Steps | None
-    """The transitions inside the compared clips, once each."""
+    """The transitions inside the compared segments, without duplicates."""
     right: float = float("nan")
-    """Share of the comparisons that name the better clip; for the log alone."""
+    """Share of the comparisons that prefer the segment of higher return; only logged."""
 
 
 def correct_share(margin: Array) -> Array:
-    """1 where the named clip truly paid more, by a `margin` above 0, and a half where both paid the same."""
+    """Return 1 where the preferred segment has the higher true return (margin > 0), 0.5 where both are equal."""
     return (margin > 0) + 0.5 * (margin == 0)

@@ -27,6 +27,7 @@ from aihf_control.experts.true_reward import Gallery, Pupil, TruthConfig
 from aihf_control.learning.sac import SAC
 from aihf_control.models.device import matmul_precision, use_one_thread
 from aihf_control.models.sb3 import Expert, read_zip, write_zip
+from aihf_control.models.vecnormalize import read_vecnormalize
 
 Positional = tyro.conf.Positional
 TRUTH = TruthConfig()
@@ -124,16 +125,24 @@ def keep(gallery: Gallery, spec: EnvSpec, folder: Path) -> None:
     write_bytes(folder / "training.csv", gallery.frame().round(1).to_csv(index=False, lineterminator="\n").encode())
 
 
-def bring(path: Positional[Path], env: str, out: Path) -> None:
+def bring(
+    path: Positional[Path],
+    env: str,
+    out: Path,
+    vecnormalize: Path | None = None,
+    activation: Literal["ReLU", "Tanh", "ELU"] | None = None,
+) -> None:
     """Reads a foreign SB3 zip (SAC, TQC, TD3, DDPG, PPO) without executing its pickles, judges it, and writes it clean.
 
     Args:
         path: The zip.
         env: The environment that it is for.
         out: The zip to write, which Stable-Baselines3 opens.
+        vecnormalize: File of VecNormalize.save, if the policy was trained under VecNormalize.
+        activation: Activation of the layers, if the zip does not state it.
     """
     spec = spec_of(env)
-    expert = read_zip(path, spec)
+    expert = read_zip(path, spec, activation, read_vecnormalize(vecnormalize) if vecnormalize else None)
     write_zip(out, expert, spec)
     returns = _returns(expert, spec, 20)
     print(f"{out}: {returns.mean():.0f} over greedy episodes of {env} ({_spread(returns)})")

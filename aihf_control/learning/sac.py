@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from aihf_control.core.errors import BadInput
 from aihf_control.learning.replay import Batch
-from aihf_control.models.cuda_graphs import Replayed
+from aihf_control.models.cuda_graphs import GraphRunner
 from aihf_control.models.lanes import Dims, Random
 from aihf_control.models.networks import Policy, RewardFn, TwinQ, frozen_view
 from aihf_control.models.optim import Adam
@@ -78,7 +78,7 @@ class SAC:
         self.opt_alpha = Adam([self.log_alpha], cfg.lr)
         self.rng = Random(dims, "updates")
         self.n_updates = 0
-        self.replayed = Replayed()
+        self.replayed = GraphRunner()
 
     def update(
         self, batch: Batch, reward_fn: RewardFn, absorbing: float | Tensor = 0.0, actor: bool | None = None

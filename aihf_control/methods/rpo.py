@@ -20,7 +20,7 @@ from torch import Tensor
 from aihf_control.learning.bc import CloneConfig
 from aihf_control.learning.direct import DirectConfig, DirectTrainer, PairScores, train_direct
 from aihf_control.learning.task import Progress, Task
-from aihf_control.models.losses import bradley_terry, weighted
+from aihf_control.models.losses import bradley_terry, weighted_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     def loss(s: PairScores) -> Tensor:
-        anchor = cfg.direct.beta * weighted(-s.logp_win, s.weight)
+        anchor = cfg.direct.beta * weighted_mean(-s.logp_win, s.weight)
         return bradley_terry(s.h_win, s.h_lose, s.weight) + cfg.w_win * anchor
 
     return train_direct(task, task.comparisons(), DirectTrainer(task, cfg.direct, cfg.clone), loss)

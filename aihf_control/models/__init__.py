@@ -1,1 +1,1 @@
-"""Networks, their kernels and losses, and the files that they are saved in."""
+"""Networks, kernels, losses, and the file formats of trained models."""

@@ -1,4 +1,4 @@
-"""What a machine can do, and how a process is to use it."""
+"""Devices, threads and matmul precision."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from aihf_control.models.kernel import SETS
 
 
 def use_one_thread() -> None:
-    """Makes this process one of those that train: a single thread (two fight over the cores) that keeps its memory.
+    """Configure this process for training: one thread, and no return of freed memory to the kernel.
 
-    Every update frees large blocks and takes the same ones again. glibc is told to keep them, because fetching them
-    from the kernel anew costs about a tenth of an update; where libc is another, nothing is told.
+    Every update frees large blocks and allocates the same sizes again. Getting them from the kernel each time takes
+    about a tenth of an update, so glibc is configured to keep them. Other C libraries are left as they are.
     """
     torch.set_num_threads(1)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -28,18 +28,18 @@ def use_one_thread() -> None:
 
 
 def default_workers(device: str, n_lanes: int) -> int:
-    """One process a core on the CPU, one alone on an accelerator."""
+    """Return the default number of workers: one per core on the CPU, one on an accelerator."""
     return min(len(os.sched_getaffinity(0)), n_lanes) if device == "cpu" else 1
 
 
 def device_of(name: str) -> str:
-    """A device that can be used here; "auto" is an accelerator where there is one. Raises BadInput."""
+    """Resolve a device name; "auto" is CUDA if available, else the CPU. Raises BadInput for an unusable device."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as e:
-        raise BadInput(f"--device {name} cannot be used here: {str(e).splitlines()[0]}") from e
+        raise BadInput(f"--device {name} cannot be used on this machine: {str(e).splitlines()[0]}") from e
     return name
 
 
@@ -55,13 +55,13 @@ def processor() -> str:
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until all is done that a GPU was asked for: it is asked for much before it has done it."""
+    """Wait for queued GPU work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def matmul_precision(precision: str, device: str) -> str:
-    """The type of the inner products: what was asked for, or for "auto" bfloat16 where the hardware multiplies it."""
+    """Resolve the matmul precision; "auto" is bfloat16 if the hardware multiplies it, else float32."""
     if precision != "auto":
         return precision
     on_cpu = any(s.is_supported() for s in SETS if s.products == torch.bfloat16)

@@ -1,7 +1,7 @@
-"""Stacks of networks: one network a lane, evaluated together as one batched product.
+"""Stacked networks, one per lane, evaluated together as batched products.
 
-Shapes: O observation size, A action size, L lanes, B batch. Every net maps (L, B, ...) to (L, B, ...). Actions are in
-(-1, 1); the environment's own units begin at its door (`environments.py`).
+Shapes: O observation size, A action size, L lanes, B batch. Every network maps (L, B, ...) to (L, B, ...). Actions are
+in (-1, 1); `environments.gym` converts them to the environment's units.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from aihf_control.models.functional import least, log_slope, perceptron, regress, squashed_sample
 from aihf_control.models.lanes import Dims, Random
 
-LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # Stable-Baselines3's bounds, so that an exported policy samples alike
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # Stable-Baselines3's bounds, so that an exported policy samples the same
 
 
 Net = TypeVar("Net", bound=nn.Module)
 
 
 class Linear(nn.Module):
-    """`L` linear layers side by side: (L, B, in) to (L, B, out); weight (L, in, out), bias (L, 1, out)."""
+    """L stacked linear layers: (L, B, in) to (L, B, out); weight (L, in, out), bias (L, 1, out)."""
 
     def __init__(self, rng: Random, n_in: int, n_out: int):
         super().__init__()
@@ -36,24 +36,25 @@ class Linear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
     def pair(self) -> tuple[Tensor, Tensor]:
+        """Return weight and bias."""
         weight, bias = self._parameters.values()  # a module's attributes are slow to look up
         return weight, bias  # type: ignore[return-value]
 
 
 class Body(nn.Module):
-    """Hidden layers."""
+    """The hidden layers of a network."""
 
     def __init__(self, rng: Random, n_in: int, hidden: tuple[int, ...]):
         super().__init__()
         self.layers = nn.ModuleList(Linear(rng, a, b) for a, b in zip((n_in, *hidden), hidden, strict=False))
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
-        """Weight and bias of every layer."""
+        """Return weight and bias of every layer."""
         return [layer.pair() for layer in self.layers]  # type: ignore[operator]
 
 
 class ObsNormalizer(nn.Module):
-    """Puts observations in units of a dataset's mean and standard deviation, each (L, 1, O). Identity at first."""
+    """Normalizes observations by a mean and a standard deviation, each (L, 1, O); initially the identity."""
 
     mean: Tensor
     std: Tensor
@@ -64,7 +65,7 @@ class ObsNormalizer(nn.Module):
         self.register_buffer("std", torch.ones(dims.n_lanes, 1, dims.n_obs, device=dims.device))
 
     def set(self, mean: Tensor, std: Tensor) -> None:
-        """mean and std (L, O)."""
+        """Set mean and standard deviation, each (L, O)."""
         self.mean.copy_(mean[:, None])
         self.std.copy_(std[:, None])
 
@@ -73,9 +74,9 @@ class ObsNormalizer(nn.Module):
 
 
 class Policy(nn.Module):
-    """A Gaussian squashed by tanh, the actor of SAC (Haarnoja et al., arXiv 1812.05905).
+    """A Gaussian policy squashed by tanh, the actor of SAC (Haarnoja et al., arXiv 1812.05905).
 
-    Fresh policies have mean near zero and deviation one before the squashing.
+    Before squashing, a new policy has a mean near 0 and a standard deviation of 1.
     """
 
     def __init__(self, dims: Dims, hidden: tuple[int, ...]):
@@ -91,7 +92,7 @@ class Policy(nn.Module):
             self.log_std.bias.zero_()
 
     def forward(self, obs: Tensor, products: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation before the squashing, each (L, B, A)."""
+        """Return mean and log standard deviation before squashing, each (L, B, A)."""
         mean, log_std = self._heads(obs, products).chunk(2, -1)
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
@@ -101,17 +102,17 @@ class Policy(nn.Module):
         return perceptron(self.units(obs), [*self.body.pairs(), (head[0], head[1])], products or self.products)
 
     def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Reparametrised action (L, B, A), its log density (L, B), and the action before the squashing."""
+        """Return a reparametrised action (L, B, A), its log density (L, B), and the action before squashing."""
         return squashed_sample(self._heads(obs), noise, (LOG_STD_MIN, LOG_STD_MAX))
 
     def log_prob(self, obs: Tensor, raw: Tensor) -> Tensor:
-        """Log density (L, B) of the action tanh(raw)."""
+        """Return the log density (L, B) of the action tanh(raw)."""
         mean, log_std = self(obs)
         gauss = -0.5 * ((raw - mean) / log_std.exp()).square() - log_std - 0.5 * math.log(2 * math.pi)
         return (gauss - log_slope(raw)).sum(-1)
 
     def greedy(self, obs: Tensor) -> Tensor:
-        """The greedy action (L, B, A), with its gradient."""
+        """Return the greedy action (L, B, A), with its gradient."""
         return self(obs)[0].tanh()
 
     @torch.no_grad()
@@ -121,30 +122,33 @@ class Policy(nn.Module):
         return (mean if noise is None else mean + log_std.exp() * noise).tanh()
 
     def frozen_copy(self) -> Self:
-        """A frozen copy."""
+        """Return a copy without gradients."""
         return copy.deepcopy(self).requires_grad_(False)
 
 
 class Mixture(nn.Module):
-    """a^(1 - c) b^c of two policies' densities, normalised: between two Gaussians it is a Gaussian again, with the
-    precisions added up and the means weighted by them, and the squashing is the same for all."""
+    """The normalised geometric mixture a^(1 - c) b^c of the densities of two policies.
+
+    Before squashing, it is a Gaussian whose precision is the weighted sum of the two precisions, and whose mean is
+    the mean of the two weighted by precision.
+    """
 
     def __init__(self, a: Policy, b: Policy, c: float):
         super().__init__()
         self.b, self.c = b, c
-        self.a = [a]  # another's, who keeps its state
+        self.a = [a]  # in a list, so that its state is not part of this module's
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
         """Actions (L, B, A) in float32 products; greedy without noise."""
         (mean_a, log_a), (mean_b, log_b) = (policy(obs, torch.float32) for policy in (self.a[0], self.b))
-        sure_a, sure_b = (1 - self.c) * (-2 * log_a).exp(), self.c * (-2 * log_b).exp()
-        mean = (sure_a * mean_a + sure_b * mean_b) / (sure_a + sure_b)
-        return (mean if noise is None else mean + (sure_a + sure_b).rsqrt() * noise).tanh()
+        precision_a, precision_b = (1 - self.c) * (-2 * log_a).exp(), self.c * (-2 * log_b).exp()
+        mean = (precision_a * mean_a + precision_b * mean_b) / (precision_a + precision_b)
+        return (mean if noise is None else mean + (precision_a + precision_b).rsqrt() * noise).tanh()
 
 
 class TwinQ(nn.Module):
-    """Two critics a lane, side by side, all in one product: (L, B, O), (L, B, A) to (L, 2, B)."""
+    """Two critics per lane, evaluated in one batched product: (L, B, O), (L, B, A) to (L, 2, B)."""
 
     def __init__(self, dims: Dims, hidden: tuple[int, ...], layer_norm: bool):
         super().__init__()
@@ -181,12 +185,12 @@ class TwinQ(nn.Module):
 class RewardNet(nn.Module):
     """The learned reward, (L, B, O), (L, B, A) to (L, B):  r(s, a) = g(s, a) - c0 + B tanh(p).
 
-    `g` is a small tanh network on observations in the dataset's units, `c0` a running mean of g on the demonstrations,
-    and B tanh(p) the learned bonus of being alive. A reward learned from differences is free up to a constant; the
-    gauge here is that the absorbing state after a fall pays 0, so the constant is the bonus, and it is learned.
+    `g` is a small tanh network on normalized observations, `c0` a running mean of g over demonstrations, and B tanh(p)
+    the learned alive bonus. Differences of returns determine a reward up to a constant. It is fixed here by a reward of
+    0 in the absorbing state after a fall, which makes the constant the alive bonus.
 
-    The losses take c0 as a constant, so while they move the level of g, c0 lags behind by what g moves in about 100
-    steps: the bonus is bounded, but until g settles the level of the reward is not bounded by it.
+    The losses treat c0 as a constant, and c0 follows the mean of g with a lag of about 100 steps. So the bonus is
+    bounded by B, but the level of the reward is not, until g converges.
     """
 
     centre: Tensor
@@ -206,15 +210,15 @@ class RewardNet(nn.Module):
         return self.level(self.features(self.inputs(obs, act)))
 
     def level(self, g: Tensor) -> Tensor:
-        """The reward from g: centred, with the bonus."""
+        """Return the reward for outputs of g, (L, B): centred, plus the alive bonus."""
         return g - self.centre + self.bound * torch.tanh(self.alive)
 
     def inputs(self, obs: Tensor, act: Tensor) -> Tensor:
-        """What g reads, (L, B, O + A): the space in which its gradient is bounded."""
+        """Return the inputs of g, (L, B, O + A), with respect to which its gradient is bounded."""
         return torch.cat([self.units(obs), act], -1)
 
     def features(self, inputs: Tensor) -> Tensor:
-        """g itself, (L, B)."""
+        """Return the outputs of g, (L, B)."""
         h = inputs
         for layer in self.body.layers:
             h = layer(h).tanh()
@@ -222,19 +226,19 @@ class RewardNet(nn.Module):
 
     @torch.no_grad()
     def recentre(self, g_demo: Tensor, rate: float = 0.01) -> None:
-        """Moves c0 towards the mean of g over demonstrations, g_demo (L, B)."""
+        """Move c0 towards the mean of g over demonstrations, g_demo (L, B)."""
         self.centre.lerp_(g_demo.mean(-1, keepdim=True), rate)
 
 
 def frozen_view(net: Net) -> Net:
-    """The same network, to which no gradient flows: its parameters and buffers are the net's own memory."""
-    of = copy.deepcopy(net)
-    for mine, its in zip(of.modules(), net.modules(), strict=True):
-        for name, p in its.named_parameters(recurse=False):
-            setattr(mine, name, nn.Parameter(p.detach(), requires_grad=False))
-        for name, b in its.named_buffers(recurse=False):
-            setattr(mine, name, b)
-    return of
+    """Return a view of a network without gradients, which shares the memory of its parameters and buffers."""
+    view = copy.deepcopy(net)
+    for target, source in zip(view.modules(), net.modules(), strict=True):
+        for name, p in source.named_parameters(recurse=False):
+            setattr(target, name, nn.Parameter(p.detach(), requires_grad=False))
+        for name, b in source.named_buffers(recurse=False):
+            setattr(target, name, b)
+    return view
 
 
 RewardFn = Callable[[Tensor, Tensor], Tensor]

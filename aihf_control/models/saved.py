@@ -1,16 +1,17 @@
-"""Trained policies and rewards outside of training: asked, saved, loaded, exported."""
+"""Trained policies and rewards: prediction, saving, loading and export."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from aihf_control.core.errors import BadInput
+from aihf_control.core.config import convert, prefix_errors
+from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.environments.gym import EnvSpec
 from aihf_control.models.lanes import Dims
 from aihf_control.models.networks import Policy, RewardNet
@@ -19,11 +20,13 @@ from aihf_control.models.sb3 import expert_of, write_zip
 from aihf_control.models.tensors import read_tensors, write_tensors
 
 Array = np.ndarray
+OLD_REWARD = {"reward": "network", "settings": {}, "bound": None}  # fields that files of earlier versions lack
+File = TypeVar("File", "_PolicyFile", "_RewardFile")
 
 
 @dataclasses.dataclass
 class TrainedPolicy:
-    """The policies of all lanes of a run; `predict` asks one of them."""
+    """The policies of all lanes of a run."""
 
     spec: EnvSpec
     seeds: tuple[int, ...]
@@ -37,48 +40,54 @@ class TrainedPolicy:
         deterministic: bool = True,
         lane: int = 0,
     ) -> tuple[Array, None]:
-        """Actions in the environment's units for observations (O,) or (n, O), and None, as SB3's policies return.
+        """Return a lane's actions in the environment's units for observations (O,) or (n, O), and None.
 
-        Sampled actions (deterministic=False) draw from torch's global generator. Raises BadInput for observations of
-        another shape, or that are not finite.
+        The signature is that of Stable-Baselines3. Sampled actions (deterministic=False) use torch's global generator.
+        Raises BadInput for observations of another shape, or that are not finite.
         """
         obs = np.asarray(observation, np.float32)
         if obs.ndim not in (1, 2) or obs.shape[-1] != self.spec.n_obs:
-            raise BadInput(f"observations of shape {obs.shape}; {self.spec.id} has {self.spec.n_obs} numbers in one")
+            raise BadInput(
+                f"an observation of {self.spec.id} has {self.spec.n_obs} numbers, got an array of shape {obs.shape}"
+            )
         if not np.isfinite(obs).all():
-            raise BadInput("observations that are not finite (NaN or infinite)")
+            raise BadInput("observations are not finite, got NaN or infinity")
         rows = torch.as_tensor(obs).reshape(1, -1, self.spec.n_obs).expand(len(self.seeds), -1, -1)
         noise = None if deterministic else torch.randn(*rows.shape[:2], self.spec.n_act)
         act = self.net.act(rows, noise)[lane].numpy().reshape(*obs.shape[:-1], -1)
         return self.spec.to_env(act).astype(np.float32), None
 
     def save(self, path: str | Path) -> None:
-        """All lanes, as safetensors."""
+        """Write all lanes to a safetensors file."""
         about = {"kind": "policy", "spec": self.spec.as_dict(), "seeds": self.seeds}
         write_tensors(Path(path), dict(self.net.state_dict()), about)
 
     def export(self, path: str | Path, lane: int = 0) -> None:
-        """One lane, as a zip that `stable_baselines3.SAC.load` opens."""
+        """Write one lane to a zip that `stable_baselines3.SAC.load` opens."""
         write_zip(path, expert_of(self.net, lane), self.spec)
 
 
 def load_policy(path: str | Path) -> TrainedPolicy:
-    """A policy that `save` wrote. Raises BadInput."""
-    tensors, spec, about = _read(Path(path), "policy")
-    seeds = tuple(about["seeds"])
-    return TrainedPolicy(spec, seeds, policy_from(tensors, Dims(seeds, spec.n_obs, spec.n_act)))
+    """Read a policy that `TrainedPolicy.save` wrote. Raises BadInput."""
+    tensors, spec, about = _read(Path(path), _PolicyFile)
+    with prefix_errors(f"cannot read {path}"):
+        return TrainedPolicy(spec, about.seeds, policy_from(tensors, Dims(about.seeds, spec.n_obs, spec.n_act)))
 
 
 def policy_from(tensors: dict[str, Tensor], dims: Dims) -> Policy:
-    """A frozen policy from its state."""
-    policy = Policy(dims, _hidden(tensors))
+    """Build a frozen policy from its state. Raises BadInput if tensors do not fit."""
+    hidden = _hidden(tensors, dims, dims.n_obs)
+    mean = tensors.get("mean.weight", torch.zeros(0))
+    if mean.shape != (dims.n_lanes, hidden[-1], dims.n_act):
+        raise BadInput(f"the layer of the mean has shape {tuple(mean.shape)}, not that of {dims.n_act} actions")
+    policy = Policy(dims, hidden)
     _fill(policy, tensors)
     return policy
 
 
 @dataclasses.dataclass
 class TrainedReward:
-    """The rewards of all lanes of a run. Called, it returns one lane's reward."""
+    """The rewards of all lanes of a run; a call returns those of one lane."""
 
     spec: EnvSpec
     seeds: tuple[int, ...]
@@ -88,31 +97,33 @@ class TrainedReward:
         self.net = rebuild(self.state, Dims(self.seeds, self.spec.n_obs, self.spec.n_act))
 
     def __call__(self, observation: Array, action: Array, lane: int = 0) -> Array:
-        """Rewards (n,) of observations (n, O) and actions (n, A) in the environment's units."""
+        """Return rewards (n,) for observations (n, O) and actions (n, A) in the environment's units."""
         obs = torch.as_tensor(np.asarray(observation, np.float32)).expand(len(self.seeds), -1, -1)
         act = torch.as_tensor(self.spec.from_env(np.asarray(action))).expand(len(self.seeds), -1, -1)
         with torch.no_grad():
             return self.net(obs, act)[lane].numpy()
 
     def save(self, path: str | Path) -> None:
-        """All lanes, as safetensors."""
-        about = {"kind": "reward", "spec": self.spec.as_dict(), "seeds": self.seeds, "reward": self.state.kind}
-        write_tensors(Path(path), self.state.tensors, about | self.state.settings)
+        """Write all lanes to a safetensors file."""
+        about = {"kind": "reward", "spec": self.spec.as_dict(), "seeds": self.seeds}
+        about |= {"reward": self.state.kind, "settings": self.state.settings}
+        write_tensors(Path(path), self.state.tensors, about)
 
 
 def load_reward(path: str | Path) -> TrainedReward:
-    """A reward that `save` wrote. Raises BadInput."""
-    tensors, spec, about = _read(Path(path), "reward")
-    settings = {name: value for name, value in about.items() if name not in ("kind", "spec", "seeds", "reward")}
-    return TrainedReward(spec, tuple(about["seeds"]), RewardState(about.get("reward", "network"), tensors, settings))
+    """Read a reward that `TrainedReward.save` wrote. Raises BadInput."""
+    tensors, spec, about = _read(Path(path), _RewardFile)
+    settings = about.settings if about.bound is None else {"bound": about.bound}
+    with prefix_errors(f"cannot read {path}"):
+        return TrainedReward(spec, about.seeds, RewardState(about.reward, tensors, settings))
 
 
 def _reward_net(state: RewardState, dims: Dims) -> RewardNet:
     """Build a frozen `RewardNet` from its state. Raises BadInput."""
     bound = state.settings.get("bound")
     if not isinstance(bound, int | float) or isinstance(bound, bool) or not bound > 0:
-        raise BadInput(f"the reward's bound must be a number above 0, got {bound!r}")
-    net = RewardNet(dims, _hidden(state.tensors), alive=0.0, bound=bound)
+        raise BadInput(f"bound must be a number above 0, got {bound!r}")
+    net = RewardNet(dims, _hidden(state.tensors, dims, dims.n_obs + dims.n_act), alive=0.0, bound=bound)
     _fill(net, state.tensors)
     return net
 
@@ -120,21 +131,78 @@ def _reward_net(state: RewardState, dims: Dims) -> RewardNet:
 register("network", _reward_net)
 
 
-def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], EnvSpec, dict[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class _StoredSpec:
+    """The fields of an EnvSpec in a file."""
+
+    id: str
+    options: dict
+    n_obs: int
+    n_act: int
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    horizon: int
+
+    def __post_init__(self):
+        at_least_one({"n_obs": self.n_obs, "n_act": self.n_act, "horizon": self.horizon})
+        low, high = np.array(self.low), np.array(self.high)
+        if (
+            len(low) != self.n_act
+            or len(high) != self.n_act
+            or not (np.isfinite([low, high]).all() and (low < high).all())
+        ):
+            raise BadInput(f"low and high must be finite bounds of {self.n_act} actions")
+
+
+@dataclasses.dataclass(frozen=True)
+class _PolicyFile:
+    """The description in a file of a policy."""
+
+    kind: Literal["policy"]
+    spec: _StoredSpec
+    seeds: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _RewardFile:
+    """The description in a file of a reward."""
+
+    kind: Literal["reward"]
+    spec: _StoredSpec
+    seeds: tuple[int, ...]
+    reward: str
+    settings: dict
+    bound: float | None
+    """The only setting of files of earlier versions."""
+
+
+def _read(path: Path, kind: type[File]) -> tuple[dict[str, Tensor], EnvSpec, File]:
+    """Read the tensors, the environment and the description of a file. Raises BadInput."""
     tensors, about = read_tensors(path)
-    if about.get("kind") != kind or not {"spec", "seeds"} <= about.keys():
-        raise BadInput(f"{path} is no {kind} of aihf_control")
-    return tensors, EnvSpec.from_dict(about["spec"]), about
+    given = convert(kind, (OLD_REWARD if kind is _RewardFile else {}) | about, f"cannot read {path}: its description")
+    return tensors, EnvSpec.from_dict(dataclasses.asdict(given.spec)), given
 
 
-def _hidden(tensors: dict[str, Tensor]) -> tuple[int, ...]:
-    n = sum(name.startswith("body.layers.") and name.endswith(".weight") for name in tensors)
-    return tuple(tensors[f"body.layers.{i}.weight"].shape[-1] for i in range(n))
+def _hidden(tensors: dict[str, Tensor], dims: Dims, n_in: int) -> tuple[int, ...]:
+    """Return the sizes of the hidden layers. Raises BadInput unless each layer fits the one before it.
+
+    This is checked before a network is built, which would allocate whatever sizes a file states.
+    """
+    sizes: list[int] = []
+    while (weight := tensors.get(f"body.layers.{len(sizes)}.weight")) is not None:
+        before = sizes[-1] if sizes else n_in
+        if weight.ndim != 3 or weight.shape[:2] != (dims.n_lanes, before) or not weight.numel():
+            raise BadInput(f"layer {len(sizes)} has shape {tuple(weight.shape)}, not ({dims.n_lanes}, {before}, n)")
+        sizes.append(weight.shape[-1])
+    if not sizes:
+        raise BadInput("there are no hidden layers")
+    return tuple(sizes)
 
 
 def _fill(net: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Load a network's state and freeze it. Raises BadInput if the state does not fit."""
     try:
         net.load_state_dict(tensors)
     except RuntimeError as e:
-        raise BadInput(f"these weights do not fit together: {' '.join(str(e).split())[:200]}") from e
+        raise BadInput(f"the weights do not fit together: {' '.join(str(e).split())[:200]}") from e
     net.requires_grad_(False)

@@ -1,49 +1,49 @@
-"""Policies in and out: Stable-Baselines3 zips, read without executing their pickles, and SAC on the true reward.
-
-python -m aihf_control.experts train --env Hopper-v4
-python -m aihf_control.experts import some_policy.zip --env Hopper-v4 --out mine.zip
-python -m aihf_control.experts show --env Hopper-v4
-"""
+"""Reader and writer of Stable-Baselines3 zips. Reading executes none of their pickles."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
 import itertools
-import json
 import re
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from aihf_control.core.errors import BadInput
-from aihf_control.core.files import read_bytes, write_bytes
+from aihf_control.core.errors import BadInput, InputWarning
+from aihf_control.core.files import parse_json, read_bytes, write_bytes
 from aihf_control.environments.gym import EnvSpec, spaces_of
 from aihf_control.models.lanes import Dims
 from aihf_control.models.networks import LOG_STD_MAX, LOG_STD_MIN, Policy
+from aihf_control.models.vecnormalize import ObsStatistics
 
 Array = np.ndarray
+Layer = tuple[Tensor, Tensor]
 MAX_BYTES = 200 * 2**20
 ACTIVATIONS = {"ReLU": torch.relu, "Tanh": torch.tanh, "ELU": torch.nn.functional.elu}
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+CRITICS = re.compile(
+    r"critic(_target)?\.qf\d+\.\d+\.(weight|bias)|actor_target\.mu\.\d+\.(weight|bias)"
+    r"|mlp_extractor\.value_net\.\d+\.(weight|bias)|value_net\.(weight|bias)"
+)
+LEAST_CLIP = 10.0  # VecNormalize's default; a tighter clipping of observations changes actions
 
 
 @dataclasses.dataclass(frozen=True)
 class Expert:
-    """A feed-forward policy: layers of (weight (out, in), bias) as Stable-Baselines3 keeps them, the last for the mean.
+    """A feed-forward policy with actions in (-1, 1): layers of (weight (out, in), bias), the last one for the mean."""
 
-    Its actions are in (-1, 1), those of a PPO policy as well, whose own are in the environment's units.
-    """
-
-    layers: list[tuple[Tensor, Tensor]]
-    log_std: tuple[Tensor, Tensor] | None
-    """Layer that gives the log deviation from the last hidden one; weight of no columns where it is a constant; None
-    for a policy without noise of its own."""
+    layers: list[Layer]
+    log_std: Layer | None
+    """Layer from the last hidden units to the log standard deviation; with an empty weight if that is a constant; None
+    for a deterministic policy."""
     squashed: bool
-    """tanh of the mean (SAC, TQC, TD3), or clipped to the bounds (PPO)."""
+    """Whether actions are tanh of the mean (SAC, TQC, TD3, DDPG), or the mean clipped to -1 and 1 (PPO, A2C)."""
     activation: str
 
     @property
@@ -55,7 +55,7 @@ class Expert:
         return self.layers[-1][0].shape[0]
 
     def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Actions in (-1, 1) from obs (..., O); greedy without noise (..., A)."""
+        """Return actions (..., A) in (-1, 1) for observations (..., O); greedy ones without noise."""
         h = obs
         for weight, bias in self.layers[:-1]:
             h = ACTIVATIONS[self.activation](torch.nn.functional.linear(h, weight, bias))
@@ -67,31 +67,161 @@ class Expert:
         return mean.tanh() if self.squashed else mean.clamp(-1, 1)
 
 
-def read_zip(path: str | Path, spec: EnvSpec | None = None) -> Expert:
-    """A policy from an SB3 zip of SAC, TQC, TD3, DDPG or PPO. No pickle in it is executed.
+def read_zip(
+    path: str | Path,
+    spec: EnvSpec | None = None,
+    activation: str | None = None,
+    statistics: ObsStatistics | None = None,
+) -> Expert:
+    """Read a policy from a Stable-Baselines3 zip of SAC, TQC, TD3, DDPG, PPO or A2C.
 
-    Only `policy.pth` is read as tensors (weights only) and `data` as plain JSON. Raises BadInput for a file that is no
-    such zip, or, with a `spec`, whose shapes are another environment's. The bounds of a PPO policy's actions are the
-    spec's, or -1 and 1 without one.
+    No pickle in it is executed: `policy.pth` is read as tensors (weights only), `data` as JSON. `activation` is for
+    zips that do not state theirs. `statistics` of VecNormalize are folded into the first layer.
+
+    Raises BadInput for a file that is no such zip or has more than a plain feed-forward policy, and with a `spec` for
+    a policy with sizes of another environment. Warns (InputWarning) if observations were normalized by statistics that
+    are not given, or if actions had other bounds than the spec's.
     """
     data, weights = _read_parts(Path(path))
-    layers = _mean_layers(weights)
+    _check_spaces(data, path)
+    _check_plain(data, weights, path)
     gaussian = "action_net.weight" in weights
-    constant = (torch.zeros(0), weights["log_std"]) if "log_std" in weights else None
-    log_std = constant if gaussian else _pair(weights, "actor.log_std")
-    if not _fit(layers, log_std) or (gaussian and log_std is None):
-        raise BadInput(f"{path} holds no policy of SAC, TQC, TD3, DDPG or PPO with dense layers (and without gSDE)")
-    expert = Expert(layers, log_std, squashed=not gaussian, activation=_activation(data, gaussian))
+    expert = _expert_from(weights, gaussian, _activation(data, gaussian, activation, path), path)
     if spec and (expert.n_obs, expert.n_act) != (spec.n_obs, spec.n_act):
         raise BadInput(
             f"{path} was trained on {expert.n_obs} observations and {expert.n_act} actions; "
             f"{spec.id} has {spec.n_obs} and {spec.n_act}"
         )
-    return _rescaled(expert, spec.low, spec.high, inward=True) if spec and gaussian else expert
+    if statistics:
+        expert = _with_statistics(expert, statistics, path)
+    elif gaussian and data.get("_last_original_obs") is not None:
+        message = f"{path} was trained under VecNormalize: give its statistics with --vecnormalize FILE"
+        warnings.warn(f"{message}, or it receives observations in other units", InputWarning, stacklevel=2)
+    if spec:
+        low, high = _action_bounds(data, spec, path)
+        expert = _rescaled(expert, low, high, inward=True) if gaussian else expert
+    _check_actions(expert, path)
+    return expert
 
 
-def _fit(layers: list[tuple[Tensor, Tensor]], log_std: tuple[Tensor, Tensor] | None) -> bool:
-    """Whether each layer takes what the one before it gives, and the deviation's is like the mean's."""
+def _expert_from(weights: dict[str, Tensor], gaussian: bool, activation: str, path: str | Path) -> Expert:
+    """Build the policy from its tensors. Raises BadInput if a tensor is missing, misshapen or left over."""
+    names = _layer_names(weights)
+    layers = [_pair(weights, name) for name in names]
+    constant = (torch.zeros(0), weights["log_std"]) if "log_std" in weights else None
+    log_std = constant if gaussian else _pair(weights, "actor.log_std")
+    found = [layer for layer in layers if layer is not None]
+    if len(found) < len(layers) or not _layers_fit(found, log_std) or (gaussian and log_std is None):
+        raise BadInput(f"{path} holds no policy of SAC, TQC, TD3, DDPG, PPO or A2C with dense layers")
+    used = {f"{name}.{part}" for name in (*names, "actor.log_std") for part in ("weight", "bias")} | {"log_std"}
+    extra = sorted(name for name in weights if name not in used and not CRITICS.fullmatch(name))
+    if extra:
+        more = f" and {len(extra) - 3} more" if len(extra) > 3 else ""
+        raise BadInput(
+            f"{path} has tensors that are no part of a plain feed-forward policy: {', '.join(extra[:3])}{more}; "
+            f"features extractors, recurrent and normalization layers cannot be imported"
+        )
+    return Expert(found, log_std, squashed=not gaussian, activation=activation)
+
+
+def _check_spaces(data: dict[str, Any], path: str | Path) -> None:
+    for name in ("observation_space", "action_space"):
+        kind = _type_of(data.get(name))
+        if kind and not kind.endswith(".Box"):
+            raise BadInput(f"{path} has a {name.replace('_', ' ')} of type {kind}; only Box can be imported")
+
+
+def _check_plain(data: dict[str, Any], weights: dict[str, Tensor], path: str | Path) -> None:
+    """Raises BadInput for gSDE and for features extractors, which may have no tensors."""
+    kwargs = _policy_kwargs(data)
+    sde = data.get("use_sde") or kwargs.get("use_sde")
+    if sde or "actor.log_std" in weights or ("log_std" in weights and weights["log_std"].ndim != 1):
+        raise BadInput(f"{path} was trained with gSDE (use_sde=True), which cannot be imported; train it without")
+    extractor = str(kwargs.get("features_extractor_class", ""))
+    if extractor and not re.fullmatch(r"<class 'stable_baselines3\.[\w.]+\.FlattenExtractor'>", extractor):
+        raise BadInput(f"{path} has a features extractor of its own, {extractor[:100]}, which cannot be imported")
+
+
+def _policy_kwargs(data: dict[str, Any]) -> dict[str, Any]:
+    kwargs = data.get("policy_kwargs")
+    return kwargs if isinstance(kwargs, dict) else {}
+
+
+def _type_of(value: Any) -> str:
+    """Return the class that Stable-Baselines3 states of a pickled value, or nothing."""
+    stated = value.get(":type:") if isinstance(value, dict) else None
+    return stated[len("<class '") : -len("'>")] if isinstance(stated, str) else ""
+
+
+def _activation(data: dict[str, Any], gaussian: bool, given: str | None, path: str | Path) -> str:
+    """Return the name of the activation, which Stable-Baselines3 prints beside the pickle of the policy's arguments."""
+    policy, kwargs = data.get("policy_class"), _policy_kwargs(data)
+    module = str(policy.get("__module__")) if isinstance(policy, dict) else "unknown"
+    default = f"<class 'torch.nn.modules.activation.{'Tanh' if gaussian else 'ReLU'}'>"  # of these classes
+    stated = str(kwargs.get("activation_fn", default))
+    if not re.fullmatch(r"(stable_baselines3|sb3_contrib)(\.\w+)+", module) or not isinstance(
+        data.get("policy_kwargs"), dict
+    ):
+        if given is None:
+            raise BadInput(
+                f"{path} has a policy class of module {module[:100]}, not of Stable-Baselines3, so its activation is "
+                f"unknown; give it with --activation ({', '.join(ACTIVATIONS)})"
+            )
+        return given
+    named = re.fullmatch(r"<class 'torch\.nn\.modules\.activation\.(\w+)'>", stated)
+    if not named or named[1] not in ACTIVATIONS:
+        name = named[1] if named else stated[:100]
+        raise BadInput(f"{path} has the activation {name}; known are {', '.join(ACTIVATIONS)}")
+    if given not in (None, named[1]):
+        raise BadInput(f"{path} has the activation {named[1]}, not {given}; leave out --activation")
+    return named[1]
+
+
+def _with_statistics(expert: Expert, statistics: ObsStatistics, path: str | Path) -> Expert:
+    """Fold the normalization of observations into the first layer."""
+    if len(statistics.mean) != expert.n_obs:
+        raise BadInput(f"{path} has {expert.n_obs} observations, and the VecNormalize file {len(statistics.mean)}")
+    if statistics.clip < LEAST_CLIP:
+        raise BadInput(
+            f"{path} was trained on observations clipped at {statistics.clip:g} standard deviations; only a clip_obs "
+            f"of at least {LEAST_CLIP:g} can be imported, since an imported policy does not clip"
+        )
+    mean, std = (torch.as_tensor(x)[None] for x in (statistics.mean, statistics.std))
+    first_weight, first_bias = expert.layers[0]
+    weight, bias = _fold(first_weight.double(), first_bias.double(), mean, std)
+    message = f"{path}: observations are not clipped at {statistics.clip:g} standard deviations as in VecNormalize"
+    warnings.warn(message, InputWarning, stacklevel=3)
+    return dataclasses.replace(expert, layers=[(weight.float(), bias.float()), *expert.layers[1:]])
+
+
+def _fold(weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> Layer:
+    """Return the layer that does on x what (weight, bias) does on (x - mean) / std; mean and std (1, O)."""
+    return weight / std, bias - (weight / std @ mean.T).squeeze(-1)
+
+
+def _action_bounds(data: dict[str, Any], spec: EnvSpec, path: str | Path) -> tuple[Array, Array]:
+    """Return the bounds of actions that the zip states, or else the environment's."""
+    space = data.get("action_space")
+    texts = [str(space.get(name, "")) for name in ("low", "high")] if isinstance(space, dict) else ["", ""]
+    low, high = (np.array([float(x) for x in re.findall(r"-?\d+\.?\d*(?:e[+-]?\d+)?", text)]) for text in texts)
+    stated = low.shape == high.shape == spec.low.shape and (low < high).all() and np.isfinite([low, high]).all()
+    if not stated or np.allclose([low, high], [spec.low, spec.high], rtol=1e-6, atol=1e-7):  # printed with 8 digits
+        return spec.low, spec.high
+    message = f"{path} was trained with actions from {texts[0]} to {texts[1]}: they are scaled to those of {spec.id}"
+    warnings.warn(message, InputWarning, stacklevel=3)
+    return low, high
+
+
+def _check_actions(expert: Expert, path: str | Path) -> None:
+    """Raises BadInput if finite observations give actions that are not finite, as huge weights do."""
+    rng = torch.Generator().manual_seed(0)
+    obs = torch.randn(64, expert.n_obs, generator=rng) * torch.tensor([0.0, 1.0, 10.0, 100.0]).repeat(16)[:, None]
+    if not all(torch.isfinite(expert.act(obs, noise)).all() for noise in (None, torch.zeros(64, expert.n_act))):
+        raise BadInput(f"{path} has weights of a size that makes actions NaN; that is no policy")
+
+
+def _layers_fit(layers: list[Layer], log_std: Layer | None) -> bool:
+    """Return whether the sizes of consecutive layers agree, and those of the mean and the standard deviation."""
     if not layers or any(w.ndim != 2 or b.shape != w.shape[:1] for w, b in layers):
         return False
     chained = all(a[0].shape[0] == b[0].shape[1] for a, b in itertools.pairwise(layers))
@@ -101,98 +231,103 @@ def _fit(layers: list[tuple[Tensor, Tensor]], log_std: tuple[Tensor, Tensor] | N
 
 
 def _rescaled(expert: Expert, low: Array, high: Array, inward: bool) -> Expert:
-    """A policy whose mean is in units of low to high with its mean in units of -1 to 1 (inward), or the way back."""
-    middle, half = (torch.as_tensor(x, dtype=torch.float32) for x in ((high + low) / 2, (high - low) / 2))
-    weight, bias = expert.layers[-1]
+    """Convert the mean from units of low to high to those of -1 to 1 (inward), or the reverse."""
+    middle, half = (torch.as_tensor(x, dtype=torch.float64) for x in ((high + low) / 2, (high - low) / 2))
+    weight, bias = (x.double() for x in expert.layers[-1])
     last = (
         (weight / half[:, None], (bias - middle) / half) if inward else (weight * half[:, None], bias * half + middle)
     )
-    log_std = expert.log_std and (expert.log_std[0], expert.log_std[1] + (-half.log() if inward else half.log()))
-    return dataclasses.replace(expert, layers=[*expert.layers[:-1], last], log_std=log_std)
+    shift = (-half.log() if inward else half.log()).float()
+    log_std = expert.log_std and (expert.log_std[0], expert.log_std[1] + shift)
+    layers = [*expert.layers[:-1], (last[0].float(), last[1].float())]
+    return dataclasses.replace(expert, layers=layers, log_std=log_std)
 
 
-def _read_parts(path: Path) -> tuple[dict, dict[str, Tensor]]:
-    raw = read_bytes(path)
+def _read_parts(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read the JSON and the tensors of a zip. Raises BadInput."""
+    raw = read_bytes(path, MAX_BYTES)
     try:
-        with _bounded(raw, path) as z:
-            data, tensors = json.loads(z.read("data")), z.read("policy.pth")
-        if zipfile.is_zipfile(io.BytesIO(tensors)):  # as torch has written them since 1.6
-            _bounded(tensors, path).close()
-        with warnings.catch_warnings(action="ignore"):  # what it may say is said below, in one line
+        with _open_zip(raw, path) as z:
+            data, tensors = parse_json(z.read("data"), f"{path}: data"), z.read("policy.pth")
+        if zipfile.is_zipfile(io.BytesIO(tensors)):  # torch's format since 1.6
+            _open_zip(tensors, path).close()
+        with warnings.catch_warnings(action="ignore"):  # a fault is reported below, in one line
             weights = torch.load(io.BytesIO(tensors), map_location="cpu", weights_only=True)
     except BadInput:
         raise
-    except Exception as e:  # torch and zipfile raise a dozen kinds on malformed input; all mean the same to the user
+    except Exception as e:  # torch and zipfile raise a dozen kinds on malformed input
         raise BadInput(f"{path} is not a Stable-Baselines3 zip: {' '.join(str(e).split())[:200]}") from e
-    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
+    if not isinstance(data, dict):
+        raise BadInput(f"{path} is not a Stable-Baselines3 zip: its data is not a table")
+    return data, _floats(weights, path)
+
+
+def _floats(weights: Any, path: Path) -> dict[str, Tensor]:
+    """Check a table of tensors and convert them to float32. Raises BadInput."""
+    if not isinstance(weights, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items()
+    ):
         raise BadInput(f"{path} is not a Stable-Baselines3 zip: policy.pth is not a table of tensors")
-    if sum(v.numel() for v in weights.values()) > MAX_BYTES:  # a tensor may claim more than its storage holds
+    for name, v in weights.items():
+        if (
+            v.is_nested
+            or v.layout != torch.strided
+            or v.is_quantized
+            or v.device.type != "cpu"
+            or v.dtype not in FLOATS
+        ):
+            raise BadInput(f"{path}: tensor {name!r:.100} is not a dense tensor of floats")
+    if sum(v.numel() for v in weights.values()) > MAX_BYTES:  # a tensor may have more elements than its storage
         raise BadInput(f"{path} has tensors of more than {MAX_BYTES >> 20} million numbers; that is no policy")
-    if not all(torch.isfinite(v).all() for v in weights.values()):
-        raise BadInput(f"{path} has weights that are not finite")
-    return data if isinstance(data, dict) else {}, {name: v.float() for name, v in weights.items()}
+    converted = {name: v.detach().float() for name, v in weights.items()}
+    for name, v in converted.items():
+        if not torch.isfinite(v).all():
+            raise BadInput(f"{path}: tensor {name!r:.100} has numbers that are not finite in float32")
+    return converted
 
 
-def _bounded(raw: bytes, path: Path) -> zipfile.ZipFile:
-    """The zip, if what it unpacks to is of a policy's size."""
+def _open_zip(raw: bytes, path: Path) -> zipfile.ZipFile:
+    """Open a zip that unpacks to the size of a policy. Raises BadInput for a larger one."""
     z = zipfile.ZipFile(io.BytesIO(raw))
     if sum(i.file_size for i in z.infolist()) > MAX_BYTES:
         raise BadInput(f"{path} unpacks to more than {MAX_BYTES >> 20} MiB; that is no policy")
     return z
 
 
-def _mean_layers(weights: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """The layers from the observation to the mean of the action; none where one of them is missing."""
-    pairs = [_pair(weights, name) for name in _layer_names(weights)]
-    whole = [pair for pair in pairs if pair is not None]
-    return whole if len(whole) == len(pairs) else []
-
-
 def _layer_names(weights: dict[str, Tensor]) -> list[str]:
+    """Return the names of the layers from the observation to the mean of the action; none for another kind."""
+
     def stack(prefix: str) -> list[str]:
         found = [re.fullmatch(re.escape(prefix) + r"\.(\d{1,3})\.(weight|bias)", name) for name in weights]
         return [f"{prefix}.{n}" for n in sorted({int(m[1]) for m in found if m})]
 
-    if "action_net.weight" in weights:  # PPO, A2C
-        return [*stack("mlp_extractor.policy_net"), "action_net"]
+    if "action_net.weight" in weights:  # PPO, A2C; the shared layers are of versions before 2.0
+        return [*stack("mlp_extractor.shared_net"), *stack("mlp_extractor.policy_net"), "action_net"]
     if "actor.mu.weight" in weights:  # SAC, TQC
         return [*stack("actor.latent_pi"), "actor.mu"]
-    return [] if "actor.log_std" in weights else stack("actor.mu")  # TD3, DDPG; that name is gSDE's
+    return stack("actor.mu")  # TD3, DDPG
 
 
-def _pair(weights: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor] | None:
+def _pair(weights: dict[str, Tensor], name: str) -> Layer | None:
     weight, bias = weights.get(f"{name}.weight"), weights.get(f"{name}.bias")
     return None if weight is None or bias is None else (weight, bias)
 
 
-def _activation(data: dict, gaussian: bool) -> str:
-    """SB3 writes beside each pickle what it prints as; that text names the activation."""
-    kwargs = data.get("policy_kwargs")
-    written = str(kwargs.get("activation_fn", "")) if isinstance(kwargs, dict) else ""
-    named = re.search(r"(\w+)\W*$", written)  # <class 'torch.nn.modules.activation.ReLU'>
-    name = named[1] if named else ("Tanh" if gaussian else "ReLU")
-    if name not in ACTIVATIONS:
-        raise BadInput(f"the policy uses the activation {name}; known are {', '.join(ACTIVATIONS)}")
-    return name
-
-
 def expert_of(policy: Policy, lane: int) -> Expert:
-    """One lane of a policy, its observation units folded into the first layer."""
+    """Return one lane of a policy, with its normalization of observations folded into the first layer."""
 
     def pair(layer) -> tuple[Tensor, Tensor]:
         return layer.weight[lane].detach().cpu().T.contiguous(), layer.bias[lane, 0].detach().cpu().clone()
 
     layers = [*map(pair, policy.body.layers), pair(policy.mean)]
-    weight, bias = layers[0]
-    mean, std = policy.units.mean[lane].cpu(), policy.units.std[lane].cpu()
-    layers[0] = (weight / std, bias - (weight / std @ mean.T).squeeze(-1))
+    layers[0] = _fold(*layers[0], policy.units.mean[lane].cpu(), policy.units.std[lane].cpu())
     return Expert(layers, pair(policy.log_std), squashed=True, activation="ReLU")
 
 
 def policy_of(expert: Expert, dims: Dims) -> Policy:
-    """A policy that acts in every lane as the expert does. Raises BadInput for one that is not SAC's kind."""
+    """Return a policy that acts as the expert in every lane. Raises BadInput unless it is one of SAC or TQC."""
     if not expert.squashed or expert.activation != "ReLU" or expert.log_std is None or len(expert.layers) < 2:
-        raise BadInput("only a squashed Gaussian policy with ReLU layers can be trained on (SAC, TQC)")
+        raise BadInput("only a squashed Gaussian policy with ReLU layers (SAC, TQC) can be trained further")
     policy = Policy(dims, tuple(len(bias) for _, bias in expert.layers[:-1]))
     layers = [*policy.body.layers, policy.mean, policy.log_std]
     with torch.no_grad():
@@ -203,9 +338,9 @@ def policy_of(expert: Expert, dims: Dims) -> Policy:
 
 
 def write_zip(path: str | Path, expert: Expert, spec: EnvSpec) -> None:
-    """An SB3 zip that `stable_baselines3.SAC.load` opens (`PPO.load` for a policy that is not squashed).
+    """Write a zip that `stable_baselines3.SAC.load` opens (`PPO.load` for a policy that is not squashed).
 
-    The actor is the expert's; the critics are stand-ins of one unit, to keep the file small.
+    The critics in it are untrained and of one unit, to keep the file small.
     """
     from stable_baselines3 import PPO, SAC
 
@@ -225,6 +360,7 @@ def write_zip(path: str | Path, expert: Expert, spec: EnvSpec) -> None:
 
 
 def _sb3_names(expert: Expert) -> dict[str, Tensor]:
+    """Return the policy's tensors by their names in Stable-Baselines3."""
     body, mean = ("actor.latent_pi", "actor.mu") if expert.squashed else ("mlp_extractor.policy_net", "action_net")
     layers = {f"{body}.{2 * i}": layer for i, layer in enumerate(expert.layers[:-1])} | {mean: expert.layers[-1]}
     names = {
@@ -238,7 +374,7 @@ def _sb3_names(expert: Expert) -> dict[str, Tensor]:
 
 
 def _spaces_only(obs_space, act_space):
-    """An environment that has spaces and nothing else: SB3's constructors ask for one."""
+    """Return an environment that only has spaces, which Stable-Baselines3's constructors need."""
     import gymnasium as gym
 
     class Spaces(gym.Env):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_bytes, read_json, write_bytes
-from aihf_control.core.statistics import STARRED, Estimate, counted, iqm
+from aihf_control.core.statistics import STAR_NOTE, Estimate, format_count, iqm
 from aihf_control.report.page import write_report
 
 HEAD = ("return", "score", "n", "env_steps", "labels", "pair_accuracy", "rank_correlation")
@@ -71,7 +71,7 @@ def table(summaries: dict[Path, dict[str, Any]]) -> str:
             row = {**s["rows"][-2], "name": f"{s['method']} ({s['steps']:,} iterations{cut})"}
             lines.append(_line(row, str(len(s["diverged"]))))
         lines.append("")
-    return "\n".join([*lines, STARRED, ""])
+    return "\n".join([*lines, STAR_NOTE, ""])
 
 
 def _score(summary: dict[str, Any]) -> float:
@@ -96,7 +96,7 @@ def _cell(name: str, x: Any) -> str:
         return str(Estimate.read(x))
     if x is None:
         return "-"
-    return counted(x) if name == "n" else f"{x:,}"
+    return format_count(x) if name == "n" else f"{x:,}"
 
 
 def figure(summaries: dict[Path, dict[str, Any]]) -> bytes:

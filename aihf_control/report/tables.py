@@ -11,11 +11,11 @@ import pandas as pd
 
 from aihf_control.core.config import as_word
 from aihf_control.core.statistics import (
-    STARRED,
+    STAR_NOTE,
     Estimate,
     aggregate,
-    counted,
     estimate,
+    format_count,
     improvement_estimate,
     iqm_of_all,
     mean_of_tasks,
@@ -27,7 +27,7 @@ from aihf_control.report.load import ANSWERS, GridResults, Run, finite, numbers
 Array = np.ndarray
 Cell = str | int | float | Estimate | None
 SCORE = "Score: 0 random actions, 1 the expert; of each run's last policy. A run that diverged counts as 0."
-BOOTSTRAP = f"95 % bootstrap intervals. {STARRED}"
+BOOTSTRAP = f"95 % bootstrap intervals. {STAR_NOTE}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +204,7 @@ def cell_text(row: Row, name: str) -> str:
     if x is None:
         return "-"
     if name == "n":
-        return counted(int(x))  # type: ignore[arg-type]
+        return format_count(int(x))  # type: ignore[arg-type]
     if isinstance(x, float):
         return f"{x:.2f}" if abs(x) < 10 else f"{x:.0f}"
     return f"{x:,}" if isinstance(x, int) else str(x)

@@ -24,7 +24,7 @@ from aihf_control.learning.sac import SACConfig
 from aihf_control.learning.task import Task
 from aihf_control.methods import aihf
 from aihf_control.models import kernel
-from aihf_control.models.cuda_graphs import WARM, Replayed
+from aihf_control.models.cuda_graphs import WARMUP_RUNS, GraphRunner
 from aihf_control.models.device import synchronize, use_one_thread
 from aihf_control.models.functional import product
 from aihf_control.speed import baselines as rivals
@@ -58,7 +58,7 @@ def _ours(what: Row) -> Works:
     pupil = Pupil(spec, range(n), cfg, device=device, products=getattr(torch, what["precision"]))
     for _ in range(STEPS):
         pupil.step(random=True)
-    for _ in range(WARM + 1):  # until a GPU has its recording
+    for _ in range(WARMUP_RUNS + 1):  # until a GPU has its recording
         pupil.update()
 
     def both() -> None:
@@ -93,7 +93,7 @@ def _floor(what: Row) -> Works:
             product(a, b, r)
         return {}
 
-    replayed, nothing = Replayed(), torch.zeros(1, device=device)
+    replayed, nothing = GraphRunner(), torch.zeros(1, device=device)
     return {"updates": _times(lambda: replayed(all_of_them, nothing), device)}
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import write_bytes
-from aihf_control.core.statistics import STARRED, counted, estimate
+from aihf_control.core.statistics import STAR_NOTE, estimate, format_count
 from aihf_control.environments.cards import card_of
 
 Rows = list[dict[str, Any]]
@@ -35,7 +35,7 @@ def compare(folder: Path, reach: float = 0.8) -> None:
     for names, rows in frame.groupby(["env", "learner", "precision", "width"]):
         cells = [*map(str, names), *_cells(rows, reach)]  # pyright: ignore[reportArgumentType]
         lines.append(f"| {' | '.join(cells)} |")
-    text = "\n".join([*lines, "", STARRED, ""])
+    text = "\n".join([*lines, "", STAR_NOTE, ""])
     write_bytes(folder / "table.md", text.encode())
     print(text)
 
@@ -59,7 +59,7 @@ def _cells(rows: pd.DataFrame, reach: float) -> list[str]:
     n = last["seed"].nunique()
     seeds = np.asarray(last.groupby("seed")["return"].mean(), np.float64)
     each, seconds = " ".join(f"{x:.0f}" for x in seeds), _seconds(float(np.mean(last["seconds"])))
-    return [f"{step:,}", counted(n), str(estimate(seeds)), each, seconds, _time(rows, reach)]
+    return [f"{step:,}", format_count(n), str(estimate(seeds)), each, seconds, _time(rows, reach)]
 
 
 def _time(rows: pd.DataFrame, reach: float) -> str:

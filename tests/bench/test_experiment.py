@@ -130,7 +130,7 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
         (BASE + "[method.aihf]\nreward.tau = 0", "--reward.tau and --reward.decay must be above 0"),
         (BASE + "method = 3", "method = 3: give a table"),
         (BASE + "method.aihf = 3", "method.aihf = 3: give a table"),
-        (BASE + "[method.bc]\nof = 3", "method.bc.of = 3: give a word"),
+        (BASE + "[method.bc]\nof = 3", "method.bc.of = 3: give a string"),
         (BASE + "[environment.Hoper-v4]\n", "'Hoper-v4'; did you mean Hopper-v4?"),
         (BASE + "[environment.Hopper-v4]\ndatset.clip = 1", "'datset'; did you mean dataset?"),
         (BASE + "[environment.Hopper-v4]\nmethod.rlhf.steps = 1", "unknown key 'rlhf'"),
@@ -143,14 +143,17 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
         (BASE + "[dataset]\nclip = 3\n[environment.Hopper-v4]\ndata = 'x'", "data: it is there already, and [dataset]"),
         (BASE + "[environment.Hopper-v4]\ndata = 'x'\ndataset.clip = 3", "data: it is there already, and [dataset]"),
         (BASE + "[report]\nbaseline = 'b'", "report.baseline: unknown key 'b'; did you mean bc?"),
-        (BASE + "[report]\ntables = ['score']", "give a list, each of it one of scores, environments, improvement"),
+        (
+            BASE + "[report]\ntables = ['score']",
+            "tables[0] = 'score': give one of scores, environments, improvement",
+        ),
         (BASE + "[report]\nfigure = []", "'figure'; did you mean figures?"),
         ('environments = ["Hopper-v4"]\nmethods = ["rhlf"]', "unknown method 'rhlf'; did you mean rlhf?"),
         ('environments = ["Hopper-v4"]\nmethods = ["aihf", "aihf"]', "give at least one, each once"),
         ('environments = ["Hopper-v4"]\nmethods = []', "give at least one"),
         ('environments = ["Hopper-v4"]\nmethods = 3', "methods = 3: give a list"),
         ('environments = []\nmethods = ["bc"]', "give at least one"),
-        ('environments = "Hopper-v4"\nmethods = ["bc"]', "give a list, each of it a word"),
+        ('environments = "Hopper-v4"\nmethods = ["bc"]', "give a list, each of it a string"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(written, text, told):

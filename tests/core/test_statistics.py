@@ -1,4 +1,4 @@
-"""The statistics against values worked out by hand, and against the published definitions (arXiv 2108.13264)."""
+"""Statistics against values computed by hand and the published definitions (arXiv 2108.13264)."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_aggregates_by_hand():
     assert iqm_of_all(X) == pytest.approx((0.2 + 0.4 + 0.8 + 1.0) / 4)
     assert mean_of_tasks(X) == pytest.approx((0.4 + 1.0) / 2)
     assert median_of_tasks(X) == pytest.approx((0.4 + 1.0) / 2)
-    # shortfalls of 1: 1 0.8 0.6 0 and 0 0.2 0 (what is beyond does not count) 0.8
+    # shortfalls of 1: 1 0.8 0.6 0 and 0 0.2 0 (scores above 1 count as 1) 0.8
     assert optimality_gap(X) == pytest.approx((2.4 + 1.0) / 8)
 
 
@@ -44,7 +44,7 @@ def test_the_median_is_over_tasks_of_means_over_runs():
 
 
 def test_iqm_by_hand():
-    """Of eight values the middle four; of five the middle three, for a quarter of five is one."""
+    """The middle four of eight values; the middle three of five, since a quarter of five rounds down to one."""
     assert iqm([0, 1, 2, 3, 4, 5, 6, 100]) == 3.5
     assert iqm([0, 1, 2, 3, 100]) == 2
 
@@ -69,31 +69,30 @@ def test_a_profile_by_hand():
     assert low[0] == high[0] == 1 and low[2] == high[2] == 0
 
 
-def test_the_bootstrap_draws_runs_within_tasks_and_never_across():
+def test_the_bootstrap_resamples_runs_within_tasks():
     drawn = bootstrap(np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]]), rng(), 500)
     assert drawn.shape == (500, 3, 2)
     assert set(drawn[..., 0].ravel()) == {1, 2, 3} and set(drawn[..., 1].ravel()) == {10, 20, 30}
     apart = drawn[..., 0] * 10 != drawn[..., 1]
-    assert apart.any()  # each task by itself, not whole rows
+    assert apart.any()  # tasks are resampled separately, not in whole rows
 
 
-def test_the_interval_is_that_of_the_statistics_own_spread():
-    """Of a mean of n normal runs on each of two tasks the interval is about +-1.96 / sqrt(2 n)."""
+def test_the_interval_has_the_width_of_the_normal_approximation():
+    """The interval of the mean of n normal runs on each of two tasks is about +-1.96 / sqrt(2 n)."""
     x = scipy_stats.norm.ppf((np.arange(100) + 0.5) / 100)[:, None] * np.ones((1, 2))
     found = aggregate(x, mean_of_tasks, rng())
     assert found.n == 100 and found.value == pytest.approx(0, abs=1e-9)
     assert found.high - found.low == pytest.approx(2 * 1.96 / np.sqrt(200), rel=0.08)
 
 
-def test_one_task_is_a_column():
-    """The stratified interval of one task and the plain one are of one kind."""
+def test_the_stratified_interval_of_one_task_is_about_the_plain_one():
     x = np.array([0.1, 0.5, 0.4, 0.9, 0.7, 0.2])
     many, one = aggregate(x[:, None], iqm_of_all, rng()), estimate(x)
     assert many.value == one.value
     np.testing.assert_allclose(many[1:3], one[1:3], atol=0.03)
 
 
-def test_the_generator_alone_decides():
+def test_intervals_depend_only_on_the_given_generator():
     x = rng().normal(size=(9, 3))
     np.random.seed(1)
     first = aggregate(x, iqm_of_all, rng())
@@ -102,12 +101,12 @@ def test_the_generator_alone_decides():
     assert aggregate(x, iqm_of_all, np.random.default_rng(5)) != first
 
 
-def test_improvement_of_the_clearly_better_is_certain():
+def test_improvement_is_1_if_every_run_is_better():
     assert improvement_estimate(X + 10, X[:3], rng()) == Estimate(1.0, 1.0, 1.0, 3)
     assert improvement_estimate(X, X, rng()).value == 0.5
 
 
-def test_an_interval_holds_the_value_and_shrinks_with_n():
+def test_an_interval_contains_the_value_and_shrinks_with_n():
     few, many = estimate([1.0, 2.0, 3.0, 4.0, 5.0]), estimate([1.0, 2.0, 3.0, 4.0, 5.0] * 20)
     assert few.low <= few.value <= few.high and few.n == 5
     assert many.high - many.low < few.high - few.low
@@ -115,13 +114,13 @@ def test_an_interval_holds_the_value_and_shrinks_with_n():
     assert estimate([2.0] * 5) == Estimate(2.0, 2.0, 2.0, 5)
 
 
-def test_estimates_read_well():
+def test_format_of_estimates():
     assert str(Estimate(0.912, 0.5, 1.0, 5)) == "0.91 [0.50, 1.00]"
     assert str(Estimate(3012.4, 2000.2, 3500.9, 5)) == "3012 [2000, 3501]"
     assert str(Estimate(0.5, 0.5, 0.5, 1)) == "0.50"
 
 
-def test_an_estimate_is_read_back_with_null_for_what_is_no_number():
+def test_an_estimate_is_read_from_json_with_null_for_nan():
     kept = estimate(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
     assert Estimate.read(kept._asdict()) == kept
     assert str(Estimate.read({"value": None, "low": None, "high": None, "n": 5})) == "-"

@@ -1,4 +1,4 @@
-"""The losses against numbers done by hand, and the signs of their gradients."""
+"""Losses against values computed by hand, and the signs of their gradients."""
 
 import math
 
@@ -24,7 +24,7 @@ def test_bradley_terry_raises_the_winner_and_lowers_the_loser():
     torch.testing.assert_close(lose.grad, torch.tensor([[0.5]]))
 
 
-def test_a_pair_without_weight_teaches_nothing():
+def test_a_pair_of_weight_0_has_no_gradient():
     win = torch.zeros(1, 2, requires_grad=True)
     bradley_terry(win, torch.ones(1, 2), torch.tensor([[1.0, 0.0]])).sum().backward()
     assert win.grad is not None and win.grad[0, 0] < 0 and win.grad[0, 1] == 0
@@ -44,7 +44,7 @@ def test_descending_the_demo_gap_raises_the_reward_of_demonstrations():
 
 
 def test_gradient_penalty_by_hand():
-    """Of g(x) = w x the slope is |w| everywhere: 3 costs (3 - 1)^2, 0.5 costs nothing."""
+    """The slope of g(x) = w x is |w|: the penalty is (3 - 1)^2 for w = 3, and 0 for w = 0.5."""
     a, b, mixing = torch.randn(2, 8, 1), torch.randn(2, 8, 1), torch.rand(2, 8, 1)
     slope = torch.tensor([3.0, 0.5])[:, None]
     loss = gradient_penalty(lambda x: slope * x.squeeze(-1), a, b, mixing)
