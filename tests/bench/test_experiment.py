@@ -1,4 +1,4 @@
-"""An experiment's file: what it spans, and everything that is refused, with the place and the nearest known word."""
+"""Experiment files: the grid that they give, and every refusal with its place and the nearest known word."""
 
 import dataclasses
 import shutil
@@ -33,7 +33,7 @@ def written(tmp_path):
     return experiment
 
 
-# ------------------------------------------------------------------------------------------------------- what it spans
+# --------------------------------------------------------------------------------------------------- the grid of a file
 
 
 def test_a_grid_is_every_combination(written):
@@ -42,21 +42,21 @@ def test_a_grid_is_every_combination(written):
     assert {(c.name, c.options.demos, c.data.error) for c in grid.cells} == {
         (m, d, e) for m in ("aihf", "bc") for d in (1, 4) for e in (0.0, 0.1, 0.2)
     }
-    assert all(c.dials == {"demos": c.options.demos, "dataset.error": c.data.error} for c in grid.cells)
+    assert all(c.swept == {"demos": c.options.demos, "dataset.error": c.data.error} for c in grid.cells)
     assert all(c.options.pairs == 50 and c.options.seeds == 3 and c.options.workers == 1 for c in grid.cells)
 
 
-def test_tables_in_a_row_are_swept_one_by_one(written):
+def test_an_array_of_tables_is_swept_one_by_one(written):
     grid = written(BASE + "[[dataset]]\nerror = 0.1\n[[dataset]]\ntemperature = [0.5, 1.0]\n[[dataset]]\nerror = 0.1")
     data = [c.data for c in grid.cells if c.name == "bc"]
     error, temperature = DataConfig().error, DataConfig().temperature
     assert [(d.error, d.temperature) for d in data] == [(0.1, temperature), (error, 0.5), (error, 1.0)]
-    assert set(grid.cells[0].dials) == {"dataset.error", "dataset.temperature"}
+    assert set(grid.cells[0].swept) == {"dataset.error", "dataset.temperature"}
 
 
-def test_a_dial_of_lists_takes_a_list_and_sweeps_over_several(written):
+def test_a_factor_of_lists_takes_a_list_and_sweeps_over_several(written):
     one = written(BASE + '[dataset]\nlevels = ["expert", "weak"]')
-    assert one.cells[0].data.levels == ("expert", "weak") and one.cells[0].dials == {}
+    assert one.cells[0].data.levels == ("expert", "weak") and one.cells[0].swept == {}
     two = written(BASE + '[dataset]\nlevels = [["expert"], ["weak", "medium"]]')
     assert [c.data.levels for c in two.cells if c.name == "bc"] == [("expert",), ("weak", "medium")]
 
@@ -91,7 +91,7 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
     assert {c.options.env for c in grid.cells} <= {"Hopper-v4", "HalfCheetah-v4", "Walker2d-v4"}
 
 
-# ------------------------------------------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------------------------------------------ refusals
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
         ('environments = ["Hopper-v4"]', "names no methods"),
         (BASE + "sedes = 3", "'sedes'; did you mean seeds?"),
         (BASE + 'seeds = "five"', "seeds = 'five': give a whole number"),
-        (BASE + "seeds = 0", "--seeds 0: give at least 1"),
+        (BASE + "seeds = 0", "seeds must be from 1 to 10000, got 0"),
         (BASE + "seeds = true", "give a whole number"),
         (BASE + 'demos = "one"', "demos = 'one': give a whole number"),
         (BASE + "demos = []", "demos = []: give at least one"),
@@ -140,10 +140,10 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
         (BASE + "[environment.Hopper-v4]\ndata = 3", "environment.Hopper-v4.data = 3: give a path"),
         (BASE + "[environment.Hopper-v4]\ndata = false", "environment.Hopper-v4.data = False: give a path"),
         (BASE + "[environment.Hopper-v4]\ndata = ''", "environment.Hopper-v4.data = '': give the folder of a dataset"),
-        (BASE + "[dataset]\nclip = 3\n[environment.Hopper-v4]\ndata = 'x'", "data: it is there already, and [dataset]"),
-        (BASE + "[environment.Hopper-v4]\ndata = 'x'\ndataset.clip = 3", "data: it is there already, and [dataset]"),
+        (BASE + "[dataset]\nclip = 3\n[environment.Hopper-v4]\ndata = 'x'", "data: the dataset exists, and [dataset]"),
+        (BASE + "[environment.Hopper-v4]\ndata = 'x'\ndataset.clip = 3", "data: the dataset exists, and [dataset]"),
         (BASE + "[report]\nbaseline = 'b'", "report.baseline: unknown key 'b'; did you mean bc?"),
-        (BASE + "[report]\ntables = ['score']", "give a list, each of it one of scores, environments, improvement"),
+        (BASE + "[report]\ntables = ['score']", "report.tables: unknown key 'score'; did you mean scores?"),
         (BASE + "[report]\nfigure = []", "'figure'; did you mean figures?"),
         ('environments = ["Hopper-v4"]\nmethods = ["rhlf"]', "unknown method 'rhlf'; did you mean rlhf?"),
         ('environments = ["Hopper-v4"]\nmethods = ["aihf", "aihf"]', "give at least one, each once"),
@@ -163,9 +163,7 @@ def own(folder: Path, more: str = "") -> str:
     return BASE + more + f'demos = 2\npairs = 50\n[environment.Hopper-v4]\ndata = "{folder}"'
 
 
-def test_data_that_is_there_already_is_copied_and_named_by_what_it_holds(
-    written, dataset_folder, tmp_path, monkeypatch
-):
+def test_existing_data_is_copied_and_named_by_its_digest(written, dataset_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (digest,) = {Dataset.load(dataset_folder).digest()}
     copied = Path("results/datasets/Hopper-v4") / digest
@@ -183,14 +181,14 @@ def test_data_that_is_there_already_is_copied_and_named_by_what_it_holds(
     changed.pairs.loc[0, [*wins, *loses]] = changed.pairs.loc[0, [*loses, *wins]].to_numpy()
     changed.save(tmp_path / "mine")
     assert not {job.key for job in jobs} & set(keys(written(own(tmp_path / "mine"))))
-    copy_data(again)  # it is there
+    copy_data(again)  # the copy exists
     shutil.rmtree(copied)
-    with pytest.raises(BadInput, match="has just changed; begin again"):
+    with pytest.raises(BadInput, match="has changed since the bench started"):
         copy_data(again)
     assert not copied.exists()
 
 
-def test_data_that_is_not_what_the_cells_ask_for_is_refused(written, dataset_folder, tmp_path):
+def test_existing_data_that_is_too_small_or_of_another_environment_is_refused(written, dataset_folder, tmp_path):
     with pytest.raises(BadInput, match=f"x.toml, environment.Hopper-v4.data: cannot read {tmp_path / 'none'}"):
         jobs_of(written(own(tmp_path / "none")), Path("out"))
     with pytest.raises(BadInput, match="is a dataset of Hopper-v4"):
