@@ -17,7 +17,7 @@ from aihf_control.bench.display import Ledger, expected_seconds
 from aihf_control.bench.experiment import read
 from aihf_control.bench.grid import jobs_of, select
 from aihf_control.bench.local import Advanced, Attempted, Job, Started, run_here
-from aihf_control.bench.ray import pack, unpack
+from aihf_control.bench.ray import pack, private_folder, unpack
 from aihf_control.core.errors import BadInput
 from aihf_control.training.run_folder import is_running, lock_run
 
@@ -152,6 +152,33 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
 def test_a_child_whose_parent_has_ended_starts_nothing():
     with pytest.raises(SystemExit, match="parent process has ended"):
         child.main(["1", "any", "/bin/false"])
+
+
+@pytest.mark.parametrize(
+    ("log", "share"),
+    [
+        (b"", 0.0),
+        (b'{"step": 4}\n', 0.4),
+        (b'{"step": 4}\n{"step": 5', 0.4),  # half written
+        (b'{"step": 4}\n' + b"\0" * 30 + b"\n", 0.4),
+        (b'{"step": 4}\n[]\n3\n"x"\n{"step": "9"}\n{"step": true}\n{"step": -1}\n', 0.4),
+        (b"\xff\n", 0.0),
+        (b'{"step": 99}\n', 1.0),
+        (b"[" * 60_000 + b"\n", 0.0),
+    ],
+)
+def test_a_damaged_log_does_not_block_the_bench(tmp_path, log, share):
+    job = make_job(tmp_path / "run")
+    job.folder.mkdir()
+    (job.folder / "log.jsonl").write_bytes(log)
+    assert job.share() == share
+
+
+def test_a_log_that_is_no_file_counts_as_none(tmp_path):
+    job = make_job(tmp_path / "run")
+    job.folder.mkdir()
+    os.mkfifo(job.folder / "log.jsonl")
+    assert job.share() == 0.0
 
 
 # ---------------------------------------------------------------------------------------------------------- the command
@@ -303,6 +330,20 @@ def test_the_plan_shows_what_is_finished_and_estimates_the_rest(grid, capsys):
     assert "finished" in told and "?" in told
 
 
+def test_damaged_lines_of_the_ledger_are_skipped_with_a_note(tmp_path, capsys):
+    ledger = Ledger(tmp_path / "attempts.jsonl")
+    bad = ["{", "\0\0", "[]", "3", '{"key": "a"}', '{"key": [], "seconds": 1}', '{"key": "a", "seconds": "1"}']
+    bad += [
+        '{"key": "a", "seconds": NaN}',
+        '{"key": "a", "seconds": -1}',
+        '{"key": "a", "seconds": 1' + "0" * 400 + "}",
+    ]
+    ledger.path.write_text('{"key": "a", "seconds": 2}\n' + "\n".join(bad))
+    ledger.add(Attempted(make_job(tmp_path / "a"), 1, 0, 3.0, "", True))  # begins a line of its own
+    assert ledger.seconds() == {"a": 5.0}
+    assert f"{len(bad)} damaged lines are skipped" in capsys.readouterr().out
+
+
 def test_two_benches_cannot_share_a_folder(grid, small_jobs, capsys):
     with session.lock_folder(Path("results/bench/small")):
         assert bench.main([str(grid)]) == 2
@@ -332,6 +373,25 @@ def test_a_folder_is_packed_and_unpacked_without_locks(tmp_path):
     unpack({"config.json": b"other"}, tmp_path / "deep" / "here")
     assert pack(tmp_path / "deep" / "here") == {"config.json": b"other"}
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["here"]
+
+
+def test_the_folder_on_a_cluster_machine_is_private(tmp_path):
+    made = private_folder(tmp_path / "new")
+    assert made.stat().st_mode & 0o777 == 0o700 and private_folder(made) == made
+    made.chmod(0o770)
+    (tmp_path / "target").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    (tmp_path / "file").write_text("")
+    for name in ("new", "link", "file"):
+        with pytest.raises(BadInput, match="with mode 700"):
+            private_folder(tmp_path / name)
+
+
+def test_a_folder_of_another_user_is_refused(tmp_path, monkeypatch):
+    made = private_folder(tmp_path / "new")
+    monkeypatch.setattr(os, "getuid", lambda: made.stat().st_uid + 1)
+    with pytest.raises(BadInput, match="must be a folder of this user"):
+        private_folder(made)
 
 
 def test_a_file_outside_of_its_folder_is_refused(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from aihf_control import methods, run
 from aihf_control.bench import fingerprint
-from aihf_control.bench.experiment import read
+from aihf_control.bench.experiment import Sheet, read
 from aihf_control.bench.fingerprint import code_of, file_of
 from aihf_control.bench.grid import command_lines, copy_data, data_jobs_from, data_words, jobs_of
 from aihf_control.core.errors import BadInput
@@ -104,6 +104,10 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
         (BASE + 'seeds = "five"', "seeds = 'five': give a whole number"),
         (BASE + "seeds = 0", "seeds must be from 1 to 10000, got 0"),
         (BASE + "seeds = true", "give a whole number"),
+        (BASE + "seeds = 1_000_000_000", "seeds must be from 1 to 10000, got 1000000000"),
+        (BASE + f"demos = {list(range(1, 11)) * 400}\npairs = {list(range(100))}", "400000 settings; give at most"),
+        (BASE + f"[dataset]\nerror = {[0.1] * 400}\nseed = {[1] * 400}", "160000 settings; give at most"),
+        ('environments = ["Hopper-v4"]\nmethods = ["a\\u001b"]', "must not be empty or have control characters"),
         (BASE + 'demos = "one"', "demos = 'one': give a whole number"),
         (BASE + "demos = []", "demos = []: give at least one"),
         (BASE + "demos = 11", "demos = 11: the data has 10"),
@@ -157,6 +161,24 @@ def test_what_is_wrong_is_named_in_one_line(written, text, told):
     with pytest.raises(BadInput) as refused:
         written(text)
     assert told in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["true", "-1", "1e999", "nan", '"x"', '""', "[]", "[[]]", "[{}]", "{}", "1979-05-27"])
+def test_wrong_types_in_any_field_are_one_line(written, value):
+    names = [f.name for f in dataclasses.fields(Sheet)]
+    fields = [*names, "method.aihf", "method.aihf.of", "method.aihf.sac", "method.aihf.sac.hidden", "run.device"]
+    fields += ["run.checkpoint", "environment.Hopper-v4", "environment.Hopper-v4.data", "environment.Hopper-v4.run"]
+    fields += [f"dataset.{f.name}" for f in dataclasses.fields(DataConfig)]
+    fields += ["report.baseline", "report.tables", "report.figures"]
+    refused = 0
+    for field in fields:
+        base = "".join(line + "\n" for line in BASE.splitlines() if not line.startswith(f"{field} ="))
+        try:
+            jobs_of(written(f"{base}{field} = {value}\n"), Path("out"))
+        except BadInput as e:
+            assert "\n" not in str(e), (field, value)
+            refused += 1
+    assert refused > len(fields) / 2
 
 
 def own(folder: Path, more: str = "") -> str:
