@@ -193,6 +193,8 @@ def _existing_data(sheet: Sheet, env: str, where: str) -> Path | None:
 def _settings(sheet: Sheet, where: str) -> list[Setting]:
     """Return every combination of demonstrations, comparisons and data, each once. Raises BadInput."""
     demos, pairs = (_swept(int, getattr(sheet, name), f"{where}, {name}") for name in ("demos", "pairs"))
+    if sheet.dataset == []:
+        raise BadInput(f"{where}, dataset = []: give at least one table [[dataset]]")
     tables = sheet.dataset if isinstance(sheet.dataset, list) else [sheet.dataset or {}]
     data = [config for table in tables for config in _data(table, f"{where}, dataset")]
     if len(demos) * len(pairs) * len(data) > MAX_CELLS:
