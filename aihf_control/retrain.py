@@ -34,6 +34,7 @@ from aihf_control.learning.evaluation import greedy_returns
 from aihf_control.learning.sac import SACConfig
 from aihf_control.models.device import matmul_precision, use_one_thread
 from aihf_control.models.saved import load_reward
+from aihf_control.report.load import method_row
 
 HEAD = ("run", "environment", "method", "demos", "pairs", "n", "its own policy", "retrained", "score", "diverged")
 RESULT = "retrained.csv"
@@ -184,7 +185,7 @@ def _row(folder: Path, work: Work) -> list[str]:
     if len(finite):
         score = normalised(finite, summary["random_return"], summary["expert_return"])
         told = [str(estimate(finite)), str(estimate(score))]
-    own = summary["rows"][-2]["return"]
+    own = method_row(summary)["return"]
     before = "-" if own is None or work.truth else str(Estimate.read(own))
     first = [str(work.run.relative_to(folder)), *(str(summary[name]) for name in ("env", "method", "demos", "pairs"))]
     if work.truth:

@@ -1,8 +1,9 @@
-"""What a person sees of a grid: the plan with its time, the progress, and a ledger of every attempt."""
+"""Terminal output of a grid: the plan with its duration, the progress, and a ledger of every attempt."""
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,75 +19,93 @@ from rich.table import Table
 from aihf_control.bench.grid import CellJob
 from aihf_control.bench.local import Advanced, Attempted, Event, Started
 from aihf_control.core.config import as_word
-from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_bytes, writing
 from aihf_control.environments.gym import spec_of
+from aihf_control.report.load import is_number
 from aihf_control.training.estimate import duration, estimate_seconds
 from aihf_control.training.options import run_spec_of
 
-Expected = dict[str, float | None]  # seconds on one core by key; None where nobody knows
+Expected = dict[str, float | None]  # seconds on one core by key; None if unknown
 
 
 class Ledger:
-    """Every attempt at a cell: a line with its key, number, exit code and seconds."""
+    """File with a line per attempt at a cell: key, number, exit code, seconds."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def add(self, event: Attempted) -> None:
-        line = {"key": event.work.key, "attempt": event.attempt, "code": event.code, "seconds": round(event.seconds, 1)}
-        with writing(self.path), self.path.open("a") as f:
-            f.write(json.dumps(line) + "\n")
+        """Append an attempt, on a line of its own even if the last line was cut off."""
+        line = {"key": event.job.key, "attempt": event.attempt, "code": event.code, "seconds": round(event.seconds, 1)}
+        with writing(self.path), self.path.open("ab+") as f:
+            end = f.seek(0, os.SEEK_END)
+            f.seek(max(0, end - 1))
+            f.write(b"\n" * (f.read(1) not in (b"", b"\n")) + json.dumps(line).encode() + b"\n")
 
     def seconds(self) -> dict[str, float]:
-        """What each cell has taken until now, all its attempts together."""
+        """Return the seconds of all attempts at each cell. Damaged lines are skipped, with a note."""
         sums: dict[str, float] = {}
-        try:
-            for line in read_bytes(self.path).splitlines() if self.path.exists() else ():
-                row = json.loads(line)
-                sums[row["key"]] = sums.get(row["key"], 0.0) + float(row["seconds"])
-        except (ValueError, KeyError, TypeError) as e:
-            raise BadInput(f"{self.path} is damaged; remove it, only times are lost") from e
+        lines = read_bytes(self.path).splitlines() if self.path.exists() else []
+        attempts = [attempt for line in lines if (attempt := _attempt_of(line))]
+        if len(attempts) < len(lines):
+            print(f"note: {self.path}: {len(lines) - len(attempts)} damaged lines are skipped; only times are lost")
+        for key, seconds in attempts:
+            sums[key] = sums.get(key, 0.0) + seconds
         return sums
 
 
+def _attempt_of(line: bytes) -> tuple[str, float] | None:
+    """Return key and seconds of a line of the ledger; None if the line is damaged."""
+    try:
+        row = json.loads(line)
+        key, seconds = row["key"], row["seconds"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    fits = isinstance(key, str) and is_number(seconds) and seconds >= 0
+    return (key, float(seconds)) if fits else None
+
+
 def expected_seconds(jobs: Sequence[CellJob], ledger: Ledger) -> Expected:
-    """How long each cell takes: as long as it did, as another of its kind did, or by a second of updates."""
-    taken = ledger.seconds()
-    known = {job.key: taken[job.key] for job in jobs if job.key in taken and (job.folder / "summary.json").exists()}
+    """Return each cell's seconds: as measured, as the mean of similar cells, or by timing a second of updates."""
+    measured = ledger.seconds()
+    known = {job.key: measured[job.key] for job in jobs if job.key in measured and _is_finished(job)}
     kinds: dict[str, list[float]] = {}
     for job in jobs:
         if job.key in known:
             kinds.setdefault(_kind(job), []).append(known[job.key])
     guesses: dict[str, float | None] = {kind: float(np.mean(seconds)) for kind, seconds in kinds.items()}
     for job in jobs:
-        if _kind(job) not in guesses and not (job.folder / "summary.json").exists():
-            guesses[_kind(job)] = _measured(job)
+        if _kind(job) not in guesses and not _is_finished(job):
+            guesses[_kind(job)] = _estimate(job)
     return {job.key: known.get(job.key, guesses.get(_kind(job))) for job in jobs}
 
 
+def _is_finished(job: CellJob) -> bool:
+    return (job.folder / "summary.json").exists()
+
+
 def _kind(job: CellJob) -> str:
-    """What decides how long a cell takes, seeds and data of the same number apart."""
+    """Return the settings that determine how long a cell takes."""
     options = job.cell.options
     return repr((options.env, options.method, options.seeds, options.device, options.precision, job.cell.cfg))
 
 
-def _measured(job: CellJob) -> float | None:
+def _estimate(job: CellJob) -> float | None:
     options = job.cell.options
-    if options.device != "cpu" and not torch.cuda.is_available():  # it is another machine that has one
+    if options.device != "cpu" and not torch.cuda.is_available():  # another machine has one
         return None
     return estimate_seconds(run_spec_of(options, job.cell.cfg), spec_of(options.env), 1)
 
 
 def title_of(job: CellJob) -> str:
-    """A cell in a few words."""
-    dials = "".join(f", {name.rpartition('.')[2]} {as_word(value)}" for name, value in job.cell.dials.items())
-    return f"{job.cell.name} on {job.cell.options.env}{dials}"
+    """Return a cell's title: method, environment and swept factors."""
+    swept = "".join(f", {name.rpartition('.')[2]} {as_word(value)}" for name, value in job.cell.swept.items())
+    return f"{job.cell.name} on {job.cell.options.env}{swept}"
 
 
-def plan(jobs: Sequence[CellJob], expected: Expected, workers: int) -> None:
-    """Prints the cells, which of them are done, and how long the rest will take."""
-    console, left = Console(highlight=False, markup=False), {}
+def print_plan(jobs: Sequence[CellJob], expected: Expected, workers: int) -> None:
+    """Print the cells, which of them are finished, and how long the others will take."""
+    console, left = Console(highlight=False, markup=False, emoji=False), {}
     console.width = console.width if console.is_terminal else 132
     table = Table("cell", "key", "seeds", "state", "takes about", box=box.SIMPLE_HEAD)
     for job in jobs:
@@ -94,23 +113,23 @@ def plan(jobs: Sequence[CellJob], expected: Expected, workers: int) -> None:
         state, seconds = "finished" if done else "begun" if begun else "to do", expected[job.key]
         if not done:
             left[job.key] = seconds
-        told = duration(seconds) if seconds is not None else "?"
-        table.add_row(title_of(job), job.key, str(job.cell.options.seeds), state, told)
+        about = duration(seconds) if seconds is not None else "?"
+        table.add_row(title_of(job), job.key, str(job.cell.options.seeds), state, about)
     console.print(table)
     known = [seconds for seconds in left.values() if seconds is not None]
-    unknown = f", and {len(left) - len(known)} whose time nobody knows" if len(known) < len(left) else ""
-    told = f"{len(expected)} cells, {len(expected) - len(left)} finished; of the rest {len(known)} take about"
-    took = f"{duration(sum(known))} of one core, {duration(sum(known) / workers)} with {workers} at a time{unknown}"
-    console.print(f"{told} {took}", soft_wrap=True)
+    unknown = f", and {len(left) - len(known)} for which there is no estimate" if len(known) < len(left) else ""
+    counts = f"{len(expected)} cells, {len(expected) - len(left)} finished; of the rest {len(known)} take about"
+    total = f"{duration(sum(known))} of one core, {duration(sum(known) / workers)} with {workers} at a time{unknown}"
+    console.print(f"{counts} {total}", soft_wrap=True)
 
 
 class GridDisplay:
-    """Prints the progress over a grid. As a context, it shows live bars; where there is no terminal, a line a cell."""
+    """Progress of a grid. As a context, it shows live bars on a terminal, else a line per cell."""
 
     def __init__(self, titles: dict[str, str], expected: Expected, shares: dict[str, float]):
         known = [seconds for seconds in expected.values() if seconds]
         usual = float(np.median(known)) if known else 1.0
-        self.titles, self.console = titles, Console(highlight=False, markup=False)
+        self.titles, self.console = titles, Console(highlight=False, markup=False, emoji=False)
         self.weights = {key: expected.get(key) or usual for key in titles}
         self.shares, self.finished = dict(shares), {key for key, share in shares.items() if share == 1}
         name, line = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[line]}"))
@@ -121,7 +140,7 @@ class GridDisplay:
 
     def __enter__(self) -> GridDisplay:
         if self.finished:
-            self._say(f"{len(self.finished)} of {len(self.titles)} cells are finished already")
+            self._print(f"{len(self.finished)} of {len(self.titles)} cells are finished already")
         if self.console.is_terminal:
             self.progress.start()
         return self
@@ -130,7 +149,8 @@ class GridDisplay:
         self.progress.stop()
 
     def show(self, event: Event) -> None:
-        key = event.work.key
+        """Show an event of the engine."""
+        key = event.job.key
         if isinstance(event, Started):
             again = f"attempt {event.attempt}" if event.attempt > 1 else ""
             self.bars[key] = self.progress.add_task(f"  {self.titles[key]}", total=1.0, line=again)
@@ -139,29 +159,29 @@ class GridDisplay:
             self.progress.update(self.bars[key], completed=event.share)
         if isinstance(event, Attempted):
             self.progress.remove_task(self.bars.pop(key))
-            self._ended(event)
+            self._show_end(event)
         self.progress.update(self.bar, completed=self._done(), line=self._line())
 
-    def _ended(self, event: Attempted) -> None:
-        key, took = event.work.key, f"{duration(event.seconds)}, attempt {event.attempt}"
+    def _show_end(self, event: Attempted) -> None:
+        key, took = event.job.key, f"{duration(event.seconds)}, attempt {event.attempt}"
         if event.code == 0:
             self.finished.add(key)
             self.shares[key] = 1.0
-            self._say(f"{self._line()}: finished {self.titles[key]} ({took})")
+            self._print(f"{self._line()}: finished {self.titles[key]} ({took})")
         elif event.code != 143:
-            self.shares[key] = 1.0 if event.final else self.shares[key]  # of what is given up nothing is left to do
-            what = "gave up" if event.final else "will try again"
+            self.shares[key] = 1.0 if event.final else self.shares[key]  # a job that failed has nothing left to do
+            what = "failed" if event.final else "will retry"
             ended = f"{self.titles[key]} ended with {event.code} ({took}): {event.message}"
-            self._say(f"{self._line()}: {what}: {ended}")
+            self._print(f"{self._line()}: {what}: {ended}")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)
 
     def _done(self) -> float:
         return sum(self.weights[key] * share for key, share in self.shares.items())
 
     def _line(self) -> str:
-        gone, left = self._done() - self.before, sum(self.weights.values()) - self._done()
-        pace = (time.monotonic() - self.began) / gone if gone > 0 else 0.0
+        done, left = self._done() - self.before, sum(self.weights.values()) - self._done()
+        pace = (time.monotonic() - self.began) / done if done > 0 else 0.0
         time_left = f", about {duration(pace * left)} left" if pace and left > 0 else ""
         return f"{len(self.finished)} of {len(self.titles)} cells{time_left}"

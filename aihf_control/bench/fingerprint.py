@@ -1,7 +1,7 @@
-"""Hashes the code that a run executes, so that a benchmark knows which of its cells are out of date.
+"""Hash of the code that a run executes, by which the bench finds cells that other code made.
 
 Only modules that training imports count (not the report, not the bench, not the other methods), and of them neither
-comments nor docstrings nor layout: a reworded docstring does not start a benchmark anew. C sources beside a module
+comments nor docstrings nor layout: rewording a docstring does not make cells run again. C sources beside a module
 count with it.
 """
 
@@ -16,7 +16,7 @@ import grimp
 from aihf_control.core.files import read_bytes, sha256
 
 PACKAGE = "aihf_control"
-ROOTS = (f"{PACKAGE}.training.run", f"{PACKAGE}.data.generate")  # what trains, and what makes the data
+ROOTS = (f"{PACKAGE}.training.run", f"{PACKAGE}.data.generate")  # training, and making the data
 
 
 def code_of(method: str) -> str:
@@ -51,7 +51,7 @@ def file_of(module: str) -> Path:
 def module_hash(path: Path) -> str:
     """Hash a file's code without comments, docstrings and layout, and the C sources beside it."""
     tree = ast.parse(read_bytes(path))
-    tree.body = [part for part in tree.body if not isinstance(part, ast.If)]  # what a module does as a command
+    tree.body = [part for part in tree.body if not isinstance(part, ast.If)]  # the command part of a module
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):

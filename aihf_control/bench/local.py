@@ -1,6 +1,6 @@
-"""Runs pieces of work as processes of this machine: one thread and one core each, what dies is tried again.
+"""Local engine: runs jobs as processes of this machine, one thread and one core each, with retries.
 
-What happens comes out as a stream of events; nothing here prints.
+Progress is returned as a stream of events; nothing here prints.
 """
 
 from __future__ import annotations
@@ -17,33 +17,34 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from aihf_control.bench import child as leash
+from aihf_control.bench.child import child_command
 from aihf_control.core.files import read_bytes, writing
 from aihf_control.training.run_folder import is_running
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-BAD_INPUT = 2  # the exit code of what no retry can mend
-LOOK_EVERY = 0.1  # seconds from one look at the processes to the next
-TELL_EVERY = 1.0  # seconds from one look at their logs to the next
+BAD_INPUT = 2  # exit code for which a retry is useless
+POLL_EVERY = 0.1  # seconds between checks of the processes
+REPORT_EVERY = 1.0  # seconds between checks of their logs
+TAIL = 1 << 16  # bytes at the end of a log that hold its last lines
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Something that a process is to do, and how one sees that it is done."""
+    """A command to run as a process, and the file that shows that it has finished."""
 
     key: str
     folder: Path
-    """What it leaves behind."""
+    """Folder that it writes."""
     fresh: tuple[str, ...]
-    """Python's words to do it from the start, `-m module ...`."""
+    """Python's arguments to start from the beginning, `-m module ...`."""
     resume: tuple[str, ...] = ()
-    """And to go on where an earlier attempt was, if the folder has a config.json."""
+    """Python's arguments to resume an earlier attempt, used if the folder has a config.json."""
     done: str = "summary.json"
-    """The file of the folder that is written last."""
+    """File of the folder that is written last."""
     output: Path = Path(os.devnull)
-    """Where the process's own words go."""
+    """File for the process's output."""
     steps: int = 0
-    """How many steps its log counts to."""
+    """Number of steps that its log counts to."""
     needs: tuple[Path, ...] = ()
     """Folders that it reads."""
 
@@ -51,63 +52,82 @@ class Job:
         return (self.folder / self.done).exists()
 
     def words(self) -> tuple[str, ...]:
+        """Return Python's arguments for the next attempt."""
         return self.resume if self.resume and (self.folder / "config.json").exists() else self.fresh
 
     def share(self) -> float:
-        """The part of its steps that is done, as far as the log shows."""
+        """Return the share of its steps that its log shows as done; damaged lines count as none."""
         if self.finished():
             return 1.0
-        try:
-            data = (self.folder / "log.jsonl").read_bytes()
-        except FileNotFoundError:  # not begun, or just about to tell it all again
-            return 0.0
-        whole = data.rpartition(b"\n")[0]  # the last line may be half written
-        return json.loads(whole.rpartition(b"\n")[2])["step"] / self.steps if whole else 0.0
+        steps = (_step_of(line) for line in reversed(_last_lines(self.folder / "log.jsonl")))
+        step = next((step for step in steps if step is not None), 0)
+        return min(1.0, step / self.steps) if self.steps else 0.0
+
+
+def _last_lines(path: Path) -> list[bytes]:
+    """Return the last complete lines of a file that may grow or vanish at any time; none if it cannot be read."""
+    try:
+        if not path.is_file():
+            return []
+        with path.open("rb") as f:
+            f.seek(max(0, f.seek(0, os.SEEK_END) - TAIL))
+            return f.read().split(b"\n")[:-1]  # the last part is empty, or a line that is half written
+    except OSError:
+        return []
+
+
+def _step_of(line: bytes) -> int | None:
+    """Return the step of a line of a log; None if the line is damaged."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return None
+    return step if type(step) is int and step >= 0 else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Started:
-    """An attempt at a piece of work begins; the first is 1."""
+    """The start of an attempt at a job; the first attempt is 1."""
 
-    work: Job
+    job: Job
     attempt: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Advanced:
-    """A running piece of work has come further; `share` of its steps is done."""
+    """Progress of a running job: `share` of its steps is done."""
 
-    work: Job
+    job: Job
     share: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Attempted:
-    """An attempt has ended: well (code 0), to be tried again, or for good."""
+    """The end of an attempt: finished (code 0), to be retried, or failed."""
 
-    work: Job
+    job: Job
     attempt: int
     code: int
     seconds: float
     message: str
-    """The last line that it said, where it did not end well."""
+    """The last line of its output, unless it finished."""
     final: bool
-    """Whether there will be no other."""
+    """Whether no other attempt follows."""
 
 
 Event = Started | Advanced | Attempted
 
 
-class _Slot:
-    """A process at work."""
+class _Process:
+    """A running process of a job."""
 
-    def __init__(self, work: Job, attempt: int, cores: Sequence[int]):
-        self.work, self.attempt, self.cores, self.share, self.asked = work, attempt, cores, 0.0, False
-        with writing(work.output):
-            work.output.parent.mkdir(parents=True, exist_ok=True)
-            with work.output.open("ab") as out:
+    def __init__(self, job: Job, attempt: int, cores: Sequence[int]):
+        self.job, self.attempt, self.cores, self.share, self.stopping = job, attempt, cores, 0.0, False
+        with writing(job.output):
+            job.output.parent.mkdir(parents=True, exist_ok=True)
+            with job.output.open("ab") as out:
                 self.process = subprocess.Popen(
-                    leash.command(cores, [sys.executable, *work.words()]),
+                    child_command(cores, [sys.executable, *job.words()]),
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.STDOUT,
@@ -117,77 +137,79 @@ class _Slot:
         self.began = time.monotonic()
 
     def request_stop(self) -> None:
-        if not self.asked:
+        """Send a SIGTERM, once."""
+        if not self.stopping:
             self.process.send_signal(signal.SIGTERM)
-            self.asked = True
+            self.stopping = True
 
     def kill(self) -> None:
-        """Ends the process and whatever it has started."""
-        with contextlib.suppress(ProcessLookupError):  # nothing of it is left
+        """Kill the process and its children."""
+        with contextlib.suppress(ProcessLookupError):  # all of them have ended
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def outcome(self, retries: int, stopping: bool) -> Attempted:
-        """Of a process that has ended."""
+        """Return the outcome of the process, which has ended."""
         code, seconds = self.process.returncode, time.monotonic() - self.began
-        if code == 0 and not self.work.finished():
+        if code == 0 and not self.job.finished():
             code = 1
         final = code in (0, BAD_INPUT) or stopping or self.attempt > retries
-        message = "" if code == 0 else _last_line(self.work.output) or f"ended with code {code}"
-        return Attempted(self.work, self.attempt, code, seconds, message, final)
+        message = "" if code == 0 else _last_line(self.job.output) or f"ended with code {code}"
+        return Attempted(self.job, self.attempt, code, seconds, message, final)
 
 
 def run_here(
-    works: Sequence[Job], slots: Sequence[Sequence[int]], retries: int, stop: Any, wait: float = 1.0
+    jobs: Sequence[Job], slots: Sequence[Sequence[int]], retries: int, stop: Any, wait: float = 1.0
 ) -> Iterator[Event]:
-    """Does all the works, as many at a time as there are slots, each a choice of cores; an empty one is any.
+    """Run all jobs, as many at a time as there are slots. A slot is a list of cores; an empty one is any core.
 
-    What dies is tried again up to `retries` times, after `wait` seconds, then twice that, and so on. Once
-    `stop.is_set()` what runs is asked to leave off, and nothing new begins.
+    A job that dies is retried up to `retries` times, after `wait` seconds, then twice that, and so on. Once
+    `stop.is_set()`, running jobs are asked to stop and no other is started.
     """
-    waiting = [(0.0, 1, work) for work in works]  # not before, attempt, work
-    free, running, told = list(slots), [], time.monotonic()
+    waiting = [(0.0, 1, job) for job in jobs]  # earliest start, attempt, job
+    free, running, reported = list(slots), [], time.monotonic()
     try:
         while running or (waiting and not stop.is_set()):
-            while (ready := _ready(waiting)) is not None and free and not stop.is_set():
-                _, attempt, work = waiting.pop(ready)
-                running.append(_Slot(work, attempt, free.pop(0)))
-                yield Started(work, attempt)
-            time.sleep(LOOK_EVERY)
-            for slot in [s for s in running if s.process.poll() is not None]:
-                slot.kill()  # a process that died may have left children at work
-                running.remove(slot)
-                free.append(slot.cores)
-                outcome = slot.outcome(retries, stop.is_set())
+            while (ready := _find_ready(waiting)) is not None and free and not stop.is_set():
+                _, attempt, job = waiting.pop(ready)
+                running.append(_Process(job, attempt, free.pop(0)))
+                yield Started(job, attempt)
+            time.sleep(POLL_EVERY)
+            for process in [p for p in running if p.process.poll() is not None]:
+                process.kill()  # a process that died may have left children running
+                running.remove(process)
+                free.append(process.cores)
+                outcome = process.outcome(retries, stop.is_set())
                 if not outcome.final:
-                    later = time.monotonic() + wait * 2 ** (slot.attempt - 1)
-                    waiting.append((later, slot.attempt + 1, slot.work))
+                    later = time.monotonic() + wait * 2 ** (process.attempt - 1)
+                    waiting.append((later, process.attempt + 1, process.job))
                 yield outcome
             if stop.is_set():
-                for slot in running:
-                    slot.request_stop()
-            if time.monotonic() - told > TELL_EVERY:
-                told = time.monotonic()
-                yield from _advances(running)
+                for process in running:
+                    process.request_stop()
+            if time.monotonic() - reported > REPORT_EVERY:
+                reported = time.monotonic()
+                yield from _find_advances(running)
     finally:
-        for slot in running:
-            slot.kill()
+        for process in running:
+            process.kill()
 
 
-def _ready(waiting: list[tuple[float, int, Job]]) -> int | None:
-    """The first piece of work whose time has come and whose folder no earlier process still holds."""
+def _find_ready(waiting: list[tuple[float, int, Job]]) -> int | None:
+    """Return the index of the first job that may start now and whose folder no other process has locked."""
     now = time.monotonic()
-    return next((i for i, (when, _, work) in enumerate(waiting) if when <= now and not is_running(work.folder)), None)
+    return next((i for i, (when, _, job) in enumerate(waiting) if when <= now and not is_running(job.folder)), None)
 
 
-def _advances(running: list[_Slot]) -> Iterator[Advanced]:
-    for slot in running:
-        share = slot.work.share()
-        if share > slot.share:
-            slot.share = share
-            yield Advanced(slot.work, share)
+def _find_advances(running: list[_Process]) -> Iterator[Advanced]:
+    for process in running:
+        share = process.job.share()
+        if share > process.share:
+            process.share = share
+            yield Advanced(process.job, share)
 
 
 def _last_line(path: Path) -> str:
+    """Return the last line of a file that is not blank."""
     lines = read_bytes(path).decode(errors="replace").split("\n") if path.is_file() else []
     return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -21,6 +21,10 @@ PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "
 PLAIN |= {dict: "a table"}
 
 
+CHANGES_NO_NUMBER = frozenset({"out", "folder", "resume", "dataset", "checkpoint", "tensorboard"})
+"""Flags that change no number of a run; a dataset is compared by its digest, not by its folder."""
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file. Raises BadInput if it cannot be read or is not valid."""
     return parse_toml(read_bytes(path, TOML_BYTES), str(path))

@@ -1,10 +1,10 @@
-"""Tables and figures of finished runs.
+"""Report finished runs as tables and figures.
 
     python -m aihf_control.report results/bench/main
     python -m aihf_control.report results/first
 
-Of a grid that the bench ran it writes csv, markdown, LaTeX, figures and a page into its `report`; of other runs below
-the folder a `table.md` and a `curves.png` into the folder itself.
+For a grid that the bench ran, writes csv, Markdown, LaTeX, figures and a page into its `report`; for other runs below
+the folder, a `table.md` and a `curves.png` into the folder itself. Runs that cannot be reported are excluded by name.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from pathlib import Path
 import tyro
 
 from aihf_control.core.cli import exit_code
-from aihf_control.report.runs import report_folder
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is reported."""
+    """Runs to report."""
 
     folder: tyro.conf.Positional[Path]
-    """A folder with runs or grids anywhere below it."""
+    """Folder with runs or grids anywhere below it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command. Returns its exit code: 0, or 2 for bad input."""
+    """Run the command. Return its exit code: 0 if at least one run was reported, 2 for bad input."""
     about = (__doc__ or "").splitlines()[0]
     options = tyro.cli(Options, args=argv, prog="python -m aihf_control.report", description=about)
+    from aihf_control.report.runs import report_folder  # here, for pandas and matplotlib would delay --help
+
     return exit_code(report_folder, options.folder)
 
 

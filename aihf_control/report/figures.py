@@ -1,7 +1,11 @@
-"""The figures of a grid, each with a caption and the runs that it shows."""
+"""Figures of a grid, each with a caption and the runs that it shows.
+
+To add a figure, write a function that returns a `Drawing` and add a line to FIGURES.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable
 from typing import Any
@@ -12,99 +16,141 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from scipy import stats
 
-from aihf_control.core.config import as_word
+from aihf_control.core.config import as_word, check_known
 from aihf_control.core.statistics import Estimate, aggregate, estimate, iqm_of_all, profile, profile_band
-from aihf_control.report.load import GridResults, finite, numbers
+from aihf_control.report.load import FINISHED, GridResults, Setting, finite, numbers
 from aihf_control.report.plotting import (
-    Picture,
-    Setting,
-    band,
-    finish,
-    panels_of,
-    picture,
-    point,
+    draw_band,
+    draw_point,
+    finish_axes,
+    legend_text,
+    make_panels,
+    plain_text,
+    png_of,
     setting_text,
     style_of,
 )
 from aihf_control.report.tables import label, rng
 
 Array = np.ndarray
-PANELS = 24  # more than these are not drawn
+PANELS = 24  # a figure with more is too large to read
+ROWS = 500  # an image with more is too tall for its format
 INTERVALS = "IQM and 95 % bootstrap interval over seeds"
 
 
-def figures_of(grid: GridResults) -> list[Picture]:
-    """Those that the experiment asks for and that have something to show."""
-    drawn = {"scores": scores, "curves": curves, "labels": labels, "profiles": profiles, "dials": dials}
-    drawn |= {"reward": reward}
-    return [picture for name in grid.report.figures if (picture := drawn[name](grid))]
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A figure with its title, its caption, and the keys of the runs that it shows."""
+
+    title: str
+    caption: str
+    fig: Figure
+    runs: Iterable[str]
 
 
-def scores(grid: GridResults) -> Picture | None:
-    """Every method's score with its interval, all environments together."""
-    rows = [(m, s, x) for s in grid.settings() for m in grid.methods if (x := grid.scores(m, s)) is not None]
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A figure as PNG, and the keys of the runs that it shows."""
+
+    name: str
+    title: str
+    caption: str
+    png: bytes
+    runs: tuple[str, ...]
+
+
+def draw_figures(grid: GridResults) -> list[Picture]:
+    """Draw the figures that the experiment asks for; those with nothing to show are left out.
+
+    Raises BadInput for other names.
+    """
+    names = list(FIGURES) if grid.report.figures is None else grid.report.figures
+    check_known(names, list(FIGURES), f"{grid.name}, report.figures")
+    with plain_text():
+        drawn = {name: FIGURES[name](grid) for name in names}
+        return [
+            Picture(name, d.title, d.caption, png_of(d.fig), tuple(dict.fromkeys(d.runs)))
+            for name, d in drawn.items()
+            if d is not None
+        ]
+
+
+def draw_scores(grid: GridResults) -> Drawing | None:
+    """Draw every method's score with its interval, all environments together."""
+    found = [(m, s, x) for s in grid.settings for m in grid.methods if (x := grid.scores(m, s)) is not None]
+    rows = found[:ROWS]
     fig = Figure(figsize=(7, 1 + 0.28 * len(rows)))
     ax = fig.subplots()
     for y, (method, _, x) in enumerate(rows):
-        found = aggregate(x, iqm_of_all, rng())
-        point(ax, found.value, y, found, "x", **style_of(grid, method))
+        score = aggregate(x, iqm_of_all, rng())
+        draw_point(ax, score.value, y, score, "x", **style_of(grid, method))
     ax.set_yticks(range(len(rows)), [f"{method}{setting_text(setting)}" for method, setting, _ in rows])
     ax.invert_yaxis()
     ax.axvline(1, color="black", ls="--", lw=1)
-    finish(ax, "", "score (0 random, 1 expert)", "")
+    finish_axes(ax, "", "score (0 random, 1 expert)", "")
     caption = f"Score of each run's last policy, {INTERVALS}, environments together; a run that diverged counts as 0."
-    runs = [run.key for method, setting, _ in rows for run in grid.of(method, setting)]
-    return picture("scores", "Scores", caption, fig, runs) if rows else None
+    runs = [run.key for method, setting, _ in rows for run in grid.select(method, setting)]
+    return Drawing("Scores", caption + _only_first(len(rows), len(found), "rows"), fig, runs) if rows else None
 
 
-def curves(grid: GridResults) -> Picture | None:
-    """Score over environment steps, a panel for each environment and setting of which something has been run."""
-    every = itertools.product(grid.envs, grid.settings())
-    shown = [at for at in every if any(_evaluations(grid, at[0], m, at[1]) is not None for m in grid.methods)][:PANELS]
+def draw_curves(grid: GridResults) -> Drawing | None:
+    """Draw score over environment steps, a panel per environment and setting with a finished run."""
+    places = list(itertools.product(grid.envs, grid.settings))
+    found = [
+        (env, setting)
+        for env, setting in places
+        if any(_evaluations(grid, env, m, setting) is not None for m in grid.methods)
+    ]
+    shown = found[:PANELS]
     if not shown:
         return None
-    fig, axes = panels_of(len(shown))
+    fig, axes = make_panels(len(shown))
     for ax, (env, setting) in zip(axes, shown, strict=True):
         for method in grid.methods:
             frame = _evaluations(grid, env, method, setting)
             if frame is not None:
-                _curve(ax, frame, method, style_of(grid, method))
+                _draw_curve(ax, frame, method, style_of(grid, method))
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-        finish(ax, f"{env}{setting_text(setting)}", "environment steps", "score")
+        finish_axes(ax, f"{env}{setting_text(setting)}", "environment steps", "score")
     caption = f"Score at each evaluation, {INTERVALS}; runs that diverged are left out from there on."
-    return picture("curves", "Learning curves over environment steps", caption, fig, _finished(grid, shown))
+    caption += _only_first(len(shown), len(found), "panels")
+    return Drawing("Learning curves over environment steps", caption, fig, _finished(grid, shown))
 
 
-def _curve(ax: Any, frame: pd.DataFrame, method: str, style: dict[str, str]) -> None:
+def _draw_curve(ax: Any, frame: pd.DataFrame, method: str, style: dict[str, str]) -> None:
     by_step = [(numbers(rows, "env_steps").max(), finite(rows, "score")) for _, rows in frame.groupby("step")]
     found = {at: estimate(x, resamples=1000) for at, x in by_step if len(x)}
     if len(found) > 1:
-        band(ax, found, method, **style)
-    elif found:  # a method that takes no environment steps ends where it ends
+        draw_band(ax, found, legend_text(method), **style)
+    elif found:  # a method that takes no environment steps has a single score
         (last,) = found.values()
-        ax.axhline(last.value, label=f"{method} (no steps)", lw=1, ls=":", color=style["color"])
+        ax.axhline(last.value, label=legend_text(f"{method} (no steps)"), lw=1, ls=":", color=style["color"])
 
 
-def labels(grid: GridResults) -> Picture | None:
-    """Score over the labels that a run was given, a panel for each environment."""
+def draw_labels(grid: GridResults) -> Drawing | None:
+    """Draw score over the number of labels that a run received, a panel per environment."""
     if not numbers(grid.lanes, "labels").any():
         return None
-    fig, axes = panels_of(len(grid.envs))
-    for ax, env in zip(axes, grid.envs, strict=True):
-        for method, setting in itertools.product(grid.methods, grid.settings()):
+    envs = grid.envs[:PANELS]
+    fig, axes = make_panels(len(envs))
+    for ax, env in zip(axes, envs, strict=True):
+        named: set[str] = set()
+        for method, setting in itertools.product(grid.methods, grid.settings):
             frame = _evaluations(grid, env, method, setting)
             if frame is not None and numbers(frame, "labels").any():
-                name = None if method in ax.get_legend_handles_labels()[1] else method
-                band(ax, _by_labels(frame), name, **style_of(grid, method))
-        finish(ax, env, "labels", "score")
+                name = None if method in named else legend_text(method)
+                draw_band(ax, _scores_by_labels(frame), name, **style_of(grid, method))
+                named.add(method)
+        finish_axes(ax, env, "labels", "score")
     over = "of the last policy or, where a method asks as it goes, of every evaluation"
     caption = f"Score {over} over the comparisons that a seed was given, {INTERVALS}."
-    shown = _finished(grid, itertools.product(grid.envs, grid.settings()))
-    return picture("labels", "Score over labels", caption, fig, shown)
+    caption += _only_first(len(envs), len(grid.envs), "panels")
+    shown = _finished(grid, itertools.product(envs, grid.settings))
+    return Drawing("Score over labels", caption, fig, shown)
 
 
-def _by_labels(frame: pd.DataFrame) -> dict[float, Estimate]:
-    """Score by number of labels: of each evaluation, or of the last where all labels were there from the start."""
+def _scores_by_labels(frame: pd.DataFrame) -> dict[float, Estimate]:
+    """Estimate the score by number of labels: of each evaluation, or of the last if the number never changes."""
     asked = frame.loc[frame["labels"] > 0]
     if len(set(asked["labels"])) == 1:
         asked = asked.groupby("seed").tail(1)
@@ -112,58 +158,60 @@ def _by_labels(frame: pd.DataFrame) -> dict[float, Estimate]:
     return {n: estimate(x, resamples=1000) for n, x in by.items() if len(x)}
 
 
-def profiles(grid: GridResults) -> Picture | None:
-    """The share of runs above each score, a panel for each setting."""
-    shown = grid.settings()[:PANELS]
-    taus = np.linspace(0, max(1.2, *1.02 * finite(grid.lanes, "score")), 121)
-    fig, axes = panels_of(len(shown))
+def draw_profiles(grid: GridResults) -> Drawing | None:
+    """Draw the share of runs above each score, a panel per setting."""
+    shown = grid.settings[:PANELS]
+    taus = np.linspace(0, max(1.2, *1.02 * finite(grid.lanes, "score"), 1.2), 121)
+    fig, axes = make_panels(len(shown))
     for ax, setting in zip(axes, shown, strict=True):
         for method in grid.methods:
             if (x := grid.scores(method, setting)) is not None:
                 low, high = profile_band(x, taus, rng())
                 colour = style_of(grid, method)["color"]
-                ax.plot(taus, profile(x, taus), label=method, lw=1.5, color=colour)
+                ax.plot(taus, profile(x, taus), label=legend_text(method), lw=1.5, color=colour)
                 ax.fill_between(taus, low, high, alpha=0.12, color=colour, lw=0)
-        finish(ax, setting_text(setting).removeprefix(", ") or "all environments", "score", "share of runs above it")
+        title = setting_text(setting).removeprefix(", ") or "all environments"
+        finish_axes(ax, title, "score", "share of runs above it")
     caption = (
         "The share of runs, over all environments, whose last policy scores above each value, 95 % bootstrap bands."
     )
+    caption += _only_first(len(shown), len(grid.settings), "panels")
     runs = _finished(grid, itertools.product(grid.envs, shown))
-    return picture("profiles", "Performance profiles", caption, fig, runs)
+    return Drawing("Performance profiles", caption, fig, runs)
 
 
-# --------------------------------------------------------------------------------------------------------------- dials
+# ------------------------------------------------------------------------------------------------------ swept factors
 
 
-def dials(grid: GridResults) -> Picture | None:
-    """One dial: score over it, a line a method. Two: a heat map a method. Otherwise nothing."""
-    if len(grid.dials) == 1:
-        return _over_dial(grid, grid.dials[0])
-    return _heat(grid, *grid.dials) if len(grid.dials) == 2 else None
+def draw_swept(grid: GridResults) -> Drawing | None:
+    """Draw score over the swept factors: a line per method for one, a heat map per method for two, else nothing."""
+    if len(grid.swept) == 1:
+        return _draw_lines(grid, grid.swept[0])
+    return _draw_heat(grid, *grid.swept) if len(grid.swept) == 2 else None
 
 
-def _over_dial(grid: GridResults, dial: str) -> Picture:
-    values = [setting[dial] for setting in grid.settings()]
+def _draw_lines(grid: GridResults, factor: str) -> Drawing:
+    values = [setting[factor] for setting in grid.settings]
     fig = Figure(figsize=(7, 4))
     ax = fig.subplots()
     for i, method in enumerate(grid.methods):
-        scored = [(at, grid.scores(method, {dial: value})) for at, value in enumerate(values)]
-        aside = 0.04 * (i - (len(grid.methods) - 1) / 2)  # so that no interval hides another
-        found = {at + aside: aggregate(x, iqm_of_all, rng()) for at, x in scored if x is not None}
+        scored = [(at, grid.scores(method, {factor: value})) for at, value in enumerate(values)]
+        shift = 0.04 * (i - (len(grid.methods) - 1) / 2)  # so that no interval hides another
+        found = {at + shift: aggregate(x, iqm_of_all, rng()) for at, x in scored if x is not None}
         style = style_of(grid, method)
-        ax.plot(list(found), [e.value for e in found.values()], lw=1, color=style["color"], label=method)
+        ax.plot(list(found), [e.value for e in found.values()], lw=1, color=style["color"], label=legend_text(method))
         for x, e in found.items():
-            point(ax, x, e.value, e, "y", **style)
+            draw_point(ax, x, e.value, e, "y", **style)
     ax.set_xticks(range(len(values)), [str(as_word(value)) for value in values])
-    finish(ax, "", label(dial), "score")
-    title = f"Score over {label(dial)}"
-    runs = _finished(grid, itertools.product(grid.envs, grid.settings()))
-    return picture("dials", title, f"{title}, {INTERVALS}, environments together.", fig, runs)
+    finish_axes(ax, "", label(factor), "score")
+    title = f"Score over {label(factor)}"
+    runs = _finished(grid, itertools.product(grid.envs, grid.settings))
+    return Drawing(title, f"{title}, {INTERVALS}, environments together.", fig, runs)
 
 
-def _heat(grid: GridResults, down: str, across: str) -> Picture:
-    rows, columns = (list(dict.fromkeys(setting[dial] for setting in grid.settings())) for dial in (down, across))
-    fig, axes = panels_of(len(grid.methods))
+def _draw_heat(grid: GridResults, down: str, across: str) -> Drawing:
+    rows, columns = (list(dict.fromkeys(setting[name] for setting in grid.settings)) for name in (down, across))
+    fig, axes = make_panels(len(grid.methods))
     for ax, method in zip(axes, grid.methods, strict=True):
         found = [[grid.scores(method, {down: y, across: x}) for x in columns] for y in rows]
         value = np.array([[np.nan if x is None else iqm_of_all(x) for x in row] for row in found])
@@ -176,38 +224,54 @@ def _heat(grid: GridResults, down: str, across: str) -> Picture:
         ax.set(title=method, xlabel=label(across), ylabel=label(down))
     title = f"Score by {label(down)} and {label(across)}"
     caption = f"{title}: IQM over seeds and environments; the table of scores has the intervals."
-    runs = _finished(grid, itertools.product(grid.envs, grid.settings()))
-    return picture("dials", title, caption, fig, runs)
+    runs = _finished(grid, itertools.product(grid.envs, grid.settings))
+    return Drawing(title, caption, fig, runs)
 
 
-def reward(grid: GridResults) -> Picture | None:
-    """What a learned reward is worth on held-out comparisons against what the policy is worth."""
-    frame = grid.lanes.dropna(subset=["pair_accuracy", "score"])
-    if not len(frame):
+# ------------------------------------------------------------------------------------------------------ learned reward
+
+
+def draw_reward(grid: GridResults) -> Drawing | None:
+    """Draw the score of each policy over the accuracy of its learned reward on held-out comparisons."""
+    if "pair_accuracy" not in grid.lanes or not len(frame := grid.lanes.dropna(subset=["pair_accuracy", "score"])):
         return None
     fig = Figure(figsize=(6, 4))
     ax = fig.subplots()
     for method in [m for m in grid.methods if m in set(frame["method"])]:
         own, style = frame.loc[frame["method"] == method], style_of(grid, method)
-        ax.scatter(own["pair_accuracy"], own["score"], s=25, alpha=0.8, label=method, **style)  # type: ignore[arg-type]
-    finish(ax, "", "accuracy on held-out comparisons", "score")
+        ax.scatter(own["pair_accuracy"], own["score"], s=25, alpha=0.8, label=legend_text(method), **style)  # type: ignore[arg-type]
+    finish_axes(ax, "", "accuracy on held-out comparisons", "score")
     caption = "A point a run: the learned reward's accuracy on held-out comparisons, and the score of its policy."
     accuracy, score = numbers(frame, "pair_accuracy"), numbers(frame, "score")
     if np.ptp(accuracy) and np.ptp(score):
         rank = stats.spearmanr(accuracy, score).statistic  # pyright: ignore[reportAttributeAccessIssue]
         caption += f" Spearman's rank correlation over these {len(frame)} runs: {rank:.2f}."
-    return picture("reward", "Reward accuracy against score", caption, fig, frame["cell"])
+    return Drawing("Reward accuracy against score", caption, fig, frame["cell"])
 
 
-# ------------------------------------------------------------------------------------------------- what is looked up
+FIGURES = {
+    "scores": draw_scores,
+    "curves": draw_curves,
+    "labels": draw_labels,
+    "profiles": draw_profiles,
+    "dials": draw_swept,  # its name in files
+    "reward": draw_reward,
+}
+
+
+# ------------------------------------------------------------------------------------------------------------- helpers
 
 
 def _evaluations(grid: GridResults, env: str, method: str, setting: Setting) -> pd.DataFrame | None:
-    runs = [run for run in grid.of(method, setting, env) if run.state == "finished"]
-    return grid.evaluations.loc[grid.evaluations["cell"] == runs[0].key] if runs else None
+    runs = grid.select(method, setting, env)
+    return grid.evaluations_of(runs[0]) if runs else None
 
 
 def _finished(grid: GridResults, shown: Iterable[tuple[str, Setting]]) -> list[str]:
-    """The runs of some environments and settings that have finished."""
-    wanted = list(shown)
-    return [run.key for run in grid.runs if run.state == "finished" and (run.env, run.dials) in wanted]
+    """Return the keys of the finished runs of some environments and settings."""
+    wanted = {(env, grid.values_of(setting)) for env, setting in shown}
+    return [r.key for r in grid.runs if r.state == FINISHED and (r.env, grid.values_of(r.swept)) in wanted]
+
+
+def _only_first(shown: int, found: int, what: str) -> str:
+    return f" Only the first {shown} of {found} {what} are drawn." if shown < found else ""

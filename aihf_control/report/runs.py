@@ -1,9 +1,13 @@
-"""Table and figure of runs that belong to no grid."""
+"""Report of a folder: the grids below it, and a table and a figure of the runs that belong to no grid.
+
+A grid or run that cannot be reported is excluded by name, with the reason; it does not stop the others.
+"""
 
 from __future__ import annotations
 
-import io
-import json
+import dataclasses
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,86 +16,163 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from aihf_control.core.errors import BadInput
-from aihf_control.core.files import read_bytes, read_json, write_bytes
+from aihf_control.core.files import write_bytes
 from aihf_control.core.statistics import STAR_NOTE, Estimate, format_count, iqm
+from aihf_control.report.load import Array, checked, is_number, method_row, read_log, read_table
 from aihf_control.report.page import write_report
+from aihf_control.report.plotting import legend_text, plain_text, png_of
+from aihf_control.report.tables import escape_markdown
 
 HEAD = ("return", "score", "n", "env_steps", "labels", "pair_accuracy", "rank_correlation")
-
-
 KINDS = {"env": str, "method": str, "demos": int, "pairs": int, "dataset": str, "steps": int, "interrupted": bool}
-
-
 KINDS |= {"diverged": list, "rows": list}
+RUN_FILES = ("summary.json", "config.json", "log.jsonl")  # a folder with any of these is a run's
+PANELS, COLUMNS = 48, 4  # panels of the figure, and their columns
 
 
-def report_runs(folder: Path, summaries: dict[Path, dict[str, Any]]) -> str:
-    """Writes the table and the figure of runs into `folder`, and returns the table."""
-    text = table(summaries)
+@dataclasses.dataclass(frozen=True)
+class FinishedRun:
+    """A run that belongs to no grid: its folder, its summary and its log."""
+
+    folder: Path
+    summary: dict[str, Any]
+    log: pd.DataFrame
+
+    @property
+    def data(self) -> tuple[str, int, int, str]:
+        """Environment, demonstrations, comparisons and dataset; runs with the same are compared."""
+        return self.summary["env"], self.summary["demos"], self.summary["pairs"], self.summary["dataset"]
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The row of the summary with the result of the last policy."""
+        return method_row(self.summary)
+
+
+def report_folder(folder: Path) -> None:
+    """Report every grid below `folder` and all runs there that belong to none; print the names of the excluded.
+
+    Raises BadInput if there is no run, or none that can be reported.
+    """
+    grids = sorted({path.parent for path in folder.rglob("grid.json")})
+    others = {path.parent for name in RUN_FILES for path in folder.rglob(name)}
+    runs = sorted(run for run in others if not any(run.is_relative_to(grid) for grid in grids))
+    if not grids and not runs:
+        raise BadInput(f"no finished run below {folder}; make some with `python -m aihf_control.run --out {folder}`")
+    excluded: list[str] = []
+    pages = [page for grid in grids if (page := _report_grid(grid, excluded))]
+    loaded = [run for path in runs if (run := _load_run(path, excluded))]
+    if not pages and not loaded:
+        first, more = excluded[0].removeprefix("excluded: "), len(excluded) - 1
+        raise BadInput(f"no run below {folder} can be reported: {first}{f' (and {more} more)' if more else ''}")
+    for page in pages:
+        print(f"report: {page}")
+    if loaded:
+        print(report_runs(folder, loaded, excluded))
+    elif excluded:
+        print("\n".join(excluded))
+
+
+def _report_grid(grid: Path, excluded: list[str]) -> Path | None:
+    """Write a grid's report; add a line to `excluded` for the grid or for each of its runs that cannot be reported."""
+    try:
+        page, left_out = write_report(grid)
+    except BadInput as e:
+        excluded.append(f"excluded: {grid}: {e}")
+        return None
+    excluded += [f"excluded: {grid / 'cells' / run.key}: {run.reason}" for run in left_out]
+    return page
+
+
+def _load_run(folder: Path, excluded: list[str]) -> FinishedRun | None:
+    """Load a run; add a line to `excluded` if it cannot be reported."""
+    try:
+        return load_run(folder)
+    except BadInput as e:
+        excluded.append(f"excluded: {folder}: {e}")
+        return None
+
+
+def load_run(folder: Path) -> FinishedRun:
+    """Load a run that belongs to no grid. Raises BadInput if it is not finished or its files are damaged."""
+    path = folder / "summary.json"
+    if not path.exists():
+        raise BadInput("the run is not finished: it has no summary.json")
+    summary = checked(read_table(path), KINDS, path)
+    rows = summary["rows"]
+    if len(rows) < 3 or not all(map(_is_row, rows)) or not rows[0].get("return"):
+        raise BadInput(f"{path} is not a run's summary: its rows are wrong")
+    method_row(summary)  # raises if there is none
+    return FinishedRun(folder, summary, read_log(folder / "log.jsonl"))
+
+
+def _is_row(row: Any) -> bool:
+    """Whether a row has a name, and its cells are empty, numbers or estimates."""
+    named = isinstance(row, dict) and isinstance(row.get("name"), str)
+    if not named or not isinstance(row.get("n"), int | None):
+        return False
+    return all(_is_cell(row.get(name)) for name in HEAD) and isinstance(row.get("return"), dict | None)
+
+
+def _is_cell(x: Any) -> bool:
+    if isinstance(x, dict):
+        return set(x) == set(Estimate._fields) and all(v is None or is_number(v) for v in x.values())
+    return x is None or is_number(x)
+
+
+# -------------------------------------------------------------------------------------------------------------- table
+
+
+def report_runs(folder: Path, runs: Sequence[FinishedRun], excluded: Sequence[str] = ()) -> str:
+    """Write the table and the figure of runs into `folder`; return the table."""
+    groups = _group(runs)
+    notes = [f"curves.png shows the first {PANELS} of {len(groups)} datasets."] if len(groups) > PANELS else []
+    text = format_table(groups, [*notes, *excluded])
     write_bytes(folder / "table.md", text.encode())
-    write_bytes(folder / "curves.png", figure(summaries))
+    with plain_text():
+        write_bytes(folder / "curves.png", png_of(draw_runs(groups[:PANELS]), dpi=130))
     return text
 
 
-def _read(path: Path) -> dict[str, Any]:
-    summary = read_json(path)
-    given = summary if isinstance(summary, dict) else {}
-    wrong = sorted(name for name, kind in KINDS.items() if type(given.get(name)) is not kind)
-    if wrong:
-        raise BadInput(f"{path} is not a run's summary: {', '.join(wrong)} missing or wrong")
-    if len(summary["rows"]) < 3 or not all(map(_fits, summary["rows"])) or not summary["rows"][0].get("return"):
-        raise BadInput(f"{path} is not a run's summary: its rows are wrong")
-    return summary
+def _group(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
+    """Return the runs in groups with the same environment and data."""
+    groups: dict[tuple, list[FinishedRun]] = {}
+    for run in runs:
+        groups.setdefault(run.data, []).append(run)
+    return list(groups.values())
 
 
-def _fits(row: Any) -> bool:
-    """Whether a row has a name, and in its cells nothing, a number, or an estimate."""
-
-    def number(x: Any) -> bool:
-        return x is None or (isinstance(x, int | float) and not isinstance(x, bool))
-
-    def cell(x: Any) -> bool:
-        return number(x) or (isinstance(x, dict) and set(x) == set(Estimate._fields) and all(map(number, x.values())))
-
-    named = isinstance(row, dict) and isinstance(row.get("name"), str)
-    return named and all(cell(row.get(name)) for name in HEAD) and isinstance(row.get("return"), dict | None)
-
-
-def table(summaries: dict[Path, dict[str, Any]]) -> str:
-    """Markdown: the references once for each environment and dataset, then a row a run, best score first."""
+def format_table(groups: Sequence[Sequence[FinishedRun]], notes: Sequence[str] = ()) -> str:
+    """Format Markdown: for each group its references, then a row per run, best score first; then the notes."""
     lines = []
-    for key, group in _by_data(summaries).items():
-        env, demos, pairs, dataset = key
+    for group in groups:
+        env, demos, pairs, dataset = map(escape_markdown, map(str, group[0].data))
         lines += [f"**{env}**, {demos} demonstrations and {pairs} comparisons a seed (dataset {dataset})", ""]
         lines += [f"| | {' | '.join(name.replace('_', ' ') for name in HEAD)} | diverged |"]
         lines += ["|---" * (len(HEAD) + 2) + "|"]
-        lines += [_line(row, "") for row in next(iter(group.values()))["rows"][:-2]]
-        for s in sorted(group.values(), key=_score, reverse=True):
+        lines += [_table_line(row, "") for row in group[0].summary["rows"][:-2]]
+        for run in sorted(group, key=_score, reverse=True):
+            s = run.summary
             cut = ", cut short" if s["interrupted"] else ""
-            row = {**s["rows"][-2], "name": f"{s['method']} ({s['steps']:,} iterations{cut})"}
-            lines.append(_line(row, str(len(s["diverged"]))))
+            row = {**run.row, "name": f"{s['method']} ({s['steps']:,} iterations{cut})"}
+            lines.append(_table_line(row, str(len(s["diverged"]))))
         lines.append("")
-    return "\n".join([*lines, STAR_NOTE, ""])
+    lines += [STAR_NOTE, ""]
+    return "\n".join([*lines, *(f"{escape_markdown(note)}\n" for note in notes)])
 
 
-def _score(summary: dict[str, Any]) -> float:
-    value = (summary["rows"][-2].get("score") or {}).get("value")
+def _score(run: FinishedRun) -> float:
+    score = run.row.get("score")
+    value = score.get("value") if isinstance(score, dict) else score
     return -np.inf if value is None else value
 
 
-def _by_data(summaries: dict[Path, dict[str, Any]]) -> dict[tuple, dict[Path, dict[str, Any]]]:
-    groups: dict[tuple, dict[Path, dict[str, Any]]] = {}
-    for path, s in summaries.items():
-        groups.setdefault((s["env"], s["demos"], s["pairs"], s["dataset"]), {})[path] = s
-    return groups
+def _table_line(row: dict[str, Any], diverged: str) -> str:
+    cells = [_cell_text(name, row.get(name)) for name in HEAD]
+    return f"| {escape_markdown(row['name'])} | {' | '.join(cells)} | {diverged} |"
 
 
-def _line(row: dict[str, Any], diverged: str) -> str:
-    cells = [_cell(name, row.get(name)) for name in HEAD]
-    return f"| {row['name']} | {' | '.join(cells)} | {diverged} |"
-
-
-def _cell(name: str, x: Any) -> str:
+def _cell_text(name: str, x: Any) -> str:
     if isinstance(x, dict):
         return str(Estimate.read(x))
     if x is None:
@@ -99,48 +180,44 @@ def _cell(name: str, x: Any) -> str:
     return format_count(x) if name == "n" else f"{x:,}"
 
 
-def figure(summaries: dict[Path, dict[str, Any]]) -> bytes:
-    """PNG: a panel for each dataset, each run's return over its iterations, IQM and range over its lanes."""
-    groups = _by_data(summaries)
-    fig = Figure(figsize=(6 * len(groups), 4))
-    axes = fig.subplots(1, len(groups), squeeze=False)
-    for ax, (key, group) in zip(axes[0], groups.items(), strict=True):
-        for path, s in group.items():
-            steps, returns = _curve(path)
-            ax.plot(steps, iqm(returns), marker=".", lw=1.5, label=s["method"])
+# ------------------------------------------------------------------------------------------------------------- figure
+
+
+def draw_runs(groups: Sequence[Sequence[FinishedRun]]) -> Figure:
+    """Draw a panel per group: each run's return over its iterations, IQM and range over its lanes."""
+    columns = min(len(groups), COLUMNS)
+    rows = math.ceil(len(groups) / columns)
+    fig = Figure(figsize=(6 * columns, 4 * rows))
+    axes = fig.subplots(rows, columns, squeeze=False).ravel()
+    for ax, group in zip(axes, groups, strict=False):
+        _draw_group(ax, group)
+    for ax in axes[len(groups) :]:
+        ax.set_visible(False)
+    return fig
+
+
+def _draw_group(ax: Any, group: Sequence[FinishedRun]) -> None:
+    for run in group:
+        steps, returns = finite_curve(run.log)
+        name = legend_text(run.summary["method"])
+        if returns.size:
+            ax.plot(steps, iqm(returns), marker=".", lw=1.5, label=name)
             ax.fill_between(steps, returns.min(-1), returns.max(-1), alpha=0.12)
-        expert = next(iter(group.values()))["rows"][0]["return"]["value"]
+        else:
+            ax.plot([], [], marker=".", lw=1.5, label=f"{name} (all seeds diverged)")
+            ax.fill_between([], [], alpha=0.12)
+    expert = group[0].summary["rows"][0]["return"]["value"]
+    if expert is not None:
         ax.axhline(expert, color="black", ls="--", lw=1, label="expert")
-        ax.set(xlabel="iterations", ylabel="greedy return", title=f"{key[0]}: {key[1]} demos, {key[2]} pairs")
-        ax.grid(alpha=0.3)
-        ax.legend(fontsize=8)
-    out = io.BytesIO()
-    fig.savefig(out, dpi=130, bbox_inches="tight", metadata={"Software": None})
-    return out.getvalue()
+    env, demos, pairs, _ = group[0].data
+    ax.set(xlabel="iterations", ylabel="greedy return", title=f"{env}: {demos} demos, {pairs} pairs")
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=8)
 
 
-def _curve(run: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Steps (K,) and returns (K, lanes) of a run's log: the lanes that stayed finite, the steps that all reached."""
-    path = run / "log.jsonl"
-    try:
-        rows = pd.DataFrame([json.loads(line) for line in read_bytes(path).splitlines()])
-        rows[["seed", "step", "return"]] = rows[["seed", "step", "return"]].astype(float)
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise BadInput(f"{path} is not a run's log: {' '.join(str(e).split())[:100]}") from e
-    wide = rows.drop_duplicates(["seed", "step"], keep="last").pivot(index="step", columns="seed", values="return")
-    diverged = rows.groupby("seed")["return"].apply(lambda r: r.isna().any())
+def finite_curve(log: pd.DataFrame) -> tuple[Array, Array]:
+    """Return steps (K,) and returns (K, lanes) of the lanes that never diverged, at the steps that all of them have."""
+    wide = log.pivot(index="step", columns="seed", values="return")
+    diverged = log.groupby("seed")["return"].apply(lambda returns: returns.isna().any())
     wide = wide.loc[:, ~diverged].dropna()
     return wide.index.to_numpy(), wide.to_numpy()
-
-
-def report_folder(folder: Path) -> None:
-    """Reports every grid below `folder`, and all runs there that belong to none. Raises BadInput without either."""
-    grids = [path.parent for path in sorted(folder.rglob("grid.json"))]
-    runs = [path for path in sorted(folder.rglob("summary.json")) if not any(path.is_relative_to(g) for g in grids)]
-    if not grids and not runs:
-        raise BadInput(f"no finished run below {folder}; make some with `python -m aihf_control.run --out {folder}`")
-    for grid in grids:
-        print(f"report: {write_report(grid)}")
-    if runs:
-        text = report_runs(folder, {path.parent: _read(path) for path in runs})
-        print(text)

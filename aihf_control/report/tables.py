@@ -1,4 +1,7 @@
-"""The tables of a grid: rows of numbers with intervals, each row with the runs that it comes from."""
+"""Tables of a grid: rows of numbers with intervals, each row with the runs that it comes from.
+
+To add a table, write a function that returns it and add a line to TABLES.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aihf_control.core.config import as_word
+from aihf_control.core.config import as_word, check_known
 from aihf_control.core.statistics import (
     STAR_NOTE,
     Estimate,
@@ -22,12 +25,17 @@ from aihf_control.core.statistics import (
     median_of_tasks,
     optimality_gap,
 )
-from aihf_control.report.load import ANSWERS, GridResults, Run, finite, numbers
+from aihf_control.report.columns import BUDGET, OPTIONAL
+from aihf_control.report.load import EXCLUDED, FINISHED, GridResults, Run, Setting, finite, numbers
 
 Array = np.ndarray
 Cell = str | int | float | Estimate | None
 SCORE = "Score: 0 random actions, 1 the expert; of each run's last policy. A run that diverged counts as 0."
 BOOTSTRAP = f"95 % bootstrap intervals. {STAR_NOTE}"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet evaluates a cell that begins with one of these
+MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "\n": " "})
+LATEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"})
+LATEX |= str.maketrans({"~": r"\textasciitilde ", "^": r"\textasciicircum ", "\\": r"\textbackslash "})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +48,8 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
+    """Rows with a title and a caption."""
+
     name: str
     title: str
     caption: str
@@ -47,23 +57,26 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
-        """Of the fullest row, then what others have besides."""
+        """Columns of the fullest row, then those that only other rows have."""
         fullest_first = sorted(self.rows, key=lambda row: -len(row.cells))
         return list(dict.fromkeys(name for row in fullest_first for name in row.cells))
 
 
-def tables_of(grid: GridResults) -> list[Table]:
-    """Those that the experiment asks for and that have something to say."""
-    made = {"scores": scores, "environments": environments, "improvement": improvement}
-    tables = [made[name](grid) for name in grid.report.tables]
-    return [table for table in tables if table.rows]
+def build_tables(grid: GridResults) -> list[Table]:
+    """Build the tables that the experiment asks for; those without rows are left out.
+
+    Raises BadInput for a name that is not in TABLES.
+    """
+    names = list(TABLES) if grid.report.tables is None else grid.report.tables
+    check_known(names, list(TABLES), f"{grid.name}, report.tables")
+    return [table for name in names if (table := TABLES[name](grid)).rows]
 
 
-def scores(grid: GridResults) -> Table:
-    """All environments together: a row a method, best first, and one of the demonstrations, for each setting."""
+def build_scores(grid: GridResults) -> Table:
+    """Build the table over all environments: for each setting a row per method, best first, and the demonstrations."""
     rows = []
-    for setting in grid.settings():
-        ranked = sorted((_score_row(grid, method, setting) for method in grid.methods), key=_value, reverse=True)
+    for setting in grid.settings:
+        ranked = sorted((_score_row(grid, method, setting) for method in grid.methods), key=_rank, reverse=True)
         rows += [*_demonstrations(grid, setting), *ranked]
     n = len(grid.envs)
     over = f"over {n} environments" if n > 1 else f"on {grid.envs[0]}"
@@ -75,72 +88,75 @@ def scores(grid: GridResults) -> Table:
     return Table("scores", "Scores", caption, rows)
 
 
-def _score_row(grid: GridResults, method: str, setting: dict[str, Any]) -> Row:
-    runs, x, late = grid.of(method, setting), grid.scores(method, setting), grid.scores(method, setting, "late_score")
-    cells: dict[str, Cell] = {**_dials(setting), "method": method}
+def _score_row(grid: GridResults, method: str, setting: Setting) -> Row:
+    runs = grid.select(method, setting)
+    x, late = grid.scores(method, setting), grid.scores(method, setting, "late_score")
+    cells: dict[str, Cell] = {**_setting_cells(setting), "method": method}
     if x is None or late is None:
-        return Row({**cells, "IQM": None, "missing": _missing(runs)}, _keys(runs))
+        return Row({**cells, "IQM": None, "missing": _missing(runs)}, keys_of(runs))
     statistics = {"IQM": iqm_of_all, "mean": mean_of_tasks, "median": median_of_tasks, "optimality gap": optimality_gap}
     cells |= {name: aggregate(x, statistic, rng()) for name, statistic in statistics.items()}
-    lanes = _lanes(grid, runs)
+    lanes = grid.lanes_of(runs)
     cells |= {"late": aggregate(late, iqm_of_all, rng()), "above demonstrations": _mean(lanes, "above_demos")}
     cells |= {"n": len(x), "diverged": int(numbers(lanes, "diverged").sum())}
-    return Row(cells | _budget(lanes), _keys(runs))
+    return Row(cells | _budget(lanes), keys_of(runs))
 
 
-def _demonstrations(grid: GridResults, setting: dict[str, Any]) -> list[Row]:
-    """What was shown in a setting, from the first method whose runs have all finished."""
+def _demonstrations(grid: GridResults, setting: Setting) -> list[Row]:
+    """Build the row of the demonstrations of a setting, from the first method whose runs have all finished."""
     for method in grid.methods:
         if grid.scores(method, setting) is not None:
-            runs = grid.of(method, setting)
-            shown = _lanes(grid, runs)[["env", "seed", "demo_score"]].dropna()
+            runs = grid.select(method, setting)
+            shown = grid.lanes_of(runs)[["env", "seed", "demo_score"]].dropna()
             if len(shown):
-                x = shown.pivot(index="seed", columns="env", values="demo_score").to_numpy()
-                return [Row({**_dials(setting), "method": "(demonstrations)", "mean": float(x.mean())}, _keys(runs))]
+                mean = float(shown.pivot(index="seed", columns="env", values="demo_score").to_numpy().mean())
+                return [Row({**_setting_cells(setting), "method": "(demonstrations)", "mean": mean}, keys_of(runs))]
     return []
 
 
-def environments(grid: GridResults) -> Table:
-    """Each environment by itself: a row a method, best first, for each setting."""
+def build_environments(grid: GridResults) -> Table:
+    """Build the table of each environment by itself: for each setting a row per method, best first."""
     rows = []
     for env in grid.envs:
-        for setting in grid.settings():
-            found = [_env_row(grid, env, method, setting) for method in grid.methods]
-            rows += sorted(found, key=_value, reverse=True)
-    told = "Labels right: the share of a run's labels that name the better clip. " if ANSWERS in grid.lanes else ""
+        for setting in grid.settings:
+            found = [
+                _env_row(grid, env, method, setting) for method in grid.methods if grid.select(method, setting, env)
+            ]
+            rows += sorted(found, key=_rank, reverse=True)
+    captions = "".join(f"{c.caption} " for c in OPTIONAL if c.caption and c.name in grid.lanes)
     caption = (
         f"Each environment by itself, the IQM of n runs. {SCORE} Of the return, and of the reward's accuracy and rank "
-        f"correlation on held-out data, runs that diverged are left out. {told}{BOOTSTRAP}"
+        f"correlation on held-out data, runs that diverged are left out. {captions}{BOOTSTRAP}"
     )
     return Table("environments", "Environments", caption, rows)
 
 
-def _env_row(grid: GridResults, env: str, method: str, setting: dict[str, Any]) -> Row:
-    runs, x = grid.of(method, setting, env), grid.scores(method, setting, env=env)
-    cells: dict[str, Cell] = {"environment": env, **_dials(setting), "method": method}
+def _env_row(grid: GridResults, env: str, method: str, setting: Setting) -> Row:
+    runs, x = grid.select(method, setting, env), grid.scores(method, setting, env=env)
+    cells: dict[str, Cell] = {"environment": env, **_setting_cells(setting), "method": method}
     if x is None:
-        return Row({**cells, "score": None, "missing": _missing(runs)}, _keys(runs))
-    lanes = _lanes(grid, runs)
+        return Row({**cells, "score": None, "missing": _missing(runs)}, keys_of(runs))
+    lanes = grid.lanes_of(runs)
     cells |= {"score": aggregate(x, iqm_of_all, rng()), "return": _iqm(lanes, "return")}
     cells |= {"n": len(x), "diverged": int(numbers(lanes, "diverged").sum()), **_budget(lanes)}
-    if ANSWERS in lanes:
-        cells["labels right"] = _mean(lanes, ANSWERS)
-    cells |= {"pair accuracy": _iqm(lanes, "pair_accuracy"), "rank correlation": _iqm(lanes, "rank_correlation")}
-    return Row(cells, _keys(runs))
+    shown = [column for column in OPTIONAL if column.name in lanes]
+    cells |= {column.header: _mean(lanes, column.name) for column in shown if column.statistic == "mean"}
+    cells |= {column.header: _iqm(lanes, column.name) for column in shown if column.statistic == "iqm"}
+    return Row(cells, keys_of(runs))
 
 
-def improvement(grid: GridResults) -> Table:
-    """Every other method against the baseline, for each setting."""
+def build_improvement(grid: GridResults) -> Table:
+    """Build the table of every other method against the baseline, for each setting."""
     rows, baseline = [], grid.report.baseline
-    for setting in grid.settings() if baseline else []:
+    for setting in grid.settings if baseline else []:
         assert baseline
         y = grid.scores(baseline, setting)
         for method in (m for m in grid.methods if m != baseline):
-            x, runs = grid.scores(method, setting), grid.of(method, setting) + grid.of(baseline, setting)
-            found = None if x is None or y is None else improvement_estimate(x, y, rng())
-            cells: dict[str, Cell] = {**_dials(setting), "method": method, f"P(better than {baseline})": found}
+            x, runs = grid.scores(method, setting), grid.select(method, setting) + grid.select(baseline, setting)
+            found = None if x is None or y is None or x.shape[1] != y.shape[1] else improvement_estimate(x, y, rng())
+            cells: dict[str, Cell] = {**_setting_cells(setting), "method": method, f"P(better than {baseline})": found}
             cells |= {"n": found.n} if found else {"missing": _missing(runs)}
-            rows.append(Row(cells, _keys(runs)))
+            rows.append(Row(cells, keys_of(runs)))
     caption = (
         f"Probability that a run of the method, drawn at random, scores above one of {baseline} in the same place; "
         f"mean over environments, ties half. {BOOTSTRAP}"
@@ -148,35 +164,37 @@ def improvement(grid: GridResults) -> Table:
     return Table("improvement", f"Probability of improvement over {baseline}", caption, rows)
 
 
+TABLES = {"scores": build_scores, "environments": build_environments, "improvement": build_improvement}
+
+
 def rng() -> np.random.Generator:
-    """The same for every number, so that no number depends on which others are asked for."""
+    """Return a generator with the same state for every number, so that no number depends on which others are shown."""
     return np.random.default_rng(0)
 
 
-def _missing(runs: Sequence[Run]) -> str:
-    return f"{sum(run.state != 'finished' for run in runs)} of {len(runs)} cells"
-
-
-def _dials(setting: dict[str, Any]) -> dict[str, Cell]:
-    return {label(name): as_word(value) for name, value in setting.items()}
-
-
-def label(dial: str) -> str:
-    """A dial's name as a person says it."""
-    return dial.removeprefix("dataset.").replace("_", " ")
-
-
-def _keys(runs: Sequence[Run]) -> tuple[str, ...]:
+def keys_of(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return the keys of some runs, each once."""
     return tuple(dict.fromkeys(run.key for run in runs))
 
 
-def _lanes(grid: GridResults, runs: Sequence[Run]) -> pd.DataFrame:
-    return grid.lanes.loc[grid.lanes["cell"].isin(_keys(runs))]
+def label(factor: str) -> str:
+    """Return the name of a swept factor as tables print it."""
+    return factor.removeprefix("dataset.").replace("_", " ")
+
+
+def _missing(runs: Sequence[Run]) -> str:
+    excluded = sum(run.state == EXCLUDED for run in runs)
+    more = f", {excluded} excluded" if excluded else ""
+    return f"{sum(run.state != FINISHED for run in runs)} of {len(runs)} cells{more}"
+
+
+def _setting_cells(setting: Setting) -> dict[str, Cell]:
+    return {label(name): as_word(value) for name, value in setting.items()}
 
 
 def _budget(lanes: pd.DataFrame) -> dict[str, Cell]:
-    """The most that a run was given."""
-    return {name.replace("_", " "): int(numbers(lanes, name).max()) for name in ("env_steps", "labels")}
+    """Return the largest number of environment steps and of labels of any run."""
+    return {column.header: int(numbers(lanes, column.name).max()) for column in BUDGET}
 
 
 def _mean(lanes: pd.DataFrame, column: str) -> float | None:
@@ -189,17 +207,17 @@ def _iqm(lanes: pd.DataFrame, column: str) -> Estimate | None:
     return estimate(x) if len(x) else None
 
 
-def _value(row: Row) -> float:
-    """By what rows are ranked; those without a value come last."""
+def _rank(row: Row) -> float:
+    """Return the value that rows are ranked by; rows without one come last."""
     value = row.cells.get("IQM", row.cells.get("score"))
     return value.value if isinstance(value, Estimate) else -np.inf
 
 
-# ----------------------------------------------------------------------------------------------------- as text, as csv
+# ----------------------------------------------------------------------------------------------- text, markdown, LaTeX
 
 
 def cell_text(row: Row, name: str) -> str:
-    """A cell as a person reads it."""
+    """Format a cell for reading."""
     x = row.cells.get(name)
     if x is None:
         return "-"
@@ -210,30 +228,42 @@ def cell_text(row: Row, name: str) -> str:
     return f"{x:,}" if isinstance(x, int) else str(x)
 
 
-def markdown(table: Table) -> str:
+def format_markdown(table: Table) -> str:
+    """Format a table, its title and its caption as Markdown."""
     head = [*table.columns, "runs"]
-    lines = [f"## {table.title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = [f"## {table.title}", "", _markdown_line(head), "|---" * len(head) + "|"]
     for row in table.rows:
-        cells = [*(cell_text(row, name) for name in table.columns), " ".join(row.runs)]
-        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+        lines.append(_markdown_line([*(cell_text(row, name) for name in table.columns), " ".join(row.runs)]))
     return "\n".join([*lines, "", table.caption, ""])
 
 
-def latex(table: Table) -> str:
-    """A booktabs table; the runs of each row stand behind it as a comment."""
+def _markdown_line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(escape_markdown, cells))} |"
+
+
+def escape_markdown(text: str) -> str:
+    """Escape text for a cell of a Markdown table."""
+    return text.translate(MARKDOWN)
+
+
+def format_latex(table: Table) -> str:
+    """Format a table for booktabs; the runs of each row follow as a comment."""
     shown = pd.DataFrame([{name: cell_text(row, name) for name in table.columns} for row in table.rows])
-    caption = escaped(table.caption)
+    caption = escape_latex(table.caption)
     text = shown.to_latex(index=False, escape=True, caption=caption, label=f"tab:{table.name}", position="t")
     return text + "".join(f"% row {i}: runs {' '.join(row.runs)}\n" for i, row in enumerate(table.rows, 1))
 
 
-def escaped(text: str) -> str:
-    """Text for LaTeX."""
-    return "".join(f"\\{c}" if c in "&%$#_{}" else c for c in text)
+def escape_latex(text: str) -> str:
+    """Escape text for LaTeX."""
+    return text.translate(LATEX)
 
 
-def csv(table: Table) -> str:
-    """Numbers at full length; an estimate takes three columns."""
+# ----------------------------------------------------------------------------------------------------------------- csv
+
+
+def format_csv(table: Table) -> str:
+    """Format a table as csv with numbers in full; an estimate takes three columns."""
     columns: dict[str, list[Any]] = {}
     for name in table.columns:
         cells = [row.cells.get(name) for row in table.rows]
@@ -242,4 +272,18 @@ def csv(table: Table) -> str:
             for end in ("low", "high"):
                 columns[f"{name} {end}"] = [getattr(x, end, None) for x in cells]
     columns["runs"] = [" ".join(row.runs) for row in table.rows]
-    return pd.DataFrame(columns, dtype=object).to_csv(index=False, lineterminator="\n")
+    return frame_csv(pd.DataFrame(columns, dtype=object))
+
+
+def frame_csv(frame: pd.DataFrame) -> str:
+    """Format a frame as csv. Words that a spreadsheet would evaluate get an apostrophe in front."""
+    words = [name for name in frame if frame[name].dtype.kind not in "iufb"]
+    safe = frame.astype(dict.fromkeys(words, object)).copy()
+    for name in words:
+        safe[name] = pd.Series([escape_csv(x) for x in frame[name]], frame.index, dtype=object)
+    return safe.rename(columns=escape_csv).to_csv(index=False, lineterminator="\n")
+
+
+def escape_csv(x: Any) -> Any:
+    """Put an apostrophe in front of a word that a spreadsheet would evaluate as a formula."""
+    return f"'{x}" if isinstance(x, str) and x.startswith(FORMULA) else x

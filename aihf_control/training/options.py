@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
+from aihf_control.core.config import CHANGES_NO_NUMBER
 from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, default_folder, make_dataset
@@ -13,8 +14,6 @@ from aihf_control.models.device import device_of, matmul_precision
 from aihf_control.training.run import RunSpec
 
 DATASETS, RUNS = Path("results/datasets"), Path("results/runs")
-CHANGES_NO_NUMBER = frozenset({"out", "folder", "resume", "dataset", "checkpoint", "tensorboard"})
-"""Flags that change no number of a run; a dataset is compared by its digest, not by its folder."""
 FREE = CHANGES_NO_NUMBER - {"out", "dataset"}
 """Flags that may differ when a run is resumed."""
 

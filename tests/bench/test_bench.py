@@ -1,4 +1,4 @@
-"""The bench: what dies is tried again and goes on, what is finished is never run again, Ctrl-C loses nothing."""
+"""The bench: jobs that die are retried and resume, finished cells never run again, Ctrl-C loses nothing."""
 
 import json
 import os
@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 
 from aihf_control.bench import __main__ as bench
-from aihf_control.bench import child as leash
+from aihf_control.bench import child, session
 from aihf_control.bench.display import Ledger, expected_seconds
 from aihf_control.bench.experiment import read
-from aihf_control.bench.grid import chosen, jobs_of
+from aihf_control.bench.grid import jobs_of, select
 from aihf_control.bench.local import Advanced, Attempted, Job, Started, run_here
-from aihf_control.bench.ray import packed, unpack
+from aihf_control.bench.ray import pack, private_folder, unpack
 from aihf_control.core.errors import BadInput
 from aihf_control.training.run_folder import is_running, lock_run
 
 ROOT = Path(__file__).parents[2]
 
-# A run in miniature: counts to ten with a line in its log each, its state in config.json, ends as it is told to.
+# A small job: counts to ten with a line in its log each, stores its state in config.json, ends as its argument says.
 CELL = """
 import json, os, pathlib, signal, sys, time
 folder, how, resumed = pathlib.Path(sys.argv[1]), sys.argv[2], len(sys.argv) > 3
@@ -46,7 +46,7 @@ if how != "forget": (folder / "summary.json").write_text(told)
 """
 
 
-def work(folder: Path, how: str = "well") -> Job:
+def make_job(folder: Path, how: str = "well") -> Job:
     words = ("-c", CELL, str(folder), how)
     return Job(folder.name, folder, words, (*words, "again"), output=folder.with_suffix(".txt"), steps=10)
 
@@ -66,39 +66,39 @@ def log(w: Job) -> list[int]:
 # ---------------------------------------------------------------------------------------------------------- the engine
 
 
-def test_what_is_killed_is_tried_again_and_goes_on(tmp_path):
-    dying, well = work(tmp_path / "dying", "die"), work(tmp_path / "well")
+def test_a_killed_job_is_retried_and_resumes(tmp_path):
+    dying, well = make_job(tmp_path / "dying", "die"), make_job(tmp_path / "well")
     events = done([dying, well])
     assert starts(dying) == ["fresh", "resumed", "resumed"] and log(dying) == list(range(1, 11))
-    tried = [(e.attempt, e.code, e.final) for e in events if isinstance(e, Attempted) and e.work is dying]
+    tried = [(e.attempt, e.code, e.final) for e in events if isinstance(e, Attempted) and e.job is dying]
     assert tried == [(1, -9, False), (2, -9, False), (3, 0, True)]
     assert starts(well) == ["fresh"] and dying.finished() and well.finished()
 
 
-def test_what_dies_too_often_is_given_up_with_its_last_word_and_the_others_go_on(tmp_path):
-    ill, well = work(tmp_path / "ill", "crash"), work(tmp_path / "well")
+def test_a_job_that_dies_too_often_fails_with_its_last_line_and_the_others_run(tmp_path):
+    ill, well = make_job(tmp_path / "ill", "crash"), make_job(tmp_path / "well")
     events = done([ill, well], n=1, retries=2)
-    last = [e for e in events if isinstance(e, Attempted) and e.work is ill][-1]
+    last = [e for e in events if isinstance(e, Attempted) and e.job is ill][-1]
     assert (last.attempt, last.code, last.final, last.message) == (3, 1, True, "ValueError: a bug")
     assert well.finished() and len(starts(ill)) == 3
 
 
-def test_bad_input_is_not_tried_again(tmp_path):
-    refused = work(tmp_path / "refused", "refuse")
+def test_bad_input_is_not_retried(tmp_path):
+    refused = make_job(tmp_path / "refused", "refuse")
     (_, last) = done([refused])
     assert (last.code, last.final, last.message) == (2, True, "error: --pairs 5: too many") and len(
         starts(refused)
     ) == 1
 
 
-def test_what_ends_well_without_its_last_file_has_not_ended_well(tmp_path):
-    last = done([work(tmp_path / "forgetful", "forget")], retries=0)[-1]
+def test_exit_code_0_without_the_last_file_is_a_failure(tmp_path):
+    last = done([make_job(tmp_path / "forgetful", "forget")], retries=0)[-1]
     assert last.code == 1 and last.final
 
 
-def test_children_of_what_was_killed_do_not_stay(tmp_path):
-    """A parent that is killed leaves children that would write beside the next attempt."""
-    parent = work(tmp_path / "parent", "child")
+def test_children_of_a_killed_process_are_killed(tmp_path):
+    """Children of a killed process would write beside the next attempt."""
+    parent = make_job(tmp_path / "parent", "child")
     began = time.monotonic()
     done([parent])
     assert parent.finished() and time.monotonic() - began < 50
@@ -106,12 +106,12 @@ def test_children_of_what_was_killed_do_not_stay(tmp_path):
 
 def test_one_thread_and_one_core_each(tmp_path):
     core = min(os.sched_getaffinity(0))
-    list(run_here([pinned := work(tmp_path / "pinned")], [(core,)], 0, threading.Event()))
+    list(run_here([pinned := make_job(tmp_path / "pinned")], [(core,)], 0, threading.Event()))
     assert json.loads((pinned.folder / "summary.json").read_text()) == [1, "1"]
 
 
-def test_asked_to_stop_it_leaves_off_and_begins_nothing_new(tmp_path):
-    works, stop = [work(tmp_path / str(i), "slow") for i in range(3)], threading.Event()
+def test_stopping_ends_running_jobs_and_starts_no_other(tmp_path):
+    works, stop = [make_job(tmp_path / str(i), "slow") for i in range(3)], threading.Event()
     events = []
     for event in run_here(works, [(), ()], 3, stop):
         events.append(event)
@@ -125,8 +125,8 @@ def test_asked_to_stop_it_leaves_off_and_begins_nothing_new(tmp_path):
     assert starts(works[0]) == ["fresh", "resumed"] and all(log(w) == list(range(1, 11)) for w in works)
 
 
-def test_a_folder_that_is_held_is_waited_for(tmp_path):
-    waiting = work(tmp_path / "held")
+def test_a_locked_folder_is_waited_for(tmp_path):
+    waiting = make_job(tmp_path / "locked")
     lock = lock_run(waiting.folder)
     threading.Timer(0.5, lock.close).start()
     done([waiting])
@@ -134,10 +134,10 @@ def test_a_folder_that_is_held_is_waited_for(tmp_path):
 
 
 def test_processes_end_with_the_one_that_started_them(tmp_path):
-    """The bench itself is killed: its cells hear of it, write their state, and leave."""
-    slow = work(tmp_path / "slow", "slow")
-    text = "import subprocess, sys, time; from aihf_control.bench import child as leash\n"
-    text += f"subprocess.Popen(leash.command((), {[sys.executable, *slow.fresh]!r}))\ntime.sleep(60)"
+    """If the bench itself is killed, its cells write their state and end."""
+    slow = make_job(tmp_path / "slow", "slow")
+    text = "import subprocess, sys, time; from aihf_control.bench.child import child_command\n"
+    text += f"subprocess.Popen(child_command((), {[sys.executable, *slow.fresh]!r}))\ntime.sleep(60)"
     parent = subprocess.Popen([sys.executable, "-c", text], cwd=ROOT)
     while not (slow.folder / "log.jsonl").exists():
         time.sleep(0.02)
@@ -149,9 +149,36 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
     assert log(slow) == counted and len(counted) < 10
 
 
-def test_a_leash_of_somebody_who_is_gone_starts_nothing():
-    with pytest.raises(SystemExit, match="gone"):
-        leash.main(["1", "any", "/bin/false"])
+def test_a_child_whose_parent_has_ended_starts_nothing():
+    with pytest.raises(SystemExit, match="parent process has ended"):
+        child.main(["1", "any", "/bin/false"])
+
+
+@pytest.mark.parametrize(
+    ("log", "share"),
+    [
+        (b"", 0.0),
+        (b'{"step": 4}\n', 0.4),
+        (b'{"step": 4}\n{"step": 5', 0.4),  # half written
+        (b'{"step": 4}\n' + b"\0" * 30 + b"\n", 0.4),
+        (b'{"step": 4}\n[]\n3\n"x"\n{"step": "9"}\n{"step": true}\n{"step": -1}\n', 0.4),
+        (b"\xff\n", 0.0),
+        (b'{"step": 99}\n', 1.0),
+        (b"[" * 60_000 + b"\n", 0.0),
+    ],
+)
+def test_a_damaged_log_does_not_block_the_bench(tmp_path, log, share):
+    job = make_job(tmp_path / "run")
+    job.folder.mkdir()
+    (job.folder / "log.jsonl").write_bytes(log)
+    assert job.share() == share
+
+
+def test_a_log_that_is_no_file_counts_as_none(tmp_path):
+    job = make_job(tmp_path / "run")
+    job.folder.mkdir()
+    os.mkfifo(job.folder / "log.jsonl")
+    assert job.share() == 0.0
 
 
 # ---------------------------------------------------------------------------------------------------------- the command
@@ -176,19 +203,19 @@ def grid(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def runs_in_miniature(monkeypatch):
-    """In place of the real ones: cells that only count, data that is there at once."""
+def small_jobs(monkeypatch):
+    """Replace cells by jobs that only count, and data by none."""
 
     def works(jobs, out):
-        return [work(job.folder, "well") for job in jobs]
+        return [make_job(job.folder, "well") for job in jobs]
 
-    monkeypatch.setattr(bench, "works_of", works)
-    monkeypatch.setattr(bench, "data_works_of", lambda jobs, out: [])
-    monkeypatch.setattr(bench, "expected_seconds", lambda jobs, ledger: dict.fromkeys(j.key for j in jobs))
-    monkeypatch.setattr(bench.report, "report", lambda folder: None)
+    monkeypatch.setattr(session, "jobs_from", works)
+    monkeypatch.setattr(session, "data_jobs_from", lambda jobs, out: [])
+    monkeypatch.setattr(session, "expected_seconds", lambda jobs, ledger: dict.fromkeys(j.key for j in jobs))
+    monkeypatch.setattr(session, "report_folder", lambda folder: None)
 
 
-def test_a_grid_is_run_once_and_what_it_was_is_left(grid, runs_in_miniature, capsys):
+def test_a_grid_is_run_once_and_described_in_its_folder(grid, small_jobs, capsys):
     assert bench.main([str(grid)]) == 0
     folder = Path("results/bench/small")
     described = json.loads((folder / "grid.json").read_text())
@@ -202,29 +229,29 @@ def test_a_grid_is_run_once_and_what_it_was_is_left(grid, runs_in_miniature, cap
     assert "4 of 4 cells are finished already" in capsys.readouterr().out
 
 
-def test_only_some_of_it_is_run(grid, runs_in_miniature):
+def test_only_some_of_it_is_run(grid, small_jobs):
     assert bench.main([str(grid), "--only", "method=bc", "pairs=20"]) == 0
     assert len(list(Path("results/bench/small/cells").glob("*/summary.json"))) == 1
     assert len(json.loads(Path("results/bench/small/grid.json").read_text())["cells"]) == 4
 
 
-def test_a_dial_of_the_dataset_is_asked_for_by_its_own_name_as_well():
+def test_only_takes_a_swept_factor_of_the_dataset_by_its_short_name():
     jobs = jobs_of(read(ROOT / "experiments" / "quality.toml"), Path("x"))
-    weak = chosen(jobs, ["demo_level=weak", "method=aihf"])
-    assert [job.cell.dials for job in weak] == [{"dataset.demo_level": "weak"}] * 2
-    assert chosen(jobs, ["dataset.demo_level=weak", "method=aihf"]) == weak
+    weak = select(jobs, ["demo_level=weak", "method=aihf"])
+    assert [job.cell.swept for job in weak] == [{"dataset.demo_level": "weak"}] * 2
+    assert select(jobs, ["dataset.demo_level=weak", "method=aihf"]) == weak
     with pytest.raises(BadInput, match="demo_level=good: it is none of expert, medium, weak"):
-        chosen(jobs, ["demo_level=good"])
+        select(jobs, ["demo_level=good"])
 
 
-def test_cells_that_failed_make_the_exit_code(grid, runs_in_miniature, monkeypatch, capsys):
+def test_cells_that_failed_make_the_exit_code(grid, small_jobs, monkeypatch, capsys):
     ways = iter(["well", "refuse", "well", "well", "well", "refuse", "crash", "well"])
-    monkeypatch.setattr(bench, "works_of", lambda jobs, out: made)
+    monkeypatch.setattr(session, "jobs_from", lambda jobs, out: made)
     folder = Path("cells")
-    made = [work(folder / str(i), next(ways)) for i in range(4)]
+    made = [make_job(folder / str(i), next(ways)) for i in range(4)]
     titles = {w.key: w.key for w in made}
-    monkeypatch.setattr(bench, "title_of", lambda job: titles[job.key])
-    monkeypatch.setattr(bench, "jobs_of", lambda *_: keyed(jobs_of(read(grid), folder), made))
+    monkeypatch.setattr(session, "title_of", lambda job: titles[job.key])
+    monkeypatch.setattr(session, "jobs_of", lambda *_: keyed(jobs_of(read(grid), folder), made))
     assert bench.main([str(grid), "--retries", "0"]) == 2
     assert "failed: 1: --pairs 5: too many" in capsys.readouterr().err
 
@@ -236,7 +263,7 @@ def keyed(jobs, works):
     return [dataclasses.replace(job, key=w.key) for job, w in zip(jobs, works, strict=True)]
 
 
-def test_other_code_makes_other_cells_unless_one_does_not_mind(grid, runs_in_miniature, monkeypatch, capsys):
+def test_cells_of_other_code_run_again_unless_any_code_is_given(grid, small_jobs, monkeypatch, capsys):
     cells = Path("results/bench/small/cells")
     assert bench.main([str(grid)]) == 0
     monkeypatch.setattr("aihf_control.bench.grid.code_of", lambda method: "0therc0d")
@@ -244,7 +271,7 @@ def test_other_code_makes_other_cells_unless_one_does_not_mind(grid, runs_in_min
     assert "4 of 4 cells are finished already" in capsys.readouterr().out
     assert len(list(cells.glob("*/summary.json"))) == 4
     assert bench.main([str(grid), "--only", "method=bc"]) == 0
-    assert "2 cells were finished by other code and are run anew" in capsys.readouterr().out
+    assert "2 cells were finished by other code and are run again" in capsys.readouterr().out
     assert len(list(cells.glob("*-0therc0d/summary.json"))) == 2 and len(list(cells.glob("*/summary.json"))) == 6
 
 
@@ -255,11 +282,11 @@ def test_other_code_makes_other_cells_unless_one_does_not_mind(grid, runs_in_min
         (["--only", "metod=bc"], "'metod'; did you mean method?"),
         (["--only", "method=rlhf"], "method=rlhf: it is none of aihf, bc"),
         (["--only", "method=bc", "key=x"], "key=x"),
-        (["--workers", "-1"], "--workers -1"),
-        (["--retries", "-1"], "--retries -1"),
-        (["--address", "h:1"], "are for --engine ray"),
+        (["--workers", "-1"], "--workers must be at least 0, got -1"),
+        (["--retries", "-1"], "--retries must be at least 0, got -1"),
+        (["--address", "h:1"], "need --engine ray"),
         (["--engine", "ray", "--out", "/x"], "relative"),
-        (["--engine", "ray", "--cores", "0"], "--cores 0"),
+        (["--engine", "ray", "--cores", "0"], "--cores must be above 0, got 0"),
     ],
 )
 def test_bad_flags_are_one_line_and_leave_nothing(grid, capsys, words, told):
@@ -276,14 +303,14 @@ def test_a_file_that_is_absent_or_wrong_is_one_line_and_leaves_nothing(grid, cap
     assert list(Path().iterdir()) == [Path(grid.name)]
 
 
-def test_data_that_cannot_be_made_stops_before_any_cell(grid, runs_in_miniature, monkeypatch, capsys):
-    monkeypatch.setattr(bench, "data_works_of", lambda jobs, out: [work(Path("data"), "refuse")])
+def test_data_that_cannot_be_made_stops_before_any_cell(grid, small_jobs, monkeypatch, capsys):
+    monkeypatch.setattr(session, "data_jobs_from", lambda jobs, out: [make_job(Path("data"), "refuse")])
     assert bench.main([str(grid)]) == 2
     assert capsys.readouterr().err == "error: cannot make the data data: --pairs 5: too many\n"
     assert not Path("results/bench").exists()
 
 
-def test_the_plan_tells_what_is_done_and_guesses_by_what_was(grid, capsys):
+def test_the_plan_shows_what_is_finished_and_estimates_the_rest(grid, capsys):
     jobs = jobs_of(read(grid), Path("results/bench/small"))
     assert bench.main([str(grid), "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -293,45 +320,78 @@ def test_the_plan_tells_what_is_done_and_guesses_by_what_was(grid, capsys):
     (one.folder / "summary.json").write_text("{}")
     ledger = Ledger(Path("results/bench/small/attempts.jsonl"))
     for seconds in (40.0, 60.0):
-        ledger.add(Attempted(work(one.folder), 1, 0, seconds, "", True))
+        ledger.add(Attempted(make_job(one.folder), 1, 0, seconds, "", True))
     expected = expected_seconds(jobs, ledger)
     assert expected[one.key] == expected[jobs[2].key] == 100.0  # the other one is of the same kind
-    assert expected[jobs[1].key] is None  # nobody knows what bc takes
+    assert expected[jobs[1].key] is None  # nothing like bc has been measured
     assert bench.main([str(grid), "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert "4 cells, 1 finished; of the rest 1 take about 100 s" not in told and "2 min of one core" in told
     assert "finished" in told and "?" in told
 
 
-def test_two_benches_do_not_share_a_folder(grid, runs_in_miniature, capsys):
-    with bench._alone(Path("results/bench/small")):
+def test_damaged_lines_of_the_ledger_are_skipped_with_a_note(tmp_path, capsys):
+    ledger = Ledger(tmp_path / "attempts.jsonl")
+    bad = ["{", "\0\0", "[]", "3", '{"key": "a"}', '{"key": [], "seconds": 1}', '{"key": "a", "seconds": "1"}']
+    bad += [
+        '{"key": "a", "seconds": NaN}',
+        '{"key": "a", "seconds": -1}',
+        '{"key": "a", "seconds": 1' + "0" * 400 + "}",
+    ]
+    ledger.path.write_text('{"key": "a", "seconds": 2}\n' + "\n".join(bad))
+    ledger.add(Attempted(make_job(tmp_path / "a"), 1, 0, 3.0, "", True))  # begins a line of its own
+    assert ledger.seconds() == {"a": 5.0}
+    assert f"{len(bad)} damaged lines are skipped" in capsys.readouterr().out
+
+
+def test_two_benches_cannot_share_a_folder(grid, small_jobs, capsys):
+    with session.lock_folder(Path("results/bench/small")):
         assert bench.main([str(grid)]) == 2
     assert "another bench is at work" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------------------------------- what needs no Ray of Ray
+# ------------------------------------------------------------------------------------------- the Ray engine without Ray
 
 
-def test_without_ray_it_is_told_what_to_install(grid, runs_in_miniature, monkeypatch, capsys):
+def test_without_ray_the_error_names_the_package_to_install(grid, small_jobs, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert bench.main([str(grid), "--engine", "ray"]) == 2
     assert "pip install 'aihf_control[ray]'" in capsys.readouterr().err
 
 
-def test_a_folder_travels_whole_and_without_its_locks(tmp_path):
+def test_a_folder_is_packed_and_unpacked_without_locks(tmp_path):
     there = tmp_path / "there"
     (there / "checkpoint" / "0").mkdir(parents=True)
     for name in ("config.json", "checkpoint/0/7.state", "checkpoint/lock", ".log.jsonl.x.tmp"):
         (there / name).write_text(name)
-    files = packed(there)
+    files = pack(there)
     assert set(files) == {"config.json", "checkpoint/0/7.state"}
     unpack(files, tmp_path / "deep" / "here")
-    assert packed(tmp_path / "deep" / "here") == files
-    unpack({"config.json": b"other"}, tmp_path / "deep" / "here", over=False)
-    assert packed(tmp_path / "deep" / "here") == files
+    assert pack(tmp_path / "deep" / "here") == files
+    unpack({"config.json": b"other"}, tmp_path / "deep" / "here", overwrite=False)
+    assert pack(tmp_path / "deep" / "here") == files
     unpack({"config.json": b"other"}, tmp_path / "deep" / "here")
-    assert packed(tmp_path / "deep" / "here") == {"config.json": b"other"}
+    assert pack(tmp_path / "deep" / "here") == {"config.json": b"other"}
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["here"]
+
+
+def test_the_folder_on_a_cluster_machine_is_private(tmp_path):
+    made = private_folder(tmp_path / "new")
+    assert made.stat().st_mode & 0o777 == 0o700 and private_folder(made) == made
+    made.chmod(0o770)
+    (tmp_path / "target").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    (tmp_path / "file").write_text("")
+    for name in ("new", "link", "file"):
+        with pytest.raises(BadInput, match="with mode 700"):
+            private_folder(tmp_path / name)
+
+
+def test_a_folder_of_another_user_is_refused(tmp_path, monkeypatch):
+    made = private_folder(tmp_path / "new")
+    monkeypatch.setattr(os, "getuid", lambda: made.stat().st_uid + 1)
+    with pytest.raises(BadInput, match="must be a folder of this user"):
+        private_folder(made)
 
 
 def test_a_file_outside_of_its_folder_is_refused(tmp_path):
@@ -344,7 +404,7 @@ def test_a_file_outside_of_its_folder_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_smoke_experiment_interrupted_and_gone_on_with_gives_its_page(tmp_path):
+def test_the_smoke_experiment_interrupted_and_resumed_gives_its_page(tmp_path):
     """The file of the package as it is, in an empty folder; Ctrl-C while cells run; then the same command again."""
     words = [sys.executable, "-m", "aihf_control.bench", str(ROOT / "experiments" / "smoke.toml")]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -354,14 +414,14 @@ def test_the_smoke_experiment_interrupted_and_gone_on_with_gives_its_page(tmp_pa
         time.sleep(0.1)
     first.send_signal(signal.SIGINT)
     told, _ = first.communicate(timeout=200)
-    assert first.returncode == 130 and "go on with the same command" in told, told
+    assert first.returncode == 130 and "resume with the same command" in told, told
     begun = {path.parent.name for path in folder.glob("cells/*/config.json")}
-    left_off = {name for name in begun if not (folder / "cells" / name / "summary.json").exists()}
-    assert left_off and not any(is_running(folder / "cells" / name) for name in begun)
+    paused = {name for name in begun if not (folder / "cells" / name / "summary.json").exists()}
+    assert paused and not any(is_running(folder / "cells" / name) for name in begun)
     again = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=550)
     assert again.returncode == 0, again.stdout + again.stderr
     attempts = [json.loads(line) for line in (folder / "attempts.jsonl").read_text().splitlines()]
-    assert {a["key"] for a in attempts if a["code"] == 143} >= left_off
+    assert {a["key"] for a in attempts if a["code"] == 143} >= paused
     finished = [a["key"] for a in attempts if a["code"] == 0]
     assert len(finished) == len(set(finished)) == 6 == len(list(folder.glob("cells/*/summary.json")))
     page = (folder / "report" / "page.html").read_text()

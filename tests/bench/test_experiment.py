@@ -1,4 +1,4 @@
-"""An experiment's file: what it spans, and everything that is refused, with the place and the nearest known word."""
+"""Experiment files: the grid that they give, and every refusal with its place and the nearest known word."""
 
 import dataclasses
 import shutil
@@ -8,7 +8,7 @@ import pytest
 
 from aihf_control import methods, run
 from aihf_control.bench import fingerprint
-from aihf_control.bench.experiment import read
+from aihf_control.bench.experiment import Sheet, read
 from aihf_control.bench.fingerprint import code_of, file_of
 from aihf_control.bench.grid import command_lines, copy_data, data_jobs_from, data_words, jobs_of
 from aihf_control.core.errors import BadInput
@@ -33,7 +33,7 @@ def written(tmp_path):
     return experiment
 
 
-# ------------------------------------------------------------------------------------------------------- what it spans
+# --------------------------------------------------------------------------------------------------- the grid of a file
 
 
 def test_a_grid_is_every_combination(written):
@@ -42,21 +42,21 @@ def test_a_grid_is_every_combination(written):
     assert {(c.name, c.options.demos, c.data.error) for c in grid.cells} == {
         (m, d, e) for m in ("aihf", "bc") for d in (1, 4) for e in (0.0, 0.1, 0.2)
     }
-    assert all(c.dials == {"demos": c.options.demos, "dataset.error": c.data.error} for c in grid.cells)
+    assert all(c.swept == {"demos": c.options.demos, "dataset.error": c.data.error} for c in grid.cells)
     assert all(c.options.pairs == 50 and c.options.seeds == 3 and c.options.workers == 1 for c in grid.cells)
 
 
-def test_tables_in_a_row_are_swept_one_by_one(written):
+def test_an_array_of_tables_is_swept_one_by_one(written):
     grid = written(BASE + "[[dataset]]\nerror = 0.1\n[[dataset]]\ntemperature = [0.5, 1.0]\n[[dataset]]\nerror = 0.1")
     data = [c.data for c in grid.cells if c.name == "bc"]
     error, temperature = DataConfig().error, DataConfig().temperature
     assert [(d.error, d.temperature) for d in data] == [(0.1, temperature), (error, 0.5), (error, 1.0)]
-    assert set(grid.cells[0].dials) == {"dataset.error", "dataset.temperature"}
+    assert set(grid.cells[0].swept) == {"dataset.error", "dataset.temperature"}
 
 
-def test_a_dial_of_lists_takes_a_list_and_sweeps_over_several(written):
+def test_a_factor_of_lists_takes_a_list_and_sweeps_over_several(written):
     one = written(BASE + '[dataset]\nlevels = ["expert", "weak"]')
-    assert one.cells[0].data.levels == ("expert", "weak") and one.cells[0].dials == {}
+    assert one.cells[0].data.levels == ("expert", "weak") and one.cells[0].swept == {}
     two = written(BASE + '[dataset]\nlevels = [["expert"], ["weak", "medium"]]')
     assert [c.data.levels for c in two.cells if c.name == "bc"] == [("expert",), ("weak", "medium")]
 
@@ -91,7 +91,7 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
     assert {c.options.env for c in grid.cells} <= {"Hopper-v4", "HalfCheetah-v4", "Walker2d-v4"}
 
 
-# ------------------------------------------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------------------------------------------ refusals
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,12 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
         ('environments = ["Hopper-v4"]', "names no methods"),
         (BASE + "sedes = 3", "'sedes'; did you mean seeds?"),
         (BASE + 'seeds = "five"', "seeds = 'five': give a whole number"),
-        (BASE + "seeds = 0", "--seeds 0: give at least 1"),
+        (BASE + "seeds = 0", "seeds must be from 1 to 10000, got 0"),
         (BASE + "seeds = true", "give a whole number"),
+        (BASE + "seeds = 1_000_000_000", "seeds must be from 1 to 10000, got 1000000000"),
+        (BASE + f"demos = {list(range(1, 11)) * 400}\npairs = {list(range(100))}", "400000 settings; give at most"),
+        (BASE + f"[dataset]\nerror = {[0.1] * 400}\nseed = {[1] * 400}", "160000 settings; give at most"),
+        ('environments = ["Hopper-v4"]\nmethods = ["a\\u001b"]', "must not be empty or have control characters"),
         (BASE + 'demos = "one"', "demos = 'one': give a whole number"),
         (BASE + "demos = []", "demos = []: give at least one"),
         (BASE + "demos = 11", "demos = 11: the data has 10"),
@@ -113,7 +117,7 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
         (BASE + "[run]\nevaluation = 3", "'evaluation'; did you mean evaluations?"),
         (BASE + "[run]\nout = 'here'", "unknown key 'out'"),
         (BASE + "[run]\nprecision = 'float8'", "give one of auto, float32, bfloat16"),
-        (BASE + "[run]\nevaluations = 0", "--evaluations 0"),
+        (BASE + "[run]\nevaluations = 0", "--evaluations must be at least 1, got 0"),
         (BASE + "[dataset]\neror = 0.1", "'eror'; did you mean error?"),
         (BASE + "[dataset]\nerror = 'much'", "dataset.error = 'much': give a number"),
         (BASE + "[dataset]\nerror = [0.1, 'much']", "'much': give a number"),
@@ -125,7 +129,7 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
         (BASE + "[method.aihf]\nsac.gama = 1", "method.aihf.sac: unknown key 'gama'; did you mean gamma?"),
         (BASE + "[method.aihf]\nsac = 1", "method.aihf.sac = 1: give a table"),
         (BASE + "[method.aihf]\nsteps = 0.5", "give a whole number"),
-        (BASE + "[method.aihf]\nsteps = 0", "aihf on Hopper-v4: --steps 0"),
+        (BASE + "[method.aihf]\nsteps = 0", "aihf on Hopper-v4: --steps must be at least 1, got 0"),
         (BASE + "[method.aihf]\nsac.hidden = 64", "give a list, each of it a whole number"),
         (BASE + "[method.aihf]\nreward.tau = 0", "--reward.tau and --reward.decay must be above 0"),
         (BASE + "method = 3", "method = 3: give a table"),
@@ -140,13 +144,10 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
         (BASE + "[environment.Hopper-v4]\ndata = 3", "environment.Hopper-v4.data = 3: give a path"),
         (BASE + "[environment.Hopper-v4]\ndata = false", "environment.Hopper-v4.data = False: give a path"),
         (BASE + "[environment.Hopper-v4]\ndata = ''", "environment.Hopper-v4.data = '': give the folder of a dataset"),
-        (BASE + "[dataset]\nclip = 3\n[environment.Hopper-v4]\ndata = 'x'", "data: it is there already, and [dataset]"),
-        (BASE + "[environment.Hopper-v4]\ndata = 'x'\ndataset.clip = 3", "data: it is there already, and [dataset]"),
+        (BASE + "[dataset]\nclip = 3\n[environment.Hopper-v4]\ndata = 'x'", "data: the dataset exists, and [dataset]"),
+        (BASE + "[environment.Hopper-v4]\ndata = 'x'\ndataset.clip = 3", "data: the dataset exists, and [dataset]"),
         (BASE + "[report]\nbaseline = 'b'", "report.baseline: unknown key 'b'; did you mean bc?"),
-        (
-            BASE + "[report]\ntables = ['score']",
-            "tables[0] = 'score': give one of scores, environments, improvement",
-        ),
+        (BASE + "[report]\ntables = ['score']", "report.tables: unknown key 'score'; did you mean scores?"),
         (BASE + "[report]\nfigure = []", "'figure'; did you mean figures?"),
         ('environments = ["Hopper-v4"]\nmethods = ["rhlf"]', "unknown method 'rhlf'; did you mean rlhf?"),
         ('environments = ["Hopper-v4"]\nmethods = ["aihf", "aihf"]', "give at least one, each once"),
@@ -162,13 +163,29 @@ def test_what_is_wrong_is_named_in_one_line(written, text, told):
     assert told in str(refused.value) and "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("value", ["true", "-1", "1e999", "nan", '"x"', '""', "[]", "[[]]", "[{}]", "{}", "1979-05-27"])
+def test_wrong_types_in_any_field_are_one_line(written, value):
+    names = [f.name for f in dataclasses.fields(Sheet)]
+    fields = [*names, "method.aihf", "method.aihf.of", "method.aihf.sac", "method.aihf.sac.hidden", "run.device"]
+    fields += ["run.checkpoint", "environment.Hopper-v4", "environment.Hopper-v4.data", "environment.Hopper-v4.run"]
+    fields += [f"dataset.{f.name}" for f in dataclasses.fields(DataConfig)]
+    fields += ["report.baseline", "report.tables", "report.figures"]
+    refused = 0
+    for field in fields:
+        base = "".join(line + "\n" for line in BASE.splitlines() if not line.startswith(f"{field} ="))
+        try:
+            jobs_of(written(f"{base}{field} = {value}\n"), Path("out"))
+        except BadInput as e:
+            assert "\n" not in str(e), (field, value)
+            refused += 1
+    assert refused > len(fields) / 2
+
+
 def own(folder: Path, more: str = "") -> str:
     return BASE + more + f'demos = 2\npairs = 50\n[environment.Hopper-v4]\ndata = "{folder}"'
 
 
-def test_data_that_is_there_already_is_copied_and_named_by_what_it_holds(
-    written, dataset_folder, tmp_path, monkeypatch
-):
+def test_existing_data_is_copied_and_named_by_its_digest(written, dataset_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (digest,) = {Dataset.load(dataset_folder).digest()}
     copied = Path("results/datasets/Hopper-v4") / digest
@@ -186,14 +203,14 @@ def test_data_that_is_there_already_is_copied_and_named_by_what_it_holds(
     changed.pairs.loc[0, [*wins, *loses]] = changed.pairs.loc[0, [*loses, *wins]].to_numpy()
     changed.save(tmp_path / "mine")
     assert not {job.key for job in jobs} & set(keys(written(own(tmp_path / "mine"))))
-    copy_data(again)  # it is there
+    copy_data(again)  # the copy exists
     shutil.rmtree(copied)
-    with pytest.raises(BadInput, match="has just changed; begin again"):
+    with pytest.raises(BadInput, match="has changed since the bench started"):
         copy_data(again)
     assert not copied.exists()
 
 
-def test_data_that_is_not_what_the_cells_ask_for_is_refused(written, dataset_folder, tmp_path):
+def test_existing_data_that_is_too_small_or_of_another_environment_is_refused(written, dataset_folder, tmp_path):
     with pytest.raises(BadInput, match=f"x.toml, environment.Hopper-v4.data: cannot read {tmp_path / 'none'}"):
         jobs_of(written(own(tmp_path / "none")), Path("out"))
     with pytest.raises(BadInput, match="is a dataset of Hopper-v4"):

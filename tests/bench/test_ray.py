@@ -1,6 +1,6 @@
-"""The Ray engine on a cluster of two nodes on loopback addresses, tokens on: one is killed midway, and nothing is lost.
+"""The Ray engine on a cluster of two nodes on loopback addresses, with tokens: one is killed midway, nothing is lost.
 
-Runs where Ray is installed: pip install -e '.[ray]' && pytest tests/test_ray.py -s
+Runs where Ray is installed: pip install -e '.[ray]' && pytest tests/bench/test_ray.py -s
 """
 
 import json
@@ -51,11 +51,11 @@ class Node:
         )
 
     def cells(self) -> list[Path]:
-        """Runs that are under way here."""
-        return list(self.place.glob("aihf_control/*/results/*/*/cells/*/config.json"))
+        """Return the runs in progress on this node."""
+        return list(self.place.glob("aihf_control-*/*/results/*/*/cells/*/config.json"))
 
     def processes(self) -> list[int]:
-        """Of this node, by the environment that they were started with."""
+        """Return the processes of this node, by their environment."""
         mark, found = f"TMPDIR={self.place}".encode(), []
         for path in Path("/proc").glob("[0-9]*/environ"):
             try:
@@ -80,7 +80,7 @@ def bench(engine: list[str], out: str, where: Path, env: dict[str, str]) -> subp
     return subprocess.Popen(words, cwd=where, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def said(process: subprocess.Popen, seconds: float = 280) -> str:
+def wait_for(process: subprocess.Popen, seconds: float = 280) -> str:
     text, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, text
     return text
@@ -110,11 +110,11 @@ def test_a_node_that_is_killed_costs_nothing_but_time(tmp_path, sockets):
         assert other.cells(), running.communicate()[0] if running.poll() is not None else "no cell reached the node"
         other.kill()
         print("killed", OTHER, "with", [path.parent.name for path in other.cells()], "under way")
-        print(said(running))
+        print(wait_for(running))
     finally:
         for node in nodes:
             node.kill()
-    print(said(bench([], "results/local", tmp_path, env)))
+    print(wait_for(bench([], "results/local", tmp_path, env)))
     ray, local = (tmp_path / "results" / name / "grid" for name in ("ray", "local"))
     attempts = [json.loads(line) for line in (ray / "attempts.jsonl").read_text().splitlines()]
     finished = [line["key"] for line in attempts if line["code"] == 0]

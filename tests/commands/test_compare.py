@@ -1,4 +1,4 @@
-"""Two runs side by side, and the log for TensorBoard."""
+"""Comparison of two runs, and the log for TensorBoard."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from aihf_control import compare, run
-from aihf_control.compare import differences, flat, verdicts
+from aihf_control.report.differences import differences, flat, results, verdicts
 from tests.helpers import in_this_process, words
 
 
@@ -29,18 +29,18 @@ def log(returns: list, seeds: list[int] | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_what_differs_is_told_and_nothing_else(runs, capsys):
+def test_only_differences_are_printed(runs, capsys):
     assert compare.main([str(path) for path in runs]) == 0
-    told = capsys.readouterr().out
-    settings = told.partition("results")[0]
+    printed = capsys.readouterr().out
+    settings = printed.partition("results")[0]
     assert all(word in settings for word in ("pairs", "steps", "cfg.steps")) and "cfg.clone" not in settings
-    assert "with probability" in told and "on the 2 seeds that both have" in told
+    assert "with probability" in printed and "on the 2 seeds that both have" in printed
 
 
-def test_a_run_is_the_same_as_itself(runs, capsys):
+def test_a_run_does_not_differ_from_itself(runs, capsys):
     assert compare.main([str(runs[0])] * 2) == 0
-    told = capsys.readouterr().out
-    assert "the settings are the same" in told and "probability 0.50" in told
+    printed = capsys.readouterr().out
+    assert "the settings are the same" in printed and "probability 0.50" in printed
 
 
 def test_differences_by_hand():
@@ -56,24 +56,27 @@ def test_verdicts_by_hand():
     (chance,) = verdicts(log([4.0, 1.0], [0, 1]), log([2.0, 3.0], [5, 6]), True)
     assert "probability 0.50" in chance
     assert "different environments" in verdicts(log([1.0]), log([1.0]), False)[0]
-    assert verdicts(log([None, None]), log([1.0]), True) == ["all seeds of one diverged"]
+    assert verdicts(log([None, None]), log([1.0]), True) == ["all seeds of one run diverged"]
 
 
 def test_a_run_that_diverged_is_worse_than_all_others_and_in_no_mean():
     one, other = (log(r).assign(env_steps=0, labels=0) for r in ([4.0, None, 6.0], [1.0, 2.0, 3.0]))
     one.loc[(one["seed"] == 1) & (one["step"] == 0), "step"] = 4
-    one.loc[(one["seed"] == 1) & (one["step"] == 4), "return"] = 9.0  # what it had before is no comfort
+    one.loc[(one["seed"] == 1) & (one["step"] == 4), "return"] = 9.0  # earlier evaluations do not count
     chance, by = verdicts(one, other, True)
     assert "probability 0.67" in chance and "(n 3 and 3)" in chance
     assert "on the 2 seeds that both have it returns 3.00" in by
-    told = {row[0]: row[1] for row in compare.results(one, other)}
-    assert told["return"] == told["mean of the last 5 evaluations"] == "5.00 [4.00, 6.00]" and told["diverged"] == "1"
+    printed = {row[0]: row[1] for row in results(one, other)}
+    assert (
+        printed["return"] == printed["mean of the last 5 evaluations"] == "5.00 [4.00, 6.00]"
+        and printed["diverged"] == "1"
+    )
 
 
 @pytest.mark.parametrize(
     "damage", [lambda run: run.joinpath("summary.json").unlink(), lambda run: (run / "config.json").write_text("[]")]
 )
-def test_what_is_no_finished_run_is_refused(runs, tmp_path, capsys, damage):
+def test_a_folder_without_a_finished_run_is_refused(runs, tmp_path, capsys, damage):
     import shutil
 
     copy = Path(shutil.copytree(runs[0], tmp_path / "copy"))
@@ -89,11 +92,11 @@ def test_what_is_no_finished_run_is_refused(runs, tmp_path, capsys, damage):
 def test_a_folder_with_a_run_is_not_written_to(runs, dataset_folder, capsys):
     before = {p: p.read_bytes() for p in runs[0].iterdir()}
     assert run.main([*words("bc", dataset_folder, Path("unused"), steps=2), "--folder", str(runs[0])]) == 2
-    assert f"there is a run in {runs[0]} already" in capsys.readouterr().err
+    assert f"{runs[0]} holds a run already" in capsys.readouterr().err
     assert {p: p.read_bytes() for p in runs[0].iterdir()} == before
 
 
-def test_the_run_is_where_it_was_asked_to_be(runs):
+def test_the_run_is_in_the_given_folder(runs):
     config = json.loads((runs[0] / "config.json").read_text())
     assert config["options"]["folder"] == str(runs[0]) and (runs[0] / "policy_seed1.zip").exists()
     assert not (runs[0] / "checkpoint").exists()
@@ -102,7 +105,7 @@ def test_the_run_is_where_it_was_asked_to_be(runs):
 # --------------------------------------------------------------------------------------------------------- tensorboard
 
 
-def test_tensorboard_reads_what_the_log_says(dataset_folder, tmp_path, monkeypatch):
+def test_tensorboard_has_the_values_of_the_log(dataset_folder, tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -116,12 +119,12 @@ def test_tensorboard_reads_what_the_log_says(dataset_folder, tmp_path, monkeypat
     for seed in (0, 1):
         events = EventAccumulator(str(folder / "tensorboard" / f"seed{seed}"))
         events.Reload()
-        told = {(e.step, round(e.value, 3)) for e in events.Scalars("return")}
-        assert told == {(r["step"], round(r["return"], 3)) for r in rows if r["seed"] == seed} and len(told) == 3
+        printed = {(e.step, round(e.value, 3)) for e in events.Scalars("return")}
+        assert printed == {(r["step"], round(r["return"], 3)) for r in rows if r["seed"] == seed} and len(printed) == 3
         assert "clone_loss" in events.Tags()["scalars"] and "seed" not in events.Tags()["scalars"]
 
 
-def test_without_tensorboard_it_is_told_what_to_install(dataset_folder, tmp_path, monkeypatch, capsys):
+def test_without_tensorboard_the_error_names_the_package_to_install(dataset_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     assert run.main(words("bc", dataset_folder, tmp_path / "runs", "--tensorboard")) == 2

@@ -1,9 +1,13 @@
-"""The report of a grid, from runs made by hand: its numbers, what it says of what is missing, the same bytes twice."""
+"""The report of a grid of runs made by hand: numbers, notes on missing runs, the same bytes twice."""
 
 import base64
+import dataclasses
+import html
 import json
+import os
 import re
 import shutil
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,11 +19,11 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.statistics import iqm_of_all
 from aihf_control.report import __main__ as report
 from aihf_control.report import figures
-from aihf_control.report.figures import curves
+from aihf_control.report.figures import draw_curves
 from aihf_control.report.load import load_grid
-from aihf_control.report.page import write_report
-from aihf_control.report.plotting import panels_of
-from aihf_control.report.tables import csv, latex, markdown, tables_of
+from aihf_control.report.page import find_versions, write_report
+from aihf_control.report.plotting import make_panels
+from aihf_control.report.tables import build_tables, format_csv, format_latex, format_markdown
 
 RANDOM, EXPERT = 100.0, 1100.0
 REPORT = {"baseline": "bc", "tables": ["scores", "environments", "improvement"]}
@@ -138,7 +142,7 @@ def test_scores_by_hand(reported):
     assert ranked == ["(demonstrations)", "aihf", "bc"] * 2
 
 
-def test_a_run_that_diverged_counts_as_nothing_and_is_told(reported):
+def test_a_run_that_diverged_scores_0_and_is_counted(reported):
     page = page_of(reported)
     row = table(reported, "environments").set_index(["environment", "pairs", "method"]).loc[("B-v0", 40, "aihf")]
     assert row["diverged"] == 1 and row["n"] == 5
@@ -161,14 +165,14 @@ def test_few_runs_are_marked(grid):
         change(folder / "summary.json", seeds=[0, 1, 2, 3], demo_returns=[1.0] * 4)
     described = json.loads((grid / "grid.json").read_text())
     change(grid / "grid.json", cells=[cell | {"seeds": 4} for cell in described["cells"]])
-    for made in tables_of(load_grid(grid)):
-        assert "| 4* |" in markdown(made) and "*: fewer than 5 runs" in markdown(made)
-        assert "4*" in latex(made) and "4*" not in csv(made)
+    for made in build_tables(load_grid(grid)):
+        assert "| 4* |" in format_markdown(made) and "*: fewer than 5 runs" in format_markdown(made)
+        assert "4*" in format_latex(made) and "4*" not in format_csv(made)
 
 
 def test_latex_is_escaped_and_names_its_runs(reported):
-    for made in tables_of(load_grid(reported)):
-        text = latex(made)
+    for made in build_tables(load_grid(reported)):
+        text = format_latex(made)
         body = re.sub(r"(?m)^% .*$", "", text)
         assert "95 \\%" in body and not re.search(r"(?<!\\)[%_#$]", body)
         assert text.count("% row ") == len(made.rows) and r"\toprule" in text
@@ -178,7 +182,7 @@ def test_latex_is_escaped_and_names_its_runs(reported):
 
 
 class Page(HTMLParser):
-    """What of a page the tests look at."""
+    """Ids, links, sources, rows and tags of a page."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -197,7 +201,7 @@ class Page(HTMLParser):
             self.rows[-1].append(given["href"])
 
 
-def test_the_page_needs_nothing_else_and_its_pictures_are_whole(reported):
+def test_the_page_needs_no_other_file_and_its_images_are_complete(reported):
     text = page_of(reported)
     page = Page(text)
     assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
@@ -250,10 +254,10 @@ def test_the_same_runs_give_the_same_bytes(reported):
 # ------------------------------------------------------------------------------------------- what is missing or damaged
 
 
-def test_what_has_not_finished_is_told_and_its_rows_are_empty(grid):
+def test_unfinished_runs_are_named_and_their_rows_are_empty(grid):
     (grid / "cells" / key_of("aihf", 40, "B-v0") / "summary.json").unlink()
     change(grid / "cells" / key_of("bc", 40, "B-v0") / "summary.json", interrupted=True)
-    text = write_report(grid).read_text()
+    text = write_report(grid)[0].read_text()
     assert "1 of 8 cells are not finished" in text and "1 of 8 cells were cut short" in text
     rows = table(grid, "scores").set_index(["pairs", "method"])
     assert rows["IQM"].isna().to_dict()[(40, "aihf")] and rows.loc[(40, "bc"), "missing"] == "1 of 2 cells"
@@ -262,31 +266,31 @@ def test_what_has_not_finished_is_told_and_its_rows_are_empty(grid):
     assert env.loc[("A-v0", 40, "aihf"), "score"] == 1.0 and np.isnan(env.loc[("B-v0", 40, "aihf"), "score"])
 
 
-def test_curves_have_no_panel_for_what_was_not_run(grid, monkeypatch):
+def test_curves_have_no_panel_without_a_finished_run(grid, monkeypatch):
     for method in ("aihf", "bc"):
         (grid / "cells" / key_of(method, 40, "B-v0") / "summary.json").unlink()
     drawn = []
-    monkeypatch.setattr(figures, "panels_of", lambda n: drawn.append(n) or panels_of(n))
-    assert curves(load_grid(grid)) and drawn == [3]
+    monkeypatch.setattr(figures, "make_panels", lambda n: drawn.append(n) or make_panels(n))
+    assert draw_curves(load_grid(grid)) and drawn == [3]
     (grid / "cells" / key_of("bc", 40, "A-v0") / "summary.json").unlink()
-    assert curves(load_grid(grid)) and drawn == [3, 3]  # one of its methods is enough
+    assert draw_curves(load_grid(grid)) and drawn == [3, 3]  # one of its methods is enough
 
 
-def test_runs_that_were_not_made_alike_are_told(grid):
+def test_differences_between_runs_are_named(grid):
     folder = grid / "cells" / key_of("aihf", 40, "B-v0")
     change(folder / "config.json", versions={"python": "4", "torch": "2"})
     change(folder / "summary.json", dataset="d1", overvalued=[2])
-    text = write_report(grid).read_text()
+    text = write_report(grid)[0].read_text()
     assert "2 sets of versions" in text and "d0, d1" in text and "claim more than any policy can earn" in text
 
 
-def test_grids_and_other_runs_are_told_apart(grid, capsys):
+def test_a_grid_is_reported_in_its_own_folder(grid, capsys):
     assert report.main([str(grid.parent)]) == 0
     assert not (grid.parent / "table.md").exists() and "page.html" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("dials", [(), ("demos", "pairs"), ("demos", "pairs", "dataset.error")])
-def test_any_number_of_dials_can_be_reported(grid, dials):
+def test_any_number_of_swept_factors_can_be_reported(grid, dials):
     described = json.loads((grid / "grid.json").read_text())
     cells = [c for c in described["cells"] if c["dials"]["pairs"] == 20 or dials]
     for cell in cells:
@@ -297,30 +301,213 @@ def test_any_number_of_dials_can_be_reported(grid, dials):
 
 
 @pytest.mark.parametrize(
-    ("name", "damage", "told"),
+    ("damage", "reason"),
     [
-        ("grid.json", lambda t: "{", "not valid JSON"),
-        ("grid.json", lambda t: t.replace('"title"', '"titel"'), "title missing or wrong"),
-        ("grid.json", lambda t: t.replace('"seeds": 5', '"seeds": "5"'), "seeds missing or wrong"),
-        ("grid.json", lambda t: t.replace('{"pairs": 40}', "{}"), "the same dials"),
-        ("grid.json", lambda t: t.replace('"improvement"', '"improvment"'), "settings"),
-        ("log.jsonl", lambda t: t[: len(t) // 2], "not a run's log"),
-        ("log.jsonl", lambda t: t.replace('"labels"', '"label"'), "not a run's log"),
-        ("log.jsonl", lambda t: "\n".join(t.splitlines()[:6]), "has no line of seed 2"),
-        ("summary.json", lambda t: t.replace('"random_return"', '"random"'), "random_return missing or wrong"),
-        ("summary.json", lambda t: t.replace('"seeds": [0, 1', '"seeds": [1'), "has 4 seeds"),
-        ("config.json", lambda t: "[]", "cell, dataset, options, versions missing or wrong"),
+        (lambda t: "{", "not valid JSON"),
+        (lambda t: "[" * 100_000, "not valid JSON"),
+        (lambda t: "[]", "it holds no table"),
+        (lambda t: t.replace('"title"', '"titel"'), "title missing or wrong"),
+        (lambda t: t.replace('"What & why."', '"\\ud800"'), "not valid JSON"),
+        (lambda t: t.replace('"seeds": 5', '"seeds": "5"'), "seeds missing or wrong"),
+        (lambda t: t.replace('"seeds": 5', '"seeds": 6', 1), "the same number of seeds"),
+        (lambda t: t.replace('{"pairs": 40}', "{}"), "the same swept factors"),
+        (lambda t: t.replace('{"pairs": 40}', '{"pairs": {}}'), "swept factor must be a word"),
+        (lambda t: t.replace('"pairs"', '"score"'), "can be called 'score'"),
+        (lambda t: t.replace("bc20a-c0de", "../bc20a"), "no folder's name"),
+        (lambda t: t.replace("bc20a-c0de", "aihf20a-c0de"), "the same cell twice"),
+        (lambda t: t.replace('"bc"', '"b\\u0007c"'), "unprintable name"),
+        (lambda t: t.replace('"improvement"', '"improvment"'), "did you mean improvement?"),
+        (lambda t: t.replace('["scores", "environments", "improvement"]', "3"), "report.tables = 3"),
     ],
 )
-def test_damage_is_named_in_one_line(grid, capsys, name, damage, told):
-    path = grid / name if name == "grid.json" else grid / "cells" / key_of("aihf", 20, "A-v0") / name
+def test_a_damaged_grid_is_one_line(grid, capsys, damage, reason):
+    path = grid / "grid.json"
     path.write_text(damage(path.read_text()))
     assert report.main([str(grid)]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: ") and err.count("\n") == 1 and told in err
+    assert err.startswith("error: ") and err.count("\n") == 1 and reason in err and str(path.parent) in err
 
 
-def test_a_grid_without_a_finished_run_is_told(grid):
+DAMAGED_RUNS = [
+    ("log.jsonl", lambda t: t[: len(t) // 2], "not valid JSON"),
+    ("log.jsonl", lambda t: t.replace('"labels"', '"label"'), "line 1, is not of a run's log: labels missing"),
+    ("log.jsonl", lambda t: "\n".join(t.splitlines()[:6]), "has seeds 0 1"),
+    ("log.jsonl", lambda t: "\n".join(t.splitlines()[:-1]), "not complete"),
+    ("log.jsonl", lambda t: t.replace(t.splitlines()[4], "\0" * 40), "line 5, is not valid JSON"),
+    ("log.jsonl", lambda t: t.replace('"seed": 1', '"seed": 1.5'), "seed missing or wrong"),
+    ("log.jsonl", lambda t: t.replace('"seed": 1', '"seed": ' + "9" * 400), "seed missing or wrong"),
+    ("log.jsonl", lambda t: t.replace('"return": ', '"return": "9", "x": ', 1), "return missing or wrong"),
+    ("log.jsonl", lambda t: t.replace('"return": ', '"return": 1e300, "x": ', 1), "return missing or wrong"),
+    ("log.jsonl", lambda t: "", "is empty"),
+    ("log.jsonl", None, "cannot read"),
+    ("summary.json", lambda t: t.replace('"random_return"', '"random"'), "random_return missing or wrong"),
+    ("summary.json", lambda t: t.replace('"random_return": 100.0', '"random_return": 1100'), "equals expert_return"),
+    ("summary.json", lambda t: t.replace('"seeds": [0, 1', '"seeds": [1'), "has 4 seeds"),
+    ("summary.json", lambda t: t.replace('"seeds": [0, 1', '"seeds": [1, 1'), "different whole numbers"),
+    ("summary.json", lambda t: t.replace('"demo_returns": [600.0', '"demo_returns": ["600"'), "demo_returns"),
+    ("summary.json", lambda t: "\0" * len(t), "not valid JSON"),
+    ("config.json", lambda t: "[]", "it holds no table"),
+    ("config.json", lambda t: t.replace('"cell": {', '"cell": 3, "x": {'), "cell missing or wrong"),
+    ("config.json", lambda t: t.replace('"python": "3"', '"python": 3'), "versions"),
+    ("config.json", lambda t: t.replace('"products"', '"product"'), "products missing or wrong"),
+    ("config.json", None, "cannot read"),
+]
+
+
+@pytest.mark.parametrize(("name", "damage", "reason"), DAMAGED_RUNS)
+def test_a_damaged_run_is_excluded_by_name_and_the_others_are_reported(grid, capsys, name, damage, reason):
+    key = key_of("aihf", 20, "A-v0")
+    path = grid / "cells" / key / name
+    text = path.read_text()
+    path.unlink() if damage is None else path.write_text(damage(text))
+    assert report.main([str(grid)]) == 0
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if line.startswith("excluded: ")]
+    assert line.startswith(f"excluded: {grid / 'cells' / key}: ") and reason in line
+    assert f"excluded: cells/{key}: " in page_of(grid)
+    rows = table(grid, "scores").set_index(["pairs", "method"])
+    assert rows.loc[(20, "aihf"), "missing"] == "1 of 2 cells, 1 excluded" and rows.loc[(40, "bc"), "IQM"] > 0
+
+
+def test_a_directory_or_pipe_in_place_of_a_file_excludes_the_run(grid, capsys):
+    for method, name in (("aihf", "log.jsonl"), ("bc", "summary.json")):
+        path = grid / "cells" / key_of(method, 20, "A-v0") / name
+        path.unlink()
+        os.mkfifo(path) if method == "aihf" else path.mkdir()
+    assert report.main([str(grid)]) == 0
+    assert capsys.readouterr().out.count("not a regular file") == 2
+
+
+def test_wrong_types_in_any_field_never_end_in_a_traceback(grid, capsys):
+    """Each field of each file of a run, and of grid.json, is replaced by values of other types."""
+    run = grid / "cells" / key_of("bc", 20, "B-v0")
+    wrong = [None, True, 1e999, 10**400, "x", [], [[]], {}]
+    described = json.loads((grid / "grid.json").read_text())
+    change(grid / "grid.json", cells=[c for c in described["cells"] if c["key"] == run.name])
+    for path in (run / "config.json", run / "summary.json", grid / "grid.json"):
+        text = path.read_text()
+        for where in leaves_of(json.loads(text)):
+            for value in wrong:
+                path.write_text(json.dumps(replaced(json.loads(text), where, value)))
+                try:
+                    load_grid(grid)
+                except BadInput as e:
+                    assert "\n" not in str(e), (path, where, value)
+        path.write_text(text)
+    assert len(load_grid(grid).lanes) == 5
+
+
+def leaves_of(tree, path=()) -> list[tuple]:
+    """Paths of all nodes of a tree; of a list only the first entry."""
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree[:1]) if isinstance(tree, list) else ()
+    return [path] * bool(path) + [leaf for name, child in children for leaf in leaves_of(child, (*path, name))]
+
+
+def replaced(tree, path, value):
+    """The tree with another value at a path."""
+    node = tree
+    for name in path[:-1]:
+        node = node[name]
+    node[path[-1]] = value
+    return tree
+
+
+def test_a_grid_whose_lanes_all_diverged_has_its_page(tmp_path, recwarn):
+    grid = make_grid(tmp_path / "grid", FIGURES)
+    for (method, pairs, env), scores in SCORES.items():
+        shutil.rmtree(grid / "cells" / key_of(method, pairs, env))
+        write_run(grid / "cells" / key_of(method, pairs, env), [None] * len(scores), reward=method == "aihf")
+    assert report.main([str(grid)]) == 0
+    assert "40 of 40 runs diverged" in page_of(grid)
+    assert set(table(grid, "scores").loc[lambda t: t["method"] != "(demonstrations)", "IQM"]) == {0.0}
+
+
+def test_one_diverged_cell_without_any_finite_evaluation(grid):
+    log = grid / "cells" / key_of("aihf", 20, "A-v0") / "log.jsonl"
+    log.write_text(re.sub(r'"return": [^,]+', '"return": null', log.read_text()))
+    change(grid / "grid.json", report=REPORT | {"figures": FIGURES})
+    write_report(grid)
+    assert "5 of 40 runs diverged" not in page_of(grid) and "6 of 40 runs diverged" in page_of(grid)
+
+
+def test_versions_with_different_keys_are_all_shown(grid):
+    change(grid / "cells" / key_of("bc", 20, "A-v0") / "config.json", versions={"python": "3", "jax": "9.9"})
+    write_report(grid)
+    text = page_of(grid)
+    assert ">jax<" in text and ">9.9<" in text and ">torch<" in text and "2 sets of versions" in text
+
+
+def test_more_sets_of_versions_than_letters_are_named(grid):
+    results = load_grid(grid)
+    runs = [dataclasses.replace(results.runs[0], config={"versions": {"n": str(i)}}) for i in range(30)]
+    assert list(find_versions(dataclasses.replace(results, runs=runs)))[25:28] == ["Z", "AA", "AB"]
+
+
+def test_cells_of_other_code_are_named(grid):
+    described = json.loads((grid / "grid.json").read_text())
+    change(
+        grid / "grid.json", cells=[c | {"code": "c0de" if c["name"] == "bc" else "0ther"} for c in described["cells"]]
+    )
+    write_report(grid)
+    assert "4 of 8 cells come from other code than the package had when the bench last ran" in page_of(grid)
+
+
+def test_another_grid_that_is_damaged_does_not_stop_the_report(grid, capsys):
+    other = grid.parent / "other"
+    other.mkdir()
+    (other / "grid.json").write_text("\0\0")
+    assert report.main([str(grid.parent)]) == 0
+    out = capsys.readouterr().out
+    assert f"excluded: {other}: " in out and f"report: {grid / 'report' / 'page.html'}" in out
+
+
+NAMES = ["$x^$", "[/x]", "=1+1", "_x", "+x", "@x", "-x", "<b>", "a|b", "\\x_%&#~^{}", ":smile:", "$\\frac{$"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_data_everywhere(grid, name):
+    path = grid / "grid.json"
+    described = json.loads(path.read_text())
+    cells = [c | {"name": name if c["name"] == "bc" else c["name"]} for c in described["cells"]]
+    for cell in cells:
+        cell["env"] = f"{name} {cell['env']}"
+    change(path, cells=cells, report={"baseline": name, "tables": REPORT["tables"], "figures": FIGURES})
+    write_report(grid)
+    shown = f"'{name}" if name[0] in "=+-@" else name
+    for csv in ("scores", "environments", "runs", "evaluations"):
+        assert shown in set(table(grid, csv)["method"])
+    for csv in (grid / "report").glob("*.csv"):
+        assert not any(cell[:1] in ("=", "+", "@") for line in csv.open() for cell in line.split(","))
+    body = re.sub(r"(?m)^% .*$", "", (grid / "report" / "improvement.tex").read_text())
+    assert not re.search(r"(?<!\\)[%_#$]", body)
+    lines = [line for line in (grid / "report" / "scores.md").read_text().splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    assert html.escape(name, quote=False) in html.unescape(page_of(grid)) or html.escape(name) in page_of(grid)
+
+
+def test_reading_a_grid_takes_linear_time(tmp_path):
+    """Four times the cells take less than eight times as long; a quadratic reader takes sixteen times."""
+
+    def seconds(n: int) -> float:
+        folder = tmp_path / str(n)
+        cells = [
+            {"key": f"k{i}-c", "env": "E-v0", "name": "bc", "method": "bc", "seeds": 1, "dials": {"pairs": i}}
+            for i in range(n)
+        ]
+        for cell in cells:
+            write_run(folder / "cells" / cell["key"], [0.5], reward=False)
+        about = {"name": "g", "title": "g", "about": "", "file": "", "cells": cells}
+        (folder / "grid.json").write_text(json.dumps({**about, "report": REPORT | {"figures": []}}))
+        began = time.process_time()
+        results = load_grid(folder)
+        assert all(results.scores("bc", setting) is not None for setting in results.settings)
+        return time.process_time() - began
+
+    seconds(20)  # imports and caches
+    assert seconds(400) < 8 * seconds(100)
+
+
+def test_a_grid_without_a_finished_run_is_refused(grid):
     for folder in (grid / "cells").iterdir():
         (folder / "summary.json").unlink()
     with pytest.raises(BadInput, match="no finished run"):

@@ -1,13 +1,16 @@
 """The table and the figure of finished runs, from summaries made by hand."""
 
 import json
+import re
+import subprocess
+import sys
 
 import pytest
 
 from aihf_control.core.errors import BadInput
 from aihf_control.report import __main__ as report
 from aihf_control.report import runs
-from aihf_control.report.runs import report_folder
+from aihf_control.report.runs import report_folder, report_runs
 from aihf_control.training.estimate import duration
 
 
@@ -22,7 +25,9 @@ def write_run(folder, method: str, score: float) -> None:
     summary |= {"steps": 10, "interrupted": False}
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text(json.dumps(summary))
-    log = [{"seed": s, "step": k, "return": 100.0 * s + k} for s in range(3) for k in (0, 10)]
+    log = [
+        {"seed": s, "step": k, "env_steps": k, "labels": 0, "return": 100.0 * s + k} for s in range(3) for k in (0, 10)
+    ]
     (folder / "log.jsonl").write_text("\n".join(json.dumps(line) for line in log))
 
 
@@ -47,7 +52,7 @@ def test_the_same_runs_give_the_same_bytes(tmp_path):
     assert written[0] == written[1]
 
 
-def test_a_folder_without_runs_is_told(tmp_path, capsys):
+def test_a_folder_without_runs_is_refused(tmp_path, capsys):
     assert report.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: no finished run")
     with pytest.raises(BadInput):
@@ -64,8 +69,100 @@ def test_estimates_that_are_not_finite_and_lanes_that_diverged_are_shown(tmp_pat
     report_folder(tmp_path)
     rows = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
     assert rows[-1].endswith("| 1 |")
-    steps, returns = runs._curve(tmp_path / "a")
+    steps, returns = runs.finite_curve(runs.load_run(tmp_path / "a").log)
     assert steps.tolist() == [0, 10] and returns.shape == (2, 2)
+
+
+def test_a_fully_diverged_run_is_a_row_beside_the_others(tmp_path):
+    write_run(tmp_path / "good", "good", 0.5)
+    write_run(tmp_path / "ill", "ill", 0.5)
+    path = tmp_path / "ill" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["rows"][1] = {"name": "ill", "n": 0, "env_steps": 10, "labels": 0}
+    path.write_text(json.dumps(summary | {"diverged": [0, 1, 2]}))
+    log = tmp_path / "ill" / "log.jsonl"
+    log.write_text(re.sub(r'"return": [^}]+', '"return": null', log.read_text()))
+    assert report.main([str(tmp_path)]) == 0
+    rows = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
+    assert rows[-1].startswith("| ill (10 iterations) | - | - | 0* |") and rows[-1].endswith("| 3 |")
+    assert rows[-2].startswith("| good (10 iterations) |")
+
+
+def test_each_broken_run_is_excluded_by_name(tmp_path, capsys):
+    damages = {
+        "absent": lambda run: (run / "summary.json").unlink(),
+        "half": lambda run: (run / "summary.json").write_text((run / "summary.json").read_text()[:40]),
+        "zeros": lambda run: (run / "log.jsonl").write_bytes(b"\0" * 50),
+        "foreign": lambda run: (run / "summary.json").write_text('{"loss": 3}'),
+        "rows": lambda run: (run / "summary.json").write_text(
+            json.dumps(json.loads((run / "summary.json").read_text()) | {"rows": [{"name": 3}] * 3})
+        ),
+        "no log": lambda run: (run / "log.jsonl").unlink(),
+        "directory": lambda run: ((run / "log.jsonl").unlink(), (run / "log.jsonl").mkdir()),
+    }
+    write_run(tmp_path / "good", "good", 0.5)
+    for name, damage in damages.items():
+        write_run(tmp_path / name, name, 0.5)
+        damage(tmp_path / name)
+    assert report.main([str(tmp_path)]) == 0
+    text = (tmp_path / "table.md").read_text()
+    for name in damages:
+        assert f"excluded: {tmp_path / name}: " in text
+    assert "good (10 iterations)" in text and text.count("excluded: ") == len(damages)
+    (tmp_path / "good" / "log.jsonl").unlink()
+    capsys.readouterr()
+    assert report.main([str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: no run below") and "7 more" in err and err.count("\n") == 1
+
+
+def test_wrong_types_in_a_summary_never_end_in_a_traceback(tmp_path):
+    write_run(tmp_path / "bad", "bad", 0.5)
+    path = tmp_path / "bad" / "summary.json"
+    whole = json.loads(path.read_text())
+    for name in whole:
+        for value in (None, True, 1e999, 10**400, "", [], [None], [[]] * 3, [{}] * 3, {}, "$x$|<b>"):
+            path.write_text(json.dumps(whole | {name: value}))
+            try:
+                loaded = runs.load_run(tmp_path / "bad")
+            except BadInput as e:
+                assert "\n" not in str(e), (name, value)
+            else:
+                assert "iterations" in runs.format_table([[loaded]]) and runs.draw_runs([[loaded]])
+
+
+def test_many_datasets_make_a_figure_of_bounded_size(tmp_path):
+    for i in range(runs.PANELS + 2):
+        write_run(tmp_path / str(i), "a", 0.5)
+        path = tmp_path / str(i) / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset": str(i)}))
+    found = [runs.load_run(tmp_path / str(i)) for i in range(runs.PANELS + 2)]
+    assert "curves.png shows the first 48 of 50 datasets" in report_runs(tmp_path, found)
+
+
+HEAVY = {"torch", "gymnasium", "mujoco", "pandas", "matplotlib", "scipy", "jinja2"}
+
+
+@pytest.mark.parametrize("command", ["report.__main__", "compare", "bench.__main__"])
+def test_help_loads_no_heavy_package_and_is_fast(command):
+    code = f"""
+import json, sys, time
+try:
+    import importlib
+    importlib.import_module("aihf_control.{command}").main(["--help"])
+except SystemExit:
+    pass
+print()
+print(json.dumps([sorted(sys.modules), time.process_time()]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules, seconds = json.loads(done.stdout.splitlines()[-1])
+    assert "usage:" in done.stdout and not HEAVY & set(modules) and seconds < 1.5
+
+
+def test_the_report_needs_neither_torch_nor_an_environment():
+    code = "import sys, aihf_control.report.runs; print('torch' in sys.modules, 'gymnasium' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False False\n"
 
 
 def test_durations_read_well():

@@ -1,0 +1,41 @@
+"""Flags of the bench command."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+BENCH = Path("results/bench")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Grid to run, and where."""
+
+    experiment: Annotated[Path, tyro.conf.Positional]
+    """Experiment file, for instance one of experiments/."""
+    list: bool = False
+    """Only print the commands that the grid consists of."""
+    dry_run: bool = False
+    """Only print the cells and how long they will take."""
+    only: tuple[str, ...] = ()
+    """NAME=VALUE: only cells with this env, method, demos, pairs, swept factor or key. A name may be repeated."""
+    workers: int = 0
+    """Cells that run at the same time; 0 is one per core, or one on an accelerator."""
+    retries: int = 3
+    """Number of times that a cell that died is started again; it resumes from its last checkpoint."""
+    engine: Literal["local", "ray"] = "local"
+    """Run on this machine, or on a Ray cluster (needs `pip install 'aihf_control[ray]'`)."""
+    address: str | None = None
+    """HOST:PORT of the Ray cluster; without it RAY_ADDRESS, or else a cluster of this machine alone."""
+    cores: float = 1.0
+    """Cores that a cell reserves on the Ray cluster."""
+    gpu: float = 0.0
+    """Share of a GPU that a cell reserves on the Ray cluster."""
+    any_code: bool = False
+    """Use finished cells of the same settings even if other code of the package made them."""
+    out: Path = BENCH
+    """Folder for grids; each gets one named like its file."""
