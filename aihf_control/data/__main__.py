@@ -14,17 +14,17 @@ from aihf_control.core.cli import exit_code, subcommands
 from aihf_control.core.errors import BadInput
 from aihf_control.core.provenance import versions
 from aihf_control.data.dataset import Dataset
-from aihf_control.data.figure import picture
+from aihf_control.data.figure import write_figure
 from aihf_control.data.generate import DataConfig, make_dataset
-from aihf_control.data.importing import Imported, bring
-from aihf_control.data.minari import to_minari
-from aihf_control.data.summary import describe
+from aihf_control.data.importing import ImportConfig, import_dataset
+from aihf_control.data.minari import write_minari
+from aihf_control.data.summary import print_summary
 from aihf_control.data.verify import verify
-from aihf_control.data.video import film
+from aihf_control.data.video import render_comparison
 
 Positional = tyro.conf.Positional
 DATA = DataConfig()
-BROUGHT = Imported()
+BROUGHT = ImportConfig()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,17 +44,17 @@ def make(
     Args:
         env: Gymnasium id.
         out: Folder to write.
-        policy: LEVEL=FILE.zip, for each level an SB3 zip to use in place of the bundled policies.
+        policy: LEVEL=FILE.zip, for each level an SB3 zip to use in place of the bundled_policies policies.
         cfg: What the dataset is made of.
     """
     policies = dict(_level(word) for word in policy) or None
     began = time.monotonic()
     dataset = make_dataset(env, cfg, policies, out)
     print(f"made in {time.monotonic() - began:.1f} s")
-    describe(dataset, out)
+    print_summary(dataset, out)
 
 
-def import_(env: str, out: Path, brought: Annotated[Imported, tyro.conf.arg(name="")] = BROUGHT) -> None:
+def import_(env: str, out: Path, brought: Annotated[ImportConfig, tyro.conf.arg(name="")] = BROUGHT) -> None:
     """Makes a dataset of your own episodes and comparisons. Every bad line is named; then nothing is written.
 
     Args:
@@ -62,7 +62,7 @@ def import_(env: str, out: Path, brought: Annotated[Imported, tyro.conf.arg(name
         out: Folder to write.
         brought: What is brought.
     """
-    describe(bring(env, brought, out), out)
+    print_summary(import_dataset(env, brought, out), out)
 
 
 def export(folder: Positional[Path], minari: str) -> None:
@@ -73,7 +73,7 @@ def export(folder: Positional[Path], minari: str) -> None:
         minari: Id of the Minari dataset, for instance hopper/graded-v0.
     """
     dataset = Dataset.load(folder)
-    print(f"{len(dataset.pool)} episodes as {minari} in {to_minari(dataset, minari)}")
+    print(f"{len(dataset.pool)} episodes as {minari} in {write_minari(dataset, minari)}")
     print(f"comparisons stay in {folder / 'preferences.csv'}; `import --pool minari:{minari} --pairs ...` reads both")
 
 
@@ -106,13 +106,13 @@ def show(
         out: The mp4 or gif to write them to.
     """
     dataset = Dataset.load(folder)
-    describe(dataset, folder)
+    print_summary(dataset, folder)
     if figure:
-        picture(dataset, figure)
+        write_figure(dataset, figure)
         print(f"wrote {figure}")
     if render is not None:
         began = time.monotonic()
-        frames = film(dataset, render, out)
+        frames = render_comparison(dataset, render, out)
         print(f"wrote {out}: {frames} frames in {time.monotonic() - began:.1f} s")
 
 

@@ -1,6 +1,6 @@
-"""The dataset folder: a pool of trajectories, which of them are demonstrations, and comparisons of their clips.
+"""Dataset folder: a pool of trajectories, the indices of its demonstrations, and comparisons of segments (clips).
 
-Loading checks hashes, shapes and finiteness, executes nothing, and names the file and the field that is wrong.
+Loading checks hashes, shapes, types and finiteness and executes no code; errors name the file and the field.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pandas as pd
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_bytes, read_json, sha256, write_arrays, write_bytes, write_json
 from aihf_control.core.types import LaneData, Preferences, Steps, Trajectory, correct_share, cut, join
-from aihf_control.data.ties import draw_rows, second_halves
+from aihf_control.data.ties import draw_rows, find_second_halves
 
 Array = np.ndarray
 
@@ -49,31 +49,31 @@ META = (
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A pool of trajectories, which of them are demonstrations, and comparisons between clips of them.
+    """Pool of trajectories, indices of its demonstrations, and comparisons between segments of them.
 
-    On disk it is a folder: `meta.json`, `pool.npz`, `preferences.csv` (references into the pool, never copies).
+    On disk: a folder with `meta.json`, `pool.npz` and `preferences.csv` (references into the pool, never copies).
     """
 
     meta: dict[str, Any]
     pool: list[Trajectory]
     pairs: pd.DataFrame
-    """One comparison a row, in the columns of `PAIR_COLUMNS`; `split` is "train" or "test" (held out)."""
+    """One comparison per row in the columns of `PAIR_COLUMNS`; `split` is "train" or "test" (held out)."""
 
     @property
     def demonstrations(self) -> list[Trajectory]:
-        """The episodes to imitate, thinned out to every `demo_every`-th step where meta has such a field."""
+        """Return the episodes to imitate, subsampled to every `demo_every`-th step if meta has that field."""
         every = self.meta.get("demo_every", 1)
         return [dataclasses.replace(self.pool[i], every=every) for i in self.meta["demonstrations"]]
 
     @property
     def held_out(self) -> list[Trajectory]:
-        """Episodes that no training comparison touches and that are no demonstrations."""
+        """Return the episodes that are neither demonstrations nor part of a training comparison."""
         return [self.pool[i] for i in self.meta["held_out"]]
 
     def draw(self, seed: int, n_demos: int, n_pairs: int) -> LaneData:
-        """What the lane with this seed gets, drawn without replacement. Raises BadInput if there is not enough.
+        """Draw the data of the lane with this seed, without replacement. Raises BadInput if the dataset is too small.
 
-        `n_pairs` counts rows of the table: a tie, which has two, is drawn whole and counts twice.
+        `n_pairs` counts table rows: a tie, which has two rows, is drawn whole and counts twice.
         """
         train = self.pairs.loc[self.pairs["split"] == "train"]
         for flag, asked, there in (("--demos", n_demos, self.meta["demonstrations"]), ("--pairs", n_pairs, train)):
@@ -82,13 +82,14 @@ class Dataset:
         rng = np.random.default_rng([seed, 1])
         there = self.demonstrations
         demos = [there[i] for i in rng.permutation(len(there))[:n_demos]]
-        rows = train.iloc[draw_rows(second_halves(train), n_pairs, rng)]
+        rows = train.iloc[draw_rows(find_second_halves(train), n_pairs, rng)]
         if not n_pairs:
             return LaneData(demos, None, None)
         right = float(correct_share(margins(self.pool, rows)).mean())
         return LaneData(demos, self.preferences(rows), self._steps_inside(rows), right)
 
     def preferences(self, rows: pd.DataFrame) -> Preferences:
+        """Cut the segments of these comparisons from the pool."""
         win = cut(self.pool, references(rows, "win"))
         return Preferences(win, cut(self.pool, references(rows, "lose")), rows["weight"].to_numpy(np.float32))
 
@@ -100,11 +101,11 @@ class Dataset:
         return join([Steps(*(column[mask] for column in steps)) for steps, mask in parts])
 
     def digest(self) -> str:
-        """Short hash of all that the dataset holds."""
+        """Return a short hash of the dataset's contents."""
         return sha256(json.dumps(self.meta, sort_keys=True, default=str).encode())[:12]
 
     def save(self, folder: str | Path) -> Dataset:
-        """Writes the folder, `meta.json` last: a folder that has one is whole. Returns the dataset with its hashes."""
+        """Write the folder, `meta.json` last, so a folder with one is complete; return the dataset with its hashes."""
         folder = Path(folder)
         write_arrays(folder / "pool.npz", _pack(self.pool))
         write_bytes(folder / "preferences.csv", self.pairs.to_csv(index=False, lineterminator="\n").encode())
@@ -115,13 +116,13 @@ class Dataset:
 
     @staticmethod
     def load(folder: str | Path) -> Dataset:
-        """Reads and checks a dataset folder. Raises BadInput that names the file and the field that is wrong."""
+        """Read and check a dataset folder. Raises BadInput that names the wrong file and field."""
         folder = Path(folder)
         meta = _read_meta(folder / "meta.json")
         contents = {name: read_bytes(folder / name) for name in ("pool.npz", "preferences.csv")}
         for name, data in contents.items():
             if sha256(data) != meta["sha256"].get(name):
-                raise BadInput(f"{folder / name} is not what meta.json says (sha256 differs); make the dataset anew")
+                raise BadInput(f"{folder / name} differs from its sha256 in meta.json; make the dataset again")
         pool = _unpack(contents["pool.npz"], folder / "pool.npz")
         pairs = _read_pairs(contents["preferences.csv"], folder / "preferences.csv")
         _check_references(pairs, pool, folder / "preferences.csv")
@@ -151,12 +152,13 @@ def _read_meta(path: Path) -> dict[str, Any]:
 
 
 def references(rows: pd.DataFrame, side: str) -> list[tuple[int, int, int]]:
+    """List the segments (episode, start, length) of the "win" or "lose" side of comparisons."""
     columns = (rows[f"{side}_episode"], rows[f"{side}_start"], rows["length"])
     return list(zip(*(column.astype(int).tolist() for column in columns), strict=True))
 
 
 def margins(pool: Sequence[Trajectory], rows: pd.DataFrame) -> Array:
-    """By how much the true return of each winning clip exceeds the losing one's, (N,)."""
+    """Compute the true return of each winning segment minus that of the losing one, (N,)."""
     win, lose = (
         np.array([pool[episode].return_of(start, length) for episode, start, length in references(rows, side)])
         for side in ("win", "lose")

@@ -17,8 +17,8 @@ from aihf_control.core.files import read_bytes
 from aihf_control.core.provenance import versions
 from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import PAIR_COLUMNS, REFERENCE_COLUMNS, Dataset, references
-from aihf_control.data.pool import bundled, returns_of
-from aihf_control.data.sources import read_episodes, renumbered
+from aihf_control.data.pool import bundled_policies, evaluate_returns
+from aihf_control.data.sources import assign_unknown_seeds, read_episodes
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.models.sb3 import read_zip
 
@@ -26,7 +26,7 @@ DEFAULTS = {"weight": "1", "split": "train", "annotator": "imported"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Imported:
+class ImportConfig:
     """What a dataset is made of. A source of episodes is FILE.npz, minari:ID, or one of our dataset folders."""
 
     demos: tuple[str, ...] = ()
@@ -37,14 +37,14 @@ class Imported:
     """csv with the columns win_episode, win_start, lose_episode, lose_start, length, and perhaps weight, split (train
     or test), annotator. A tie is two lines of weight 0.5, one after the other, one each way."""
     expert: Path | None = None
-    """SB3 zip whose greedy return is to be score 1; else the bundled expert's, else that of the demonstrations."""
+    """SB3 zip whose greedy return is to be score 1; else the bundled_policies expert's, else that of the demonstrations."""
     demo_every: int = 1
     """Learners get every so many-th step of a demonstration."""
     terminate: bool = True
     """Whether a fall ends the episode (`--no-terminate`: the environment's `terminate_when_unhealthy` is off)."""
 
 
-def bring(env: str, brought: Imported, out: Path | None = None) -> Dataset:
+def import_dataset(env: str, brought: ImportConfig, out: Path | None = None) -> Dataset:
     """The dataset, written to the folder `out` if given. Raises BadInput; BadLines with a reason for each bad line."""
     if not brought.demos and not brought.pool:
         raise BadInput("nothing to import: give --demos, --pool, or both")
@@ -55,7 +55,7 @@ def bring(env: str, brought: Imported, out: Path | None = None) -> Dataset:
         [t for s in sources for t in read_episodes(s, spec)] for sources in (brought.pool, brought.demos)
     )
     pairs = read_comparisons(brought.pairs, compared) if brought.pairs else _no_pairs()
-    pool = renumbered([*compared, *demos])
+    pool = assign_unknown_seeds([*compared, *demos])
     trained = pairs.loc[pairs["split"] == "train"]
     touched = {clip[0] for side in ("win", "lose") for clip in references(trained, side)}
     meta: dict[str, Any] = {
@@ -67,7 +67,7 @@ def bring(env: str, brought: Imported, out: Path | None = None) -> Dataset:
         "demo_every": brought.demo_every,
         "held_out": sorted(set(range(len(compared))) - touched),
         "expert_returns": _expert_returns(env, spec, brought.expert, demos or compared),
-        "random_returns": returns_of(spec, None),
+        "random_returns": evaluate_returns(spec, None),
         "versions": versions(),
     }
     dataset = Dataset(meta, pool, pairs)
@@ -75,9 +75,9 @@ def bring(env: str, brought: Imported, out: Path | None = None) -> Dataset:
 
 
 def _expert_returns(env: str, spec: EnvSpec, zip_path: Path | None, best: Sequence[Trajectory]) -> list[float]:
-    path = zip_path or bundled(env).get("expert")
+    path = zip_path or bundled_policies(env).get("expert")
     if path:
-        return returns_of(spec, read_zip(path, spec))
+        return evaluate_returns(spec, read_zip(path, spec))
     return [float(t.reward.sum()) for t in best]
 
 

@@ -25,7 +25,7 @@ Array = np.ndarray
 NAME = re.compile(r"(?:[-_\w]{2,}/)*[-_\w]+-v\d+", re.ASCII)
 
 
-def to_minari(dataset: Dataset, name: str) -> Path:
+def write_minari(dataset: Dataset, name: str) -> Path:
     """Writes the pool's episodes, in their order, as the Minari dataset `name`; returns its folder.
 
     Raises BadInput for a name that Minari does not take (it would write first and then raise) or that is taken.
@@ -35,7 +35,7 @@ def to_minari(dataset: Dataset, name: str) -> Path:
         raise BadInput(f"--minari {name}: write the id as NAME-v0 or NAMESPACE/NAME-v0 (letters, digits, - and _)")
     folder = _root() / name
     if folder.exists():
-        raise BadInput(f"there is a Minari dataset {name} already, in {folder}; choose another id")
+        raise BadInput(f"there is a Minari dataset {name} already, in {folder}; choose_pairs another id")
     fresh = next(p for p in (*reversed(folder.parents), folder) if not p.exists())
     spec = spec_of(dataset.meta["env"], **dataset.meta["options"])
     env = make_env(spec)
@@ -44,7 +44,7 @@ def to_minari(dataset: Dataset, name: str) -> Path:
             minari.data_collector.EpisodeBuffer(id=i, **_columns(t, spec, env)) for i, t in enumerate(dataset.pool)
         ]
         with warnings.catch_warnings(action="ignore"):  # on authors and permalinks, which nobody asked for
-            about = {**_about(dataset), **_whence(env)}
+            about = {**_describe(dataset), **_environment_fields(env)}
             out = minari.create_dataset_from_buffers(name, episodes, data_format="hdf5", **about)
         out.storage.update_episode_metadata([{"level": t.level} for t in dataset.pool])
     except BaseException as e:
@@ -57,7 +57,7 @@ def to_minari(dataset: Dataset, name: str) -> Path:
     return folder
 
 
-def from_minari(name: str, spec: EnvSpec) -> list[Trajectory]:
+def read_minari(name: str, spec: EnvSpec) -> list[Trajectory]:
     """The episodes of a local Minari dataset, actions in (-1, 1). Raises BadInput."""
     minari = _minari()
     _check_metadata(name, spec)
@@ -100,7 +100,7 @@ def _root() -> Path:
     return Path(os.environ.get("MINARI_DATASETS_PATH") or "~/.minari/datasets").expanduser().absolute()
 
 
-def _about(dataset: Dataset) -> dict[str, Any]:
+def _describe(dataset: Dataset) -> dict[str, Any]:
     made_with = dataset.meta.get("versions", {})
     libraries = [f"{name}=={made_with[name]}" for name in ("gymnasium", "mujoco") if name in made_with]
     return {
@@ -110,7 +110,7 @@ def _about(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _whence(env: Any) -> dict[str, Any]:
+def _environment_fields(env: Any) -> dict[str, Any]:
     """The environment, from which Minari writes down how to make it; its spaces alone where nobody can write that."""
     try:
         env.spec.to_json()
@@ -127,7 +127,7 @@ def _columns(t: Trajectory, spec: EnvSpec, env: Any) -> dict[str, Any]:
     return {
         "seed": t.seed if t.seed >= 0 else None,
         "observations": t.obs.reshape(-1, *env.observation_space.shape),
-        "actions": _played(t.act, spec).reshape(-1, *env.action_space.shape),
+        "actions": _to_env_units(t.act, spec).reshape(-1, *env.action_space.shape),
         "rewards": t.reward.tolist(),
         "terminations": (last & t.terminated).tolist(),
         "truncations": (last & (not t.terminated)).tolist(),
@@ -161,9 +161,9 @@ def _act(actions: Array, kept: Any, spec: EnvSpec) -> Array:
     if kept is None or np.shape(kept) != (len(act) + 1, spec.n_act):
         return act
     exact = np.asarray(kept, np.float32)[:-1]
-    return exact if np.array_equal(_played(exact, spec), actions.astype(np.float32)) else act
+    return exact if np.array_equal(_to_env_units(exact, spec), actions.astype(np.float32)) else act
 
 
-def _played(act: Array, spec: EnvSpec) -> Array:
+def _to_env_units(act: Array, spec: EnvSpec) -> Array:
     """Actions from (-1, 1) to what the environment is given, bit for bit."""
     return spec.to_env(act).astype(np.float32)

@@ -19,7 +19,7 @@ from aihf_control.core.errors import BadInput, BadLines
 from aihf_control.core.files import read_bytes
 from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import Dataset
-from aihf_control.data.minari import from_minari
+from aihf_control.data.minari import read_minari
 from aihf_control.environments.gym import EnvSpec
 
 Array = np.ndarray
@@ -41,12 +41,12 @@ def read_episodes(source: str, spec: EnvSpec) -> list[Trajectory]:
     Those of an npz were recorded without the seeds of their resets; theirs are -1, -2, ...
     """
     if source.startswith("minari:"):
-        episodes = from_minari(source.removeprefix("minari:"), spec)
+        episodes = read_minari(source.removeprefix("minari:"), spec)
     elif Path(source).is_dir():
-        episodes = _of_folder(source, spec)
+        episodes = _read_folder(source, spec)
     else:
-        episodes = from_transitions(Path(source), spec)
-    faults = [f"{source}, episode {i}: {fault}" for i, t in enumerate(episodes) if (fault := unfit(t, spec))]
+        episodes = read_transitions(Path(source), spec)
+    faults = [f"{source}, episode {i}: {fault}" for i, t in enumerate(episodes) if (fault := find_misfit(t, spec))]
     if faults:
         raise BadLines(source, faults)
     if not episodes:
@@ -54,7 +54,7 @@ def read_episodes(source: str, spec: EnvSpec) -> list[Trajectory]:
     return episodes
 
 
-def _of_folder(folder: str, spec: EnvSpec) -> list[Trajectory]:
+def _read_folder(folder: str, spec: EnvSpec) -> list[Trajectory]:
     dataset = Dataset.load(folder)
     for name, here in (("env", spec.id), ("options", spec.options)):
         if dataset.meta[name] != here:
@@ -62,7 +62,7 @@ def _of_folder(folder: str, spec: EnvSpec) -> list[Trajectory]:
     return dataset.pool
 
 
-def unfit(t: Trajectory, spec: EnvSpec) -> str | None:
+def find_misfit(t: Trajectory, spec: EnvSpec) -> str | None:
     """Why an episode cannot be one of this environment, if it cannot."""
     if t.obs.shape[1:] != (spec.n_obs,) or t.act.shape[1:] != (spec.n_act,):
         sizes = f"{t.obs.shape[1:]} observations and {t.act.shape[1:]} actions"
@@ -78,7 +78,7 @@ def unfit(t: Trajectory, spec: EnvSpec) -> str | None:
     return f"the action at step {bad[0]} is out of the environment's bounds (of {len(bad)})" if len(bad) else None
 
 
-def from_transitions(path: Path, spec: EnvSpec) -> list[Trajectory]:
+def read_transitions(path: Path, spec: EnvSpec) -> list[Trajectory]:
     """Episodes from an npz of transitions, one after the other (`NAMES`): observations and next_observations (N, O),
     actions (N, A) in the environment's units, rewards, terminals and timeouts (N,). The last may be cut short."""
     columns = _columns(path)
@@ -144,7 +144,7 @@ def _arrays(path: Path) -> dict[str, Array]:
         raise BadInput(f"cannot read {path} as an npz: {' '.join(str(e).split())}") from e
 
 
-def renumbered(episodes: Sequence[Trajectory]) -> list[Trajectory]:
+def assign_unknown_seeds(episodes: Sequence[Trajectory]) -> list[Trajectory]:
     """The same with different seeds -1, -2, ... for those whose own is not known."""
     unknown = iter(range(-1, -1 - len(episodes), -1))
     return [dataclasses.replace(t, seed=next(unknown)) if t.seed < 0 else t for t in episodes]

@@ -350,7 +350,7 @@ def test_the_command_makes_and_shows_a_dataset(policy_zips, tmp_path, capsys):
     capsys.readouterr()
     assert data_main(["show", str(tmp_path / "made")]) == 0
     told = capsys.readouterr().out
-    assert "demonstrations (expert)" in told and "10 comparisons to train on" in told and "100.0% name" in told
+    assert "demonstrations (expert)" in told and "10 train comparisons" in told and "100.0% prefer" in told
 
 
 @pytest.mark.parametrize(

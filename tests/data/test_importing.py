@@ -13,8 +13,8 @@ from aihf_control.core.errors import BadInput, BadLines
 from aihf_control.core.types import Trajectory
 from aihf_control.data.__main__ import main as data_main
 from aihf_control.data.dataset import Dataset
-from aihf_control.data.importing import Imported, bring, read_comparisons
-from aihf_control.data.sources import from_transitions, read_episodes, unfit
+from aihf_control.data.importing import ImportConfig, import_dataset, read_comparisons
+from aihf_control.data.sources import find_misfit, read_episodes, read_transitions
 from aihf_control.environments.gym import spec_of
 from aihf_control.environments.rollout import rollout
 
@@ -69,7 +69,7 @@ def test_a_fall_ends_an_episode_and_the_file_ends_the_last(episodes, tmp_path):
     for name in ("observations", "next_observations", "actions", "rewards", "terminals", "timeouts"):
         columns[name] = np.delete(columns[name], np.r_[50:200, 590:600], 0)
     np.savez(tmp_path / "cut.npz", **columns)
-    found = from_transitions(tmp_path / "cut.npz", spec_of(PENDULUM))
+    found = read_transitions(tmp_path / "cut.npz", spec_of(PENDULUM))
     assert [(len(t), t.terminated) for t in found] == [(50, True), (200, False), (190, False)]
 
 
@@ -118,8 +118,8 @@ def test_rows_that_do_not_follow_each_other_are_each_named(episodes, tmp_path):
 )
 def test_an_episode_that_cannot_be_this_environments_says_why(episodes, change, told):
     t = episodes[0]
-    assert unfit(t, spec_of(PENDULUM)) is None
-    assert told in str(unfit(dataclasses.replace(t, **change(t)), spec_of(PENDULUM)))
+    assert find_misfit(t, spec_of(PENDULUM)) is None
+    assert told in str(find_misfit(dataclasses.replace(t, **change(t)), spec_of(PENDULUM)))
 
 
 # ---------------------------------------------------------------------------------------------------------- comparisons
@@ -178,7 +178,7 @@ def test_bad_lines_are_told_up_to_a_number_and_nothing_is_written(npz, tmp_path,
     words = f"import --env {PENDULUM} --out {tmp_path / 'made'} --pool {npz} --pairs {path}".split()
     assert data_main(words) == 2 and not (tmp_path / "made").exists()
     err = capsys.readouterr().err.splitlines()
-    assert len(err) == BadLines.TOLD + 2 and err[-2] == "... and 10 more"
+    assert len(err) == BadLines.SHOWN + 2 and err[-2] == "... and 10 more"
     assert err[0].startswith(f"{path}, line 2: there is no episode 9") and err[-1].startswith(
         f"error: {path}: 30 faults"
     )
@@ -199,7 +199,7 @@ def test_a_dataset_of_ones_own_is_made_shown_and_learned_from(npz, tmp_path, cap
     task = Task(made, (0,), 2, 20)
     assert int(task.demos.count[0]) == 2 * 10
     capsys.readouterr()
-    assert data_main(["show", str(tmp_path / "made")]) == 0 and "20 comparisons to train on" in capsys.readouterr().out
+    assert data_main(["show", str(tmp_path / "made")]) == 0 and "20 train comparisons" in capsys.readouterr().out
 
 
 def test_nothing_to_import_is_refused(tmp_path, capsys):
@@ -208,7 +208,7 @@ def test_nothing_to_import_is_refused(tmp_path, capsys):
 
 
 def test_the_expert_may_be_given(dataset_folder, policy_zips):
-    made = bring("Hopper-v4", Imported(demos=(str(dataset_folder),), expert=policy_zips["weak"]))
+    made = import_dataset("Hopper-v4", ImportConfig(demos=(str(dataset_folder),), expert=policy_zips["weak"]))
     assert len(set(made.meta["expert_returns"])) == 20 and not len(made.pairs) and made.draw(0, 3, 0).pairs is None
 
 
@@ -245,14 +245,14 @@ def test_through_minari_and_back_is_nothing(dataset, dataset_folder, policy_zips
 
 
 def test_actions_in_odd_units_come_back_bit_for_bit(minari_root, episodes, monkeypatch):
-    from aihf_control.data.minari import from_minari, to_minari
+    from aihf_control.data.minari import read_minari, write_minari
 
     spec = spec_of(PENDULUM)
     odd = dataclasses.replace(spec, low=np.array([-1.9999999]), high=np.array([1.7]))
     monkeypatch.setattr("aihf_control.data.minari.spec_of", lambda env, **options: odd)
     meta = {"env": PENDULUM, "options": {}}
-    to_minari(Dataset(meta, episodes, pd.DataFrame()), "odd-v0")
-    for a, b in zip(from_minari("odd-v0", odd), episodes, strict=True):
+    write_minari(Dataset(meta, episodes, pd.DataFrame()), "odd-v0")
+    for a, b in zip(read_minari("odd-v0", odd), episodes, strict=True):
         equal(a, b)
 
 
@@ -360,8 +360,8 @@ def test_a_relative_minari_folder_is_made_absolute(dataset_folder, tmp_path, mon
 
 def test_one_of_our_folders_is_a_source(dataset, dataset_folder, policy_zips, tmp_path):
     csv = dataset_folder / "preferences.csv"
-    brought = Imported(pool=(str(dataset_folder),), pairs=csv, expert=policy_zips["expert"])
-    made = bring("Hopper-v4", brought, tmp_path / "m")
+    brought = ImportConfig(pool=(str(dataset_folder),), pairs=csv, expert=policy_zips["expert"])
+    made = import_dataset("Hopper-v4", brought, tmp_path / "m")
     for a, b in zip(Dataset.load(tmp_path / "m").pool, dataset.pool, strict=True):
         equal(a, b)
     assert made.meta["demonstrations"] == [] and json.loads((tmp_path / "m" / "meta.json").read_text())["brought"]
