@@ -8,9 +8,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,9 @@ import numpy as np
 import pandas as pd
 
 from aihf_control.core.errors import BadInput
-from aihf_control.core.files import read_bytes, read_json, sha256, write_arrays, write_bytes, write_json
+from aihf_control.core.files import read_bytes, sha256, write_arrays, write_bytes, write_json
 from aihf_control.core.types import LaneData, Preferences, Steps, Trajectory, correct_share, cut, join
+from aihf_control.data.arrays import read_json_table, read_npz, read_regular
 from aihf_control.data.ties import draw_rows, find_second_halves
 
 Array = np.ndarray
@@ -45,6 +44,10 @@ META = (
     "expert_returns",
     "random_returns",
 )
+
+
+COLUMNS = ("obs", "act", "reward", "qpos", "qvel", "terminated", "seed", "level", "length")
+KIND_NAMES = {"b": "booleans", "iu": "whole numbers", "U": "text"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,36 +122,72 @@ class Dataset:
         """Read and check a dataset folder. Raises BadInput that names the wrong file and field."""
         folder = Path(folder)
         meta = _read_meta(folder / "meta.json")
-        contents = {name: read_bytes(folder / name) for name in ("pool.npz", "preferences.csv")}
+        contents = {name: read_regular(folder / name) for name in ("pool.npz", "preferences.csv")}
         for name, data in contents.items():
             if sha256(data) != meta["sha256"].get(name):
                 raise BadInput(f"{folder / name} differs from its sha256 in meta.json; make the dataset again")
         pool = _unpack(contents["pool.npz"], folder / "pool.npz")
         pairs = _read_pairs(contents["preferences.csv"], folder / "preferences.csv")
-        _check_references(pairs, pool, folder / "preferences.csv")
+        _check_references(pairs, pool, meta["horizon"], folder / "preferences.csv")
         for field in ("demonstrations", "held_out"):
-            if not all(isinstance(i, int) and 0 <= i < len(pool) for i in meta[field]):
+            if not all(0 <= i < len(pool) for i in meta[field]):
                 raise BadInput(f"{folder / 'meta.json'}: {field} names an episode that the pool does not have")
         return Dataset(meta, pool, pairs)
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
-    meta = read_json(path)
-    missing = set(META) - set(meta if isinstance(meta, dict) else ())
+    meta = read_json_table(path)
+    missing = set(META) - set(meta)
     if missing:
         raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
     if meta["schema"] != SCHEMA:
         raise BadInput(f"{path} has schema {meta['schema']}, this version reads {SCHEMA}; make the dataset anew")
-    for name, kind in (("sha256", dict), ("options", dict), ("demonstrations", list), ("held_out", list)):
-        if not isinstance(meta[name], kind):
-            raise BadInput(f"{path}: {name} is no {kind.__name__}")
-    for name in ("config", "annotator", "versions"):
-        if not isinstance(meta.get(name, {}), dict):
-            raise BadInput(f"{path}: {name} is no dict")
-    every = meta.get("demo_every", 1)
-    if not isinstance(every, int) or every < 1:
-        raise BadInput(f"{path}: demo_every is no whole number from 1 up")
+    wrong = [name for name, (valid, _) in FIELDS.items() if name in meta and not valid(meta[name])]
+    if wrong:
+        raise BadInput(f"{path}: {wrong[0]} is no {FIELDS[wrong[0]][1]}, got {str(meta[wrong[0]])[:60]!r}")
     return meta
+
+
+def _is_whole(value: Any, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _is_list(value: Any, valid: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(valid, value))
+
+
+def _is_table(value: Any, valid: Callable[[Any], bool] = lambda _: True) -> bool:
+    return isinstance(value, dict) and all(map(valid, value.values()))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_annotator(value: Any) -> bool:
+    return _is_table(value, lambda x: x is None or _is_number(x))
+
+
+FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "env": (_is_text, "text"),
+    "options": (_is_table, "table"),
+    "sha256": (lambda x: _is_table(x, _is_text), "table of text"),
+    "horizon": (lambda x: _is_whole(x, 1), "whole number from 1 up"),
+    "demo_every": (lambda x: _is_whole(x, 1), "whole number from 1 up"),
+    "demonstrations": (lambda x: _is_list(x, _is_whole), "list of episode numbers"),
+    "held_out": (lambda x: _is_list(x, _is_whole), "list of episode numbers"),
+    "expert_returns": (lambda x: _is_list(x, _is_number) and bool(x), "list of finite numbers"),
+    "random_returns": (lambda x: _is_list(x, _is_number) and bool(x), "list of finite numbers"),
+    "config": (_is_table, "table"),
+    "annotator": (_is_annotator, "table of numbers"),
+    "versions": (lambda x: _is_table(x, _is_text), "table of text"),
+    "notes": (lambda x: _is_list(x, _is_text), "list of text"),
+}
+"""Check of each field of meta.json, and its type in words."""
 
 
 def references(rows: pd.DataFrame, side: str) -> list[tuple[int, int, int]]:
@@ -177,13 +216,9 @@ def _pack(pool: Sequence[Trajectory]) -> dict[str, Array]:
 
 
 def _unpack(data: bytes, path: Path) -> list[Trajectory]:
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as f:
-            arrays = {name: f[name] for name in f.files}
-    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as e:
-        raise BadInput(f"cannot read {path}: {' '.join(str(e).split())}") from e
+    arrays = read_npz(path, data, COLUMNS)
     _check_arrays(arrays, path)
-    length, n_episodes = arrays["length"], len(arrays["length"])
+    length, n_episodes = arrays["length"].astype(np.int64), len(arrays["length"])
     steps, rows = np.cumsum(length)[:-1], np.cumsum(length + 1)[:-1]
     cuts = {"obs": rows, "qpos": rows, "qvel": rows, "act": steps, "reward": steps}
     parts: dict[str, Any] = {name: np.split(arrays[name], cuts[name]) for name in cuts.keys() & arrays.keys()}
@@ -206,8 +241,11 @@ def _check_arrays(arrays: dict[str, Array], path: Path) -> None:
     for name, n in dimensions.items():
         if arrays[name].ndim != n:
             raise BadInput(f"{path}: {name} has {arrays[name].ndim} dimensions, it needs {n}")
-    for name in ("obs", "act", "reward"):
-        if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
+    for name, kinds in (("terminated", "b"), ("seed", "iu"), ("level", "U")):
+        if arrays[name].dtype.kind not in kinds:
+            raise BadInput(f"{path}: {name} is of {arrays[name].dtype}, it needs {KIND_NAMES[kinds]}")
+    for name in ("obs", "act", "reward", "qpos", "qvel"):
+        if name in arrays and (arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all()):
             raise BadInput(f"{path}: {name} has entries that are not finite numbers")
     _check_lengths(arrays, path)
 
@@ -216,6 +254,8 @@ def _check_lengths(arrays: dict[str, Array], path: Path) -> None:
     length = arrays["length"]
     if length.dtype.kind not in "iu" or (length < 1).any():
         raise BadInput(f"{path}: length has episodes without steps")
+    if not len(length) or (length > len(arrays["act"])).any():  # their sum could overflow
+        raise BadInput(f"{path}: length has no episodes, or one longer than all steps of the pool")
     n_steps, n_episodes = int(length.sum()), len(length)
     rows = {"act": n_steps, "reward": n_steps} | dict.fromkeys(("obs", "qpos", "qvel"), n_steps + n_episodes)
     for name, array in arrays.items():
@@ -248,7 +288,9 @@ def _check_columns(pairs: pd.DataFrame, path: Path) -> None:
         raise BadInput(f"{path}: split has entries that are neither train nor test")
 
 
-def _check_references(pairs: pd.DataFrame, pool: Sequence[Trajectory], path: Path) -> None:
+def _check_references(pairs: pd.DataFrame, pool: Sequence[Trajectory], horizon: int, path: Path) -> None:
+    if len(pairs) and pairs["length"].to_numpy().max() > horizon:
+        raise BadInput(f"{path}: length has entries above the {horizon} steps of an episode")
     for side in ("win", "lose"):
         for row, (episode, start, length) in enumerate(references(pairs, side)):
             if not 0 <= episode < len(pool) or not 0 <= start < pool[episode].starts(length) or length < 1:

@@ -26,7 +26,7 @@ from aihf_control.data.labelling.comparisons import collect_comparisons
 from aihf_control.data.labelling.regret import Regret
 from aihf_control.data.labelling.segments import SegmentPool
 from aihf_control.data.labelling.teachers import Annotator, make_teacher
-from aihf_control.data.pool import bundled_policies, evaluate_returns, load_experts, play_episodes
+from aihf_control.data.pool import bundled_policies, check_expert, evaluate_returns, load_experts, play_episodes
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.models.sb3 import Expert
 
@@ -84,16 +84,28 @@ class DataConfig:
 
 
 def make_dataset(
-    env: str, cfg: DataConfig | None = None, policies: dict[str, Path] | None = None, out: Path | None = None
+    env: str,
+    cfg: DataConfig | None = None,
+    policies: dict[str, Path] | None = None,
+    out: Path | None = None,
+    options: dict[str, Any] | None = None,
+    force: bool = True,
 ) -> Dataset:
-    """A dataset of `env` from graded policies: {level: SB3 zip}, by default those bundled_policies with the package.
+    """Generate a dataset of `env` from graded policies {level: SB3 zip}, by default the bundled ones.
 
-    Written to the folder `out`, if given. Raises BadInput.
+    It is written to the folder `out`, if given. `options` are passed to the environment. Policies of your own replace
+    the default `levels`. Without `force`, an expert that is no better than random actions is refused. Raises BadInput.
     """
     cfg = cfg or DataConfig()
     _check(cfg)
-    spec = spec_of(env, **({} if cfg.terminate else {"terminate_when_unhealthy": False}))
+    spec = spec_of(env, **{**({} if cfg.terminate else {"terminate_when_unhealthy": False}), **(options or {})})
+    _check_clip(cfg, spec)
     experts = load_experts(env, spec, policies)
+    if policies and cfg.levels == DataConfig.levels:
+        cfg = dataclasses.replace(cfg, levels=tuple(policies))
+    expert_returns, random_returns = evaluate_returns(spec, _expert_of(experts, cfg)), evaluate_returns(spec, None)
+    if not force:
+        check_expert(expert_returns, random_returns)
     rng = np.random.default_rng([cfg.seed, 2])
     pool, held_out = play_pool(spec, experts, cfg, rng)
     annotator, pairs = _collect_comparisons(spec, experts, cfg, pool, held_out, rng)
@@ -107,8 +119,8 @@ def make_dataset(
         "demonstrations": list(range(cfg.demos)),
         "demo_every": cfg.demo_every,
         "held_out": held_out,
-        "expert_returns": evaluate_returns(spec, _expert_of(experts, cfg)),
-        "random_returns": evaluate_returns(spec, None),
+        "expert_returns": expert_returns,
+        "random_returns": random_returns,
         "versions": versions(),
     }
     dataset = Dataset(meta, pool, pairs)
@@ -153,7 +165,11 @@ def _collect_comparisons(
 
 
 def _expert_of(experts: dict[str, Expert], cfg: DataConfig) -> Expert:
-    return experts.get("expert", experts[cfg.demo_level.partition("+")[0]])
+    """Return the policy whose return is score 1: "expert", else the demonstrator. Raises BadInput without either."""
+    demonstrator = cfg.demo_level.partition("+")[0]
+    if "expert" not in experts and demonstrator not in experts:
+        raise BadInput(f"there is no policy of level {demonstrator!r}; known are {', '.join(experts)}")
+    return experts["expert"] if "expert" in experts else experts[demonstrator]
 
 
 def default_folder(env: str, cfg: DataConfig, root: Path) -> Path:
@@ -161,6 +177,11 @@ def default_folder(env: str, cfg: DataConfig, root: Path) -> Path:
     policies = {level: sha256(read_bytes(path)) for level, path in bundled_policies(env).items()}
     key = json.dumps([RECIPE, dataclasses.asdict(cfg), policies], sort_keys=True)
     return root / env.replace("/", "__").replace(":", "__") / sha256(key.encode())[:12]
+
+
+def _check_clip(cfg: DataConfig, spec: EnvSpec) -> None:
+    if cfg.clip > spec.horizon:
+        raise BadInput(f"--clip must be at most {spec.horizon}, the steps of an episode of {spec.id}, got {cfg.clip}")
 
 
 def _check(cfg: DataConfig) -> None:

@@ -54,7 +54,7 @@ def play_episodes(
     if not n:
         return []
     act = add_noise(experts[level], spec, share, rng)
-    return rollout(spec, act, [next(seeds) for _ in range(n)], name, state=True)
+    return check_rewards(spec, rollout(spec, act, [next(seeds) for _ in range(n)], name, state=True))
 
 
 def add_noise(expert: Expert, spec: EnvSpec, share: float, rng: np.random.Generator) -> Callable[[Array], Array]:
@@ -80,4 +80,29 @@ def evaluate_returns(spec: EnvSpec, expert: Expert | None, n: int = 20) -> list[
             return rng.uniform(-1, 1, (len(obs), spec.n_act)).astype(np.float32)
         return expert.act(torch.as_tensor(obs)).numpy()
 
-    return [float(t.reward.sum()) for t in rollout(spec, act, [EVALUATION_SEED + i for i in range(n)])]
+    episodes = check_rewards(spec, rollout(spec, act, [EVALUATION_SEED + i for i in range(n)]))
+    return [float(t.reward.sum()) for t in episodes]
+
+
+def check_rewards(spec: EnvSpec, episodes: list[Trajectory]) -> list[Trajectory]:
+    """Return the episodes. Raises BadInput at the first step with a reward or an action that is not finite."""
+    for t in episodes:
+        for kind, rows in (("the policy gave an action", t.act), (f"{spec.id} paid a reward", t.reward[:, None])):
+            bad = np.flatnonzero(~np.isfinite(rows).all(1))
+            if len(bad):
+                value = " ".join(map(str, rows[bad[0]]))
+                raise BadInput(
+                    f"{kind} that is not finite, {value}, at step {bad[0]} of the episode from seed {t.seed}"
+                )
+    return episodes
+
+
+def check_expert(expert_returns: list[float], random_returns: list[float]) -> None:
+    """Raise BadInput unless the expert's mean return exceeds that of random actions by two standard errors."""
+    expert, random = np.array(expert_returns), np.array(random_returns)
+    error = np.sqrt(expert.var() / len(expert) + random.var() / len(random))
+    if not expert.mean() > random.mean() + 2 * error:
+        raise BadInput(
+            f"the expert returns {expert.mean():.4g} on average, random actions {random.mean():.4g} (standard error of "
+            f"the difference {error:.2g}): it is no better than random; give a better one, or use it with --force"
+        )

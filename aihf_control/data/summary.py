@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,10 @@ def print_summary(dataset: Dataset, folder: Path) -> None:
         f"greedy expert {np.mean(expert):.0f} ({len(expert)} episodes), "
         f"random actions {np.mean(random):.0f} ({len(random)} episodes)"
     )
+    for note in meta.get("notes", []):
+        print(f"note: {note}")
+    if meta["options"]:
+        print(f"environment options: {json.dumps(meta['options'], default=str)}")
     console.print(_episode_table(dataset))
     if meta.get("demo_every", 1) > 1:
         console.print(f"learners receive every {meta['demo_every']}th step of a demonstration")

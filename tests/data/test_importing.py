@@ -76,7 +76,7 @@ def test_a_fall_ends_an_episode_and_the_file_ends_the_last(episodes, tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"rewards": None}, "lacks reward or rewards"),
+        ({"rewards": None}, "lacks reward or rewards or rews"),
         ({"actions": np.zeros(3)}, "needs"),
         ({"observations": np.array(["a"] * 600)}, "of <U1"),
         ({"next_observations": np.zeros((600, 4), np.float32)}, "next_obs has another shape than obs"),
@@ -127,10 +127,10 @@ def test_an_episode_that_cannot_be_this_environments_says_why(episodes, change, 
 
 def test_a_csv_of_comparisons_is_read(episodes, tmp_path):
     header = "win_episode,win_start,lose_episode,lose_start,length,weight,split,remark"
-    path = csv_of(tmp_path, "0,0,1,5,50,0.5,train,x", "1,5,0,0,50,0.5,train,", "2,150,1,0,50,,test,", header=header)
+    path = csv_of(tmp_path, "0,0,1,5,50,0.5,train,x", "1,5,0,0,50,0.5,train,", "2,150,1,60,50,,test,", header=header)
     pairs = read_comparisons(path, episodes)
     assert pairs["weight"].tolist() == [0.5, 0.5, 1.0] and pairs["split"].tolist() == ["train", "train", "test"]
-    assert pairs[["win_episode", "lose_start", "length"]].to_numpy().tolist() == [[0, 5, 50], [1, 0, 50], [2, 0, 50]]
+    assert pairs[["win_episode", "lose_start", "length"]].to_numpy().tolist() == [[0, 5, 50], [1, 0, 50], [2, 60, 50]]
     assert set(pairs["annotator"]) == {"imported"}
 
 
@@ -190,7 +190,7 @@ def test_a_dataset_of_ones_own_is_made_shown_and_learned_from(npz, tmp_path, cap
     lines = [f"{i},{t},{1 - i},{150 - t},50" for i in (0, 1) for t in range(0, 100, 10)]
     path = csv_of(tmp_path, *lines)
     words = (
-        f"import --env {PENDULUM} --out {tmp_path / 'made'} --demos {npz} --pool {npz} --pairs {path} --demo-every 20"
+        f"import --env {PENDULUM} --out {tmp_path / 'made'} --demos {npz} --pool {npz} --pairs {path} --demo-every 20 --force"
     )
     assert data_main(words.split()) == 0
     made = Dataset.load(tmp_path / "made")
@@ -250,6 +250,7 @@ def test_actions_in_odd_units_come_back_bit_for_bit(minari_root, episodes, monke
     spec = spec_of(PENDULUM)
     odd = dataclasses.replace(spec, low=np.array([-1.9999999]), high=np.array([1.7]))
     monkeypatch.setattr("aihf_control.data.minari.spec_of", lambda env, **options: odd)
+    monkeypatch.setattr("aihf_control.data.minari._recorded_box", lambda name, spec: (spec.low, spec.high))
     meta = {"env": PENDULUM, "options": {}}
     write_minari(Dataset(meta, episodes, pd.DataFrame()), "odd-v0")
     for a, b in zip(read_minari("odd-v0", odd), episodes, strict=True):
