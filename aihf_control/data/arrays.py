@@ -7,6 +7,7 @@ import json
 import math
 import stat
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -91,6 +92,8 @@ def read_npz(path: Path, raw: bytes | None = None, names: Collection[str] | None
         RuntimeError,
         MemoryError,
         struct.error,
+        SyntaxError,  # of a header that is no Python literal
+        tokenize.TokenError,
     ) as e:
         raise BadInput(f"cannot read {path} as an npz: {' '.join(str(e).split()) or type(e).__name__}") from e
 

@@ -140,7 +140,7 @@ def _read_meta(path: Path) -> dict[str, Any]:
     missing = set(META) - set(meta)
     if missing:
         raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
-    if meta["schema"] != SCHEMA:
+    if type(meta["schema"]) is not int or meta["schema"] != SCHEMA:
         raise BadInput(f"{path} has schema {meta['schema']}, this version reads {SCHEMA}; make the dataset anew")
     wrong = [name for name, (valid, _) in FIELDS.items() if name in meta and not valid(meta[name])]
     if wrong:

@@ -189,10 +189,8 @@ def test_a_dataset_of_ones_own_is_made_shown_and_learned_from(npz, tmp_path, cap
 
     lines = [f"{i},{t},{1 - i},{150 - t},50" for i in (0, 1) for t in range(0, 100, 10)]
     path = csv_of(tmp_path, *lines)
-    words = (
-        f"import --env {PENDULUM} --out {tmp_path / 'made'} --demos {npz} --pool {npz} --pairs {path} --demo-every 20 --force"
-    )
-    assert data_main(words.split()) == 0
+    words = f"import --env {PENDULUM} --out {tmp_path / 'made'} --demos {npz} --pool {npz} --pairs {path} --force"
+    assert data_main([*words.split(), "--demo-every", "20"]) == 0
     made = Dataset.load(tmp_path / "made")
     assert len(made.pool) == 6 and made.meta["demonstrations"] == [3, 4, 5] and made.meta["held_out"] == [2]
     assert len({t.seed for t in made.pool}) == 6 and len(made.meta["expert_returns"]) == 3
@@ -233,7 +231,7 @@ def equal(a: Trajectory, b: Trajectory) -> None:
 def test_through_minari_and_back_is_nothing(dataset, dataset_folder, policy_zips, minari_root, tmp_path, capsys):
     expert = policy_zips["expert"]
     assert data_main(["export", str(dataset_folder), "--minari", "hopper/graded-v0"]) == 0
-    words = f"import --env Hopper-v4 --out {tmp_path / 'back'} --pool minari:hopper/graded-v0 --expert {expert}"
+    words = f"import --env Hopper-v4 --out {tmp_path / 'back'} --pool minari:hopper/graded-v0 --force --expert {expert}"
     assert data_main([*words.split(), "--pairs", str(dataset_folder / "preferences.csv")]) == 0
     back = Dataset.load(tmp_path / "back")
     for a, b in zip(back.pool, dataset.pool, strict=True):
