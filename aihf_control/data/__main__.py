@@ -1,12 +1,13 @@
-"""`aihf data`: makes, brings, shows and checks datasets."""
+"""`aihf data`: make, import, show, verify and export datasets."""
 
 from __future__ import annotations
 
 import sys
 import time
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -14,71 +15,89 @@ from aihf_control.core.cli import exit_code, subcommands
 from aihf_control.core.errors import BadInput
 from aihf_control.core.provenance import versions
 from aihf_control.data.dataset import Dataset
-from aihf_control.data.figure import picture
+from aihf_control.data.figure import write_figure
 from aihf_control.data.generate import DataConfig, make_dataset
-from aihf_control.data.importing import Imported, bring
-from aihf_control.data.minari import to_minari
-from aihf_control.data.summary import describe
+from aihf_control.data.importing import ImportConfig, import_dataset
+from aihf_control.data.minari import write_minari
+from aihf_control.data.summary import print_summary
 from aihf_control.data.verify import verify
-from aihf_control.data.video import film
+from aihf_control.data.video import render_comparison
 
 Positional = tyro.conf.Positional
 DATA = DataConfig()
-BROUGHT = Imported()
+IMPORT = ImportConfig()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`python -m aihf_control.data make|import|export|verify|show ...`."""
-    doors = {"make": make, "import": import_, "export": export, "verify": check, "show": show}
-    return exit_code(subcommands, doors, argv, "aihf_control.data")
+    """Run `python -m aihf_control.data make|import|export|verify|show ...`; return the exit code."""
+    commands = {"make": make, "import": import_, "export": export, "verify": check, "show": show}
+    return exit_code(subcommands, commands, argv, "aihf_control.data")
 
 
 def make(
     env: str,
     out: Path,
     policy: tuple[str, ...] = (),
+    env_option: tuple[str, ...] = (),
+    overwrite: bool = False,
+    force: bool = False,
     cfg: Annotated[DataConfig, tyro.conf.arg(name="")] = DATA,
 ) -> None:
-    """Makes a dataset: rollouts of graded policies, demonstrations, and comparisons of their clips.
+    """Make a dataset: rollouts of graded policies, demonstrations, and comparisons of their segments.
 
     Args:
         env: Gymnasium id.
         out: Folder to write.
-        policy: LEVEL=FILE.zip, for each level an SB3 zip to use in place of the bundled policies.
-        cfg: What the dataset is made of.
+        policy: LEVEL=FILE.zip per level, SB3 zips to use in place of the bundled policies.
+        env_option: KEY=VALUE per option of the environment, the value as in TOML (true, 0.5, [0, 1], text).
+        overwrite: Replace the dataset in the folder.
+        force: Accept an expert that is no better than random actions.
+        cfg: Settings of the dataset.
     """
-    policies = dict(_level(word) for word in policy) or None
+    _check_free(out, overwrite)
+    policies = dict(_parse_level(word) for word in policy) or None
     began = time.monotonic()
-    dataset = make_dataset(env, cfg, policies, out)
+    dataset = make_dataset(env, cfg, policies, out, _parse_options(env_option), force)
     print(f"made in {time.monotonic() - began:.1f} s")
-    describe(dataset, out)
+    print_summary(dataset, out)
 
 
-def import_(env: str, out: Path, brought: Annotated[Imported, tyro.conf.arg(name="")] = BROUGHT) -> None:
-    """Makes a dataset of your own episodes and comparisons. Every bad line is named; then nothing is written.
+def import_(
+    env: str,
+    out: Path,
+    env_option: tuple[str, ...] = (),
+    overwrite: bool = False,
+    force: bool = False,
+    config: Annotated[ImportConfig, tyro.conf.arg(name="")] = IMPORT,
+) -> None:
+    """Import your own episodes and comparisons. If anything is wrong, every fault is printed and nothing is written.
 
     Args:
         env: Gymnasium id.
         out: Folder to write.
-        brought: What is brought.
+        env_option: KEY=VALUE per option of the environment, the value as in TOML; by default those the sources state.
+        overwrite: Replace the dataset in the folder.
+        force: Accept an expert that is no better than random actions, and episodes that do not replay here.
+        config: Sources.
     """
-    describe(bring(env, brought, out), out)
+    _check_free(out, overwrite)
+    print_summary(import_dataset(env, config, out, _parse_options(env_option), force), out)
 
 
 def export(folder: Positional[Path], minari: str) -> None:
-    """Writes the episodes of a dataset as a Minari dataset, under MINARI_DATASETS_PATH.
+    """Write the episodes of a dataset as a Minari dataset, under MINARI_DATASETS_PATH.
 
     Args:
         folder: The dataset.
         minari: Id of the Minari dataset, for instance hopper/graded-v0.
     """
     dataset = Dataset.load(folder)
-    print(f"{len(dataset.pool)} episodes as {minari} in {to_minari(dataset, minari)}")
+    print(f"{len(dataset.pool)} episodes as {minari} in {write_minari(dataset, minari)}")
     print(f"comparisons stay in {folder / 'preferences.csv'}; `import --pool minari:{minari} --pairs ...` reads both")
 
 
 def check(folder: Positional[Path]) -> None:
-    """Plays every episode again from its reset: does the simulator here agree bit for bit with the one that made it?
+    """Replay every episode from its seed and compare it bit by bit with the recorded one.
 
     Args:
         folder: The dataset.
@@ -87,46 +106,68 @@ def check(folder: Positional[Path]) -> None:
     found = [difference for difference in verify(dataset) if difference]
     for difference in found[:10]:
         print(difference)
-    done = "imported" if "brought" in dataset.meta else "made"
-    print(f"{done} with {_versions(dataset.meta.get('versions', {}), versions())}")
+    origin = "imported" if "brought" in dataset.meta else "made"
+    print(f"{origin} with {_compare_versions(dataset.meta.get('versions', {}), versions())}")
     if found:
-        raise BadInput(f"{folder}: {len(found)} of {len(dataset.pool)} episodes are not what the simulator gives here")
-    print(f"{folder}: all {len(dataset.pool)} episodes are what the simulator gives here, bit for bit")
+        raise BadInput(f"{folder}: {len(found)} of {len(dataset.pool)} episodes differ from their replay here")
+    print(f"{folder}: all {len(dataset.pool)} episodes equal their replay here, bit for bit")
 
 
 def show(
     folder: Positional[Path], figure: Path | None = None, render: int | None = None, out: Path = Path("pair.mp4")
 ) -> None:
-    """Prints what a dataset holds: levels, returns, lengths, margins, and how often its labels are right.
+    """Print a summary of a dataset: levels, returns, lengths, margins, and the share of correct labels.
 
     Args:
         folder: The dataset.
         figure: PNG to write: returns by level, and labels by margin.
-        render: Row of preferences.csv, from 0, whose two clips are drawn side by side, the preferred one on the left.
+        render: Row of preferences.csv, from 0, whose segments are rendered side by side, the preferred one on the left.
         out: The mp4 or gif to write them to.
     """
     dataset = Dataset.load(folder)
-    describe(dataset, folder)
+    print_summary(dataset, folder)
     if figure:
-        picture(dataset, figure)
+        write_figure(dataset, figure)
         print(f"wrote {figure}")
     if render is not None:
         began = time.monotonic()
-        frames = film(dataset, render, out)
+        frames = render_comparison(dataset, render, out)
         print(f"wrote {out}: {frames} frames in {time.monotonic() - began:.1f} s")
 
 
-def _versions(then: dict[str, str], now: dict[str, str]) -> str:
-    """Those of then, and where they are others, those of now."""
-    told = [f"{name} {v}" + ("" if v == now.get(name) else f" (here {now.get(name)})") for name, v in then.items()]
-    return ", ".join(told) or "unknown versions"
+def _check_free(out: Path, overwrite: bool) -> None:
+    """Raise BadInput if the folder has a complete dataset that is not to be replaced."""
+    if (out / "meta.json").exists() and not overwrite:
+        raise BadInput(f"--out {out}: there is a dataset already; choose another folder or replace it with --overwrite")
 
 
-def _level(word: str) -> tuple[str, Path]:
+def _compare_versions(then: dict[str, str], now: dict[str, str]) -> str:
+    """List the recorded versions, each with the installed one if it differs."""
+    listed = [f"{name} {v}" + ("" if v == now.get(name) else f" (here {now.get(name)})") for name, v in then.items()]
+    return ", ".join(listed) or "unknown versions"
+
+
+def _parse_level(word: str) -> tuple[str, Path]:
     level, equals, path = word.partition("=")
     if not equals:
         raise BadInput(f"--policy {word}: write it as LEVEL=FILE.zip")
     return level, Path(path)
+
+
+def _parse_options(words: Sequence[str]) -> dict[str, Any]:
+    """Parse KEY=VALUE words, values as in TOML; a value that is no TOML is text. Raises BadInput."""
+    options: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key.isidentifier():
+            raise BadInput(f"--env-option {word}: write it as KEY=VALUE")
+        if key in options:
+            raise BadInput(f"--env-option {word}: {key} is given twice")
+        try:
+            options[key] = tomllib.loads(f"value = {value}")["value"] if "\n" not in value else value
+        except (tomllib.TOMLDecodeError, RecursionError):
+            options[key] = value
+    return options
 
 
 if __name__ == "__main__":

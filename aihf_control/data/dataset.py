@@ -1,6 +1,6 @@
-"""The dataset folder: a pool of trajectories, which of them are demonstrations, and comparisons of their clips.
+"""Dataset folder: a pool of trajectories, the indices of its demonstrations, and comparisons of segments (clips).
 
-Loading checks hashes, shapes and finiteness, executes nothing, and names the file and the field that is wrong.
+Loading checks hashes, shapes, types and finiteness and executes no code; errors name the file and the field.
 """
 
 from __future__ import annotations
@@ -8,9 +8,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from aihf_control.core.errors import BadInput
-from aihf_control.core.files import read_bytes, read_json, sha256, write_arrays, write_bytes, write_json
+from aihf_control.core.files import read_bytes, sha256, write_arrays, write_bytes, write_json
 from aihf_control.core.types import LaneData, Preferences, Steps, Trajectory, correct_share, cut, join
-from aihf_control.data.ties import draw_rows, second_halves
+from aihf_control.data.arrays import read_json_table, read_npz, read_regular
+from aihf_control.data.ties import draw_rows, find_second_halves
 
 Array = np.ndarray
 
@@ -47,33 +46,37 @@ META = (
 )
 
 
+COLUMNS = ("obs", "act", "reward", "qpos", "qvel", "terminated", "seed", "level", "length")
+KIND_NAMES = {"b": "booleans", "iu": "whole numbers", "U": "text"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A pool of trajectories, which of them are demonstrations, and comparisons between clips of them.
+    """Pool of trajectories, indices of its demonstrations, and comparisons between segments of them.
 
-    On disk it is a folder: `meta.json`, `pool.npz`, `preferences.csv` (references into the pool, never copies).
+    On disk: a folder with `meta.json`, `pool.npz` and `preferences.csv` (references into the pool, never copies).
     """
 
     meta: dict[str, Any]
     pool: list[Trajectory]
     pairs: pd.DataFrame
-    """One comparison a row, in the columns of `PAIR_COLUMNS`; `split` is "train" or "test" (held out)."""
+    """One comparison per row in the columns of `PAIR_COLUMNS`; `split` is "train" or "test" (held out)."""
 
     @property
     def demonstrations(self) -> list[Trajectory]:
-        """The episodes to imitate, thinned out to every `demo_every`-th step where meta has such a field."""
+        """Return the episodes to imitate, subsampled to every `demo_every`-th step if meta has that field."""
         every = self.meta.get("demo_every", 1)
         return [dataclasses.replace(self.pool[i], every=every) for i in self.meta["demonstrations"]]
 
     @property
     def held_out(self) -> list[Trajectory]:
-        """Episodes that no training comparison touches and that are no demonstrations."""
+        """Return the episodes that are neither demonstrations nor part of a training comparison."""
         return [self.pool[i] for i in self.meta["held_out"]]
 
     def draw(self, seed: int, n_demos: int, n_pairs: int) -> LaneData:
-        """What the lane with this seed gets, drawn without replacement. Raises BadInput if there is not enough.
+        """Draw the data of the lane with this seed, without replacement. Raises BadInput if the dataset is too small.
 
-        `n_pairs` counts rows of the table: a tie, which has two, is drawn whole and counts twice.
+        `n_pairs` counts table rows: a tie, which has two rows, is drawn whole and counts twice.
         """
         train = self.pairs.loc[self.pairs["split"] == "train"]
         for flag, asked, there in (("--demos", n_demos, self.meta["demonstrations"]), ("--pairs", n_pairs, train)):
@@ -82,13 +85,14 @@ class Dataset:
         rng = np.random.default_rng([seed, 1])
         there = self.demonstrations
         demos = [there[i] for i in rng.permutation(len(there))[:n_demos]]
-        rows = train.iloc[draw_rows(second_halves(train), n_pairs, rng)]
+        rows = train.iloc[draw_rows(find_second_halves(train), n_pairs, rng)]
         if not n_pairs:
             return LaneData(demos, None, None)
         right = float(correct_share(margins(self.pool, rows)).mean())
         return LaneData(demos, self.preferences(rows), self._steps_inside(rows), right)
 
     def preferences(self, rows: pd.DataFrame) -> Preferences:
+        """Cut the segments of these comparisons from the pool."""
         win = cut(self.pool, references(rows, "win"))
         return Preferences(win, cut(self.pool, references(rows, "lose")), rows["weight"].to_numpy(np.float32))
 
@@ -100,11 +104,11 @@ class Dataset:
         return join([Steps(*(column[mask] for column in steps)) for steps, mask in parts])
 
     def digest(self) -> str:
-        """Short hash of all that the dataset holds."""
+        """Return a short hash of the dataset's contents."""
         return sha256(json.dumps(self.meta, sort_keys=True, default=str).encode())[:12]
 
     def save(self, folder: str | Path) -> Dataset:
-        """Writes the folder, `meta.json` last: a folder that has one is whole. Returns the dataset with its hashes."""
+        """Write the folder, `meta.json` last, so a folder with one is complete; return the dataset with its hashes."""
         folder = Path(folder)
         write_arrays(folder / "pool.npz", _pack(self.pool))
         write_bytes(folder / "preferences.csv", self.pairs.to_csv(index=False, lineterminator="\n").encode())
@@ -115,48 +119,85 @@ class Dataset:
 
     @staticmethod
     def load(folder: str | Path) -> Dataset:
-        """Reads and checks a dataset folder. Raises BadInput that names the file and the field that is wrong."""
+        """Read and check a dataset folder. Raises BadInput that names the wrong file and field."""
         folder = Path(folder)
         meta = _read_meta(folder / "meta.json")
-        contents = {name: read_bytes(folder / name) for name in ("pool.npz", "preferences.csv")}
+        contents = {name: read_regular(folder / name) for name in ("pool.npz", "preferences.csv")}
         for name, data in contents.items():
             if sha256(data) != meta["sha256"].get(name):
-                raise BadInput(f"{folder / name} is not what meta.json says (sha256 differs); make the dataset anew")
+                raise BadInput(f"{folder / name} differs from its sha256 in meta.json; make the dataset again")
         pool = _unpack(contents["pool.npz"], folder / "pool.npz")
         pairs = _read_pairs(contents["preferences.csv"], folder / "preferences.csv")
-        _check_references(pairs, pool, folder / "preferences.csv")
+        _check_references(pairs, pool, meta["horizon"], folder / "preferences.csv")
         for field in ("demonstrations", "held_out"):
-            if not all(isinstance(i, int) and 0 <= i < len(pool) for i in meta[field]):
+            if not all(0 <= i < len(pool) for i in meta[field]):
                 raise BadInput(f"{folder / 'meta.json'}: {field} names an episode that the pool does not have")
         return Dataset(meta, pool, pairs)
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
-    meta = read_json(path)
-    missing = set(META) - set(meta if isinstance(meta, dict) else ())
+    meta = read_json_table(path)
+    missing = set(META) - set(meta)
     if missing:
         raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
-    if meta["schema"] != SCHEMA:
+    if type(meta["schema"]) is not int or meta["schema"] != SCHEMA:
         raise BadInput(f"{path} has schema {meta['schema']}, this version reads {SCHEMA}; make the dataset anew")
-    for name, kind in (("sha256", dict), ("options", dict), ("demonstrations", list), ("held_out", list)):
-        if not isinstance(meta[name], kind):
-            raise BadInput(f"{path}: {name} is no {kind.__name__}")
-    for name in ("config", "annotator", "versions"):
-        if not isinstance(meta.get(name, {}), dict):
-            raise BadInput(f"{path}: {name} is no dict")
-    every = meta.get("demo_every", 1)
-    if not isinstance(every, int) or every < 1:
-        raise BadInput(f"{path}: demo_every is no whole number from 1 up")
+    wrong = [name for name, (valid, _) in FIELDS.items() if name in meta and not valid(meta[name])]
+    if wrong:
+        raise BadInput(f"{path}: {wrong[0]} is no {FIELDS[wrong[0]][1]}, got {str(meta[wrong[0]])[:60]!r}")
     return meta
 
 
+def _is_whole(value: Any, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _is_list(value: Any, valid: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(valid, value))
+
+
+def _is_table(value: Any, valid: Callable[[Any], bool] = lambda _: True) -> bool:
+    return isinstance(value, dict) and all(map(valid, value.values()))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_annotator(value: Any) -> bool:
+    return _is_table(value, lambda x: x is None or _is_number(x))
+
+
+FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "env": (_is_text, "text"),
+    "options": (_is_table, "table"),
+    "sha256": (lambda x: _is_table(x, _is_text), "table of text"),
+    "horizon": (lambda x: _is_whole(x, 1), "whole number from 1 up"),
+    "demo_every": (lambda x: _is_whole(x, 1), "whole number from 1 up"),
+    "demonstrations": (lambda x: _is_list(x, _is_whole), "list of episode numbers"),
+    "held_out": (lambda x: _is_list(x, _is_whole), "list of episode numbers"),
+    "expert_returns": (lambda x: _is_list(x, _is_number) and bool(x), "list of finite numbers"),
+    "random_returns": (lambda x: _is_list(x, _is_number) and bool(x), "list of finite numbers"),
+    "config": (_is_table, "table"),
+    "annotator": (_is_annotator, "table of numbers"),
+    "versions": (lambda x: _is_table(x, _is_text), "table of text"),
+    "notes": (lambda x: _is_list(x, _is_text), "list of text"),
+}
+"""Check of each field of meta.json, and its type in words."""
+
+
 def references(rows: pd.DataFrame, side: str) -> list[tuple[int, int, int]]:
+    """List the segments (episode, start, length) of the "win" or "lose" side of comparisons."""
     columns = (rows[f"{side}_episode"], rows[f"{side}_start"], rows["length"])
     return list(zip(*(column.astype(int).tolist() for column in columns), strict=True))
 
 
 def margins(pool: Sequence[Trajectory], rows: pd.DataFrame) -> Array:
-    """By how much the true return of each winning clip exceeds the losing one's, (N,)."""
+    """Compute the true return of each winning segment minus that of the losing one, (N,)."""
     win, lose = (
         np.array([pool[episode].return_of(start, length) for episode, start, length in references(rows, side)])
         for side in ("win", "lose")
@@ -175,13 +216,9 @@ def _pack(pool: Sequence[Trajectory]) -> dict[str, Array]:
 
 
 def _unpack(data: bytes, path: Path) -> list[Trajectory]:
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as f:
-            arrays = {name: f[name] for name in f.files}
-    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as e:
-        raise BadInput(f"cannot read {path}: {' '.join(str(e).split())}") from e
+    arrays = read_npz(path, data, COLUMNS)
     _check_arrays(arrays, path)
-    length, n_episodes = arrays["length"], len(arrays["length"])
+    length, n_episodes = arrays["length"].astype(np.int64), len(arrays["length"])
     steps, rows = np.cumsum(length)[:-1], np.cumsum(length + 1)[:-1]
     cuts = {"obs": rows, "qpos": rows, "qvel": rows, "act": steps, "reward": steps}
     parts: dict[str, Any] = {name: np.split(arrays[name], cuts[name]) for name in cuts.keys() & arrays.keys()}
@@ -204,8 +241,11 @@ def _check_arrays(arrays: dict[str, Array], path: Path) -> None:
     for name, n in dimensions.items():
         if arrays[name].ndim != n:
             raise BadInput(f"{path}: {name} has {arrays[name].ndim} dimensions, it needs {n}")
-    for name in ("obs", "act", "reward"):
-        if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
+    for name, kinds in (("terminated", "b"), ("seed", "iu"), ("level", "U")):
+        if arrays[name].dtype.kind not in kinds:
+            raise BadInput(f"{path}: {name} is of {arrays[name].dtype}, it needs {KIND_NAMES[kinds]}")
+    for name in ("obs", "act", "reward", "qpos", "qvel"):
+        if name in arrays and (arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all()):
             raise BadInput(f"{path}: {name} has entries that are not finite numbers")
     _check_lengths(arrays, path)
 
@@ -214,6 +254,8 @@ def _check_lengths(arrays: dict[str, Array], path: Path) -> None:
     length = arrays["length"]
     if length.dtype.kind not in "iu" or (length < 1).any():
         raise BadInput(f"{path}: length has episodes without steps")
+    if not len(length) or (length > len(arrays["act"])).any():  # their sum could overflow
+        raise BadInput(f"{path}: length has no episodes, or one longer than all steps of the pool")
     n_steps, n_episodes = int(length.sum()), len(length)
     rows = {"act": n_steps, "reward": n_steps} | dict.fromkeys(("obs", "qpos", "qvel"), n_steps + n_episodes)
     for name, array in arrays.items():
@@ -246,7 +288,9 @@ def _check_columns(pairs: pd.DataFrame, path: Path) -> None:
         raise BadInput(f"{path}: split has entries that are neither train nor test")
 
 
-def _check_references(pairs: pd.DataFrame, pool: Sequence[Trajectory], path: Path) -> None:
+def _check_references(pairs: pd.DataFrame, pool: Sequence[Trajectory], horizon: int, path: Path) -> None:
+    if len(pairs) and pairs["length"].to_numpy().max() > horizon:
+        raise BadInput(f"{path}: length has entries above the {horizon} steps of an episode")
     for side in ("win", "lose"):
         for row, (episode, start, length) in enumerate(references(pairs, side)):
             if not 0 <= episode < len(pool) or not 0 <= start < pool[episode].starts(length) or length < 1:

@@ -1,4 +1,4 @@
-"""The figure of a dataset: returns of its episodes by who acted, and labels against how far apart clips truly are."""
+"""Figure of a dataset: episode returns by level, and label accuracy by the difference of true returns."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from aihf_control.core.files import write_bytes
 from aihf_control.core.statistics import estimate, mean
 from aihf_control.data.dataset import Dataset, margins
 from aihf_control.data.labelling.teachers import Annotator
-from aihf_control.data.summary import groups, spread_of
-from aihf_control.data.ties import ties
+from aihf_control.data.summary import group_episodes, return_spread
+from aihf_control.data.ties import find_ties
 
 Array = np.ndarray
 BINS = 8
 
 
-def picture(dataset: Dataset, path: Path) -> None:
-    """Writes the figure as a PNG. Raises BadInput for another ending of the name."""
+def write_figure(dataset: Dataset, path: Path) -> None:
+    """Write the figure as a PNG. Raises BadInput if the name does not end in .png."""
     if path.suffix.lower() != ".png":
         raise BadInput(f"--figure {path}: give a name that ends in .png")
     train = dataset.pairs.loc[dataset.pairs["split"] == "train"]
     fig = Figure(figsize=(11, 4), layout="constrained")
     left, right = fig.subplots(1, 2)
-    _returns(left, dataset)
+    _plot_returns(left, dataset)
     if len(train):
-        _labels(right, dataset, np.abs(margins(dataset.pool, train)) / spread_of(dataset), train)
+        _plot_labels(right, dataset, np.abs(margins(dataset.pool, train)) / return_spread(dataset), train)
     else:
         right.set_axis_off()
     fig.suptitle(f"{dataset.meta['env']}, dataset {dataset.digest()}", fontsize=10)
@@ -39,45 +39,47 @@ def picture(dataset: Dataset, path: Path) -> None:
     write_bytes(path, out.getvalue())
 
 
-def _returns(ax: Axes, dataset: Dataset) -> None:
-    found, rng = groups(dataset), np.random.default_rng(0)
-    for y, episodes in enumerate(found.values()):
+def _plot_returns(ax: Axes, dataset: Dataset) -> None:
+    levels, rng = group_episodes(dataset), np.random.default_rng(0)
+    for y, episodes in enumerate(levels.values()):
         r = [t.reward.sum() for t in episodes]
         ax.scatter(r, y + rng.uniform(-0.2, 0.2, len(r)), s=14, alpha=0.7, color=f"C{y % 10}")
     for kind, style in (("expert", "--"), ("random", ":")):
         ax.axvline(float(np.mean(dataset.meta[f"{kind}_returns"])), color="black", ls=style, lw=1, label=kind)
-    ax.set(yticks=range(len(found)), yticklabels=list(found), xlabel="true return of an episode")
+    ax.set(yticks=range(len(levels)), yticklabels=list(levels), xlabel="true return of an episode")
     ax.invert_yaxis()
     ax.grid(alpha=0.3, axis="x")
     ax.legend(fontsize=8)
 
 
-def _labels(ax: Axes, dataset: Dataset, margin: Array, train) -> None:
-    """How often the label names the better clip, in bins of as many comparisons each, and what its teacher would."""
-    sure = ~ties(train)
+def _plot_labels(ax: Axes, dataset: Dataset, margin: Array, train) -> None:
+    """Plot the share of labels that prefer the better segment, in bins of equal size, and its expectation."""
+    sure = ~find_ties(train)
     right = (margins(dataset.pool, train) > 0)[sure]
     order = np.argsort(margin[sure], kind="stable")
     for part in np.array_split(order, min(BINS, max(1, len(order) // 5))):
         if len(part):
             share = estimate(right[part].astype(float), mean, resamples=1000)
-            bar = np.maximum([[share.value - share.low], [share.high - share.value]], 0)  # rounding may pass 0
+            bar = np.maximum([[share.value - share.low], [share.high - share.value]], 0)  # rounding may go below 0
             ax.errorbar(margin[sure][part].mean(), share.value, bar, fmt="o", ms=5, color="C0", capsize=2)
-    _expected(ax, dataset, margin)
+    _plot_expectation(ax, dataset, margin)
     ax.hist(
         margin, 30, color="black", alpha=0.15, weights=np.full(len(margin), 1 / len(margin)), label="share of pairs"
     )
-    ax.set(xlabel="margin of true returns, in spreads", ylabel="names the better clip", ylim=(0, 1.03))
+    ax.set(xlabel="margin of true returns, in spreads", ylabel="prefers the better segment", ylim=(0, 1.03))
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8, loc="center right")
 
 
-def _expected(ax: Axes, dataset: Dataset, margin: Array) -> None:
-    """The teacher's own curve, where the label is of the return and the teacher forgets nothing."""
-    said, config = dataset.meta.get("annotator", {}), dataset.meta.get("config", {})
-    numbers = all(isinstance(said.get(name), int | float) for name in ("temperature", "error", "spread", "memory"))
-    if not numbers or said["memory"] != 1 or config.get("label") != "return":
+def _plot_expectation(ax: Axes, dataset: Dataset, margin: Array) -> None:
+    """Plot the expected share, if labels are by return and the teacher weighs all steps alike."""
+    annotator, config = dataset.meta.get("annotator", {}), dataset.meta.get("config", {})
+    numbers = all(isinstance(annotator.get(name), int | float) for name in ("temperature", "error", "spread", "memory"))
+    if not numbers or annotator["memory"] != 1 or config.get("label") != "return":
         return
     x = np.linspace(0, margin.max(), 200)[1:]
-    prefers = Annotator(said["temperature"], spread=said["spread"]).doubt(x * spread_of(dataset))
-    right = prefers * (1 - 2 * said["error"]) + said["error"]
-    ax.plot(x, right, color="C1", lw=1, label="the teacher by its definition")
+    prefers = Annotator(annotator["temperature"], spread=annotator["spread"]).preference_probability(
+        x * return_spread(dataset)
+    )
+    right = prefers * (1 - 2 * annotator["error"]) + annotator["error"]
+    ax.plot(x, right, color="C1", lw=1, label="expected for this teacher")

@@ -1,4 +1,4 @@
-"""Makes datasets: rollouts of graded policies, demonstrations, and comparisons by an annotator.
+"""Dataset generation: rollouts of graded policies, demonstrations, and comparisons by a synthetic annotator.
 
 python -m aihf_control.data make --env Hopper-v4 --out my_data
 python -m aihf_control.data show my_data --figure my_data.png --render 0 --out pair.mp4
@@ -22,114 +22,129 @@ from aihf_control.core.files import read_bytes, sha256
 from aihf_control.core.provenance import versions
 from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import Dataset
-from aihf_control.data.labelling.comparisons import compare
+from aihf_control.data.labelling.comparisons import collect_comparisons
 from aihf_control.data.labelling.regret import Regret
 from aihf_control.data.labelling.segments import SegmentPool
-from aihf_control.data.labelling.teachers import Annotator, teacher
-from aihf_control.data.pool import bundled, episodes_of, experts_of, returns_of
+from aihf_control.data.labelling.teachers import Annotator, make_teacher
+from aihf_control.data.pool import bundled_policies, check_expert, evaluate_returns, load_experts, play_episodes
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.models.sb3 import Expert
 
-RECIPE = 2  # of a dataset: goes up when the same config comes to make another one, or to tell other things of it
+RECIPE = 2  # version of the generator: increased when the same config gives a different dataset or metadata
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What a dataset is made of."""
+    """Settings of a generated dataset."""
 
     demos: int = 10
-    """Demonstrations to put in the pool; each lane of a run draws its own from them."""
+    """Demonstrations in the pool; each lane of a run draws its own from them."""
     demo_level: str = "expert"
-    """Who demonstrates: a bundled level (expert, medium, weak), `+0.3` appended for 30 % random actions."""
+    """Level of the demonstrator (expert, medium, weak), with `+0.3` appended for 30 % random actions."""
     demo_every: int = 1
-    """Learners get every so many-th step of a demonstration, from a random one of the first on."""
+    """Subsampling stride of demonstrations: learners receive every so many-th step, from a random offset."""
     levels: tuple[str, ...] = ("expert", "medium", "weak")
-    """Whose episodes are compared."""
+    """Levels whose episodes are compared; with policies of your own, the default is all of them."""
     noise: tuple[float, ...] = (0.0, 0.3)
-    """Shares of random actions with which each level acts."""
+    """Shares of random actions; each level plays episodes at each share."""
     episodes: int = 8
-    """Episodes of each level at each noise."""
+    """Episodes per level and noise."""
     balance: tuple[int, ...] = ()
-    """Episodes at each noise for each of the levels, in their order, in place of the same number for all."""
+    """Episodes per noise for each level, in the order of the levels; overrides `episodes`."""
     pairs: int = 1000
-    """Comparisons to learn from; each lane of a run draws its own from them."""
+    """Training comparisons; each lane of a run draws its own from them."""
     test_pairs: int = 500
-    """Comparisons held out, between clips of episodes that no other comparison touches, labelled without error."""
+    """Held-out comparisons of episodes that no training comparison uses, labelled by the oracle."""
     clip: int = 50
-    """Steps of a compared clip; 0 compares whole trajectories."""
+    """Steps of a compared segment (clip); 0 compares whole trajectories."""
     teacher: Literal["oracle", "noisy", "mistake", "skip", "myopic", "equal"] = "noisy"
-    """Who compares: one of B-Pref's six teachers. The next five settings are its own unless they are given."""
+    """Synthetic teacher, one of B-Pref's six. The settings temperature to memory override its defaults."""
     label: Literal["return", "regret"] = "return"
-    """Compared are clips by their true return, or by how little they fall short of what the expert would have got from
-    where they begin (as CPL does; it is played out, and takes minutes). Held-out pairs as well."""
+    """Score of a segment in all comparisons: its true return, or its regret against the expert from the same state (as
+    in CPL; simulated, takes minutes)."""
     discount: float = 0.99
     """Discount of the regret."""
     query: Literal["uniform", "disagreement", "entropy", "coverage"] = "uniform"
-    """Which pairs are compared: any, or in rounds those on which an ensemble of rewards, convert to the answers so far,
-    disagrees or doubts most, or those least like any before. Held-out pairs are always any."""
+    """Selection of training pairs: uniform, or in rounds by disagreement or mean entropy of a reward ensemble fitted to
+    the answers so far, or by distance from earlier pairs. Held-out pairs are always uniform."""
     temperature: float | None = None
-    """By how much it doubts, in units of the pool's spread of clip returns; 0 never (noisy: 0.2)."""
+    """Temperature of the label noise, in standard deviations of segment returns; 0 is deterministic (noisy: 0.2)."""
     error: float | None = None
-    """Probability that it names the wrong one (mistake: 0.1)."""
+    """Probability of a flipped label (mistake: 0.1)."""
     skip: float | None = None
-    """Spreads above the pool's mean that one of a pair must reach to be compared at all (skip: -0.5)."""
+    """Skip a pair unless one return exceeds the pool's mean by this many standard deviations (skip: -0.5)."""
     equal: float | None = None
-    """Spreads by which two clips must differ not to be a tie (equal: 0.1)."""
+    """Declare a tie if returns differ by less than this many standard deviations (equal: 0.1)."""
     memory: float | None = None
-    """What a step counts beside the next one, from 0 to 1 (myopic: 0.9)."""
+    """Weight of a step relative to the next one, above 0 up to 1 (myopic: 0.9)."""
     terminate: bool = True
-    """Whether a fall ends the episode. `--no-terminate` makes environments that offer it go on."""
+    """End episodes at a fall. `--no-terminate` sets the environment's `terminate_when_unhealthy` to false."""
     seed: int = 0
-    """Seed of everything that is drawn."""
+    """Seed of all random numbers."""
 
 
 def make_dataset(
-    env: str, cfg: DataConfig | None = None, policies: dict[str, Path] | None = None, out: Path | None = None
+    env: str,
+    cfg: DataConfig | None = None,
+    policies: dict[str, Path] | None = None,
+    out: Path | None = None,
+    options: dict[str, Any] | None = None,
+    force: bool = True,
 ) -> Dataset:
-    """A dataset of `env` from graded policies: {level: SB3 zip}, by default those bundled with the package.
+    """Generate a dataset of `env` from graded policies {level: SB3 zip}, by default the bundled ones.
 
-    Written to the folder `out`, if given. Raises BadInput.
+    It is written to the folder `out`, if given. `options` are passed to the environment. Policies of your own replace
+    the default `levels`. Without `force`, an expert that is no better than random actions is refused. Raises BadInput.
     """
     cfg = cfg or DataConfig()
     _check(cfg)
-    spec = spec_of(env, **({} if cfg.terminate else {"terminate_when_unhealthy": False}))
-    experts = experts_of(env, spec, policies)
+    spec = spec_of(env, **{**({} if cfg.terminate else {"terminate_when_unhealthy": False}), **(options or {})})
+    _check_clip(cfg, spec)
+    experts = load_experts(env, spec, policies)
+    if policies and cfg.levels == DataConfig.levels:
+        cfg = dataclasses.replace(cfg, levels=tuple(policies))
+    expert_returns, random_returns = evaluate_returns(spec, _expert_of(experts, cfg)), evaluate_returns(spec, None)
+    if not force:
+        check_expert(expert_returns, random_returns)
     rng = np.random.default_rng([cfg.seed, 2])
-    pool, held_out = pool_of(spec, experts, cfg, rng)
-    annotator, pairs = _compared(spec, experts, cfg, pool, held_out, rng)
+    pool, held_out = play_pool(spec, experts, cfg, rng)
+    annotator, pairs = _collect_comparisons(spec, experts, cfg, pool, held_out, rng)
     meta: dict[str, Any] = {
         "env": env,
         "options": spec.options,
         "horizon": spec.horizon,
         "config": dataclasses.asdict(cfg),
         "annotator": dataclasses.asdict(annotator),
-        "policies": {level: str(path.name) for level, path in (policies or bundled(env)).items()},
+        "policies": {level: str(path.name) for level, path in (policies or bundled_policies(env)).items()},
         "demonstrations": list(range(cfg.demos)),
         "demo_every": cfg.demo_every,
         "held_out": held_out,
-        "expert_returns": returns_of(spec, _best(experts, cfg)),
-        "random_returns": returns_of(spec, None),
+        "expert_returns": expert_returns,
+        "random_returns": random_returns,
         "versions": versions(),
     }
     dataset = Dataset(meta, pool, pairs)
     return dataset.save(out) if out else dataset
 
 
-def pool_of(
+def play_pool(
     spec: EnvSpec, experts: dict[str, Expert], cfg: DataConfig, rng: np.random.Generator
 ) -> tuple[list[Trajectory], list[int]]:
-    """Demonstrations, then the episodes to compare; and which of these, the last quarter of each kind, are held out."""
+    """Play demonstrations, then the episodes to compare; return them and the held-out indices.
+
+    The last quarter of the episodes of each level and noise is held out.
+    """
     seeds = itertools.count(10_000_000 + 100_000 * cfg.seed)
-    pool, held_out = episodes_of(spec, experts, cfg.demo_level, cfg.demos, seeds, rng), []
+    pool, held_out = play_episodes(spec, experts, cfg.demo_level, cfg.demos, seeds, rng), []
     for level, n in zip(cfg.levels, cfg.balance or [cfg.episodes] * len(cfg.levels), strict=True):
         for noise in cfg.noise:
             name = f"{level}+{noise:g}" if noise else level
             held_out += range(len(pool) + round(0.75 * n), len(pool) + n)
-            pool += episodes_of(spec, experts, name, n, seeds, rng)
+            pool += play_episodes(spec, experts, name, n, seeds, rng)
     return pool, held_out
 
 
-def _compared(
+def _collect_comparisons(
     spec: EnvSpec,
     experts: dict[str, Expert],
     cfg: DataConfig,
@@ -137,27 +152,36 @@ def _compared(
     held_out: list[int],
     rng: np.random.Generator,
 ) -> tuple[Annotator, pd.DataFrame]:
-    """The annotator in units of the pool, and its comparisons to learn from; then, without error, the held-out ones."""
-    regret = Regret(spec, _best(experts, cfg), cfg.discount) if cfg.label == "regret" else None
+    """Scale the annotator to the pool; return it with the training comparisons and the oracle's held-out ones."""
+    regret = Regret(spec, _expert_of(experts, cfg), cfg.discount) if cfg.label == "regret" else None
     training = sorted(set(range(cfg.demos, len(pool))) - set(held_out))
-    material = SegmentPool(pool, training, cfg.clip or spec.horizon, regret)
-    mean, spread = material.scale(rng)
-    annotator = dataclasses.replace(_teacher(cfg), mean=mean, spread=spread)
-    train = compare(material, cfg.pairs, annotator, "train", rng, cfg.query)
-    unseen = dataclasses.replace(material, episodes=held_out)
-    test = compare(unseen, cfg.test_pairs, teacher("oracle"), "test", rng)
+    segment_pool = SegmentPool(pool, training, cfg.clip or spec.horizon, regret)
+    mean, spread = segment_pool.scale(rng)
+    annotator = dataclasses.replace(_annotator(cfg), mean=mean, spread=spread)
+    train = collect_comparisons(segment_pool, cfg.pairs, annotator, "train", rng, cfg.query)
+    unseen = dataclasses.replace(segment_pool, episodes=held_out)
+    test = collect_comparisons(unseen, cfg.test_pairs, make_teacher("oracle"), "test", rng)
     return annotator, pd.concat([train, test], ignore_index=True)
 
 
-def _best(experts: dict[str, Expert], cfg: DataConfig) -> Expert:
-    return experts.get("expert", experts[cfg.demo_level.partition("+")[0]])
+def _expert_of(experts: dict[str, Expert], cfg: DataConfig) -> Expert:
+    """Return the policy whose return is score 1: "expert", else the demonstrator. Raises BadInput without either."""
+    demonstrator = cfg.demo_level.partition("+")[0]
+    if "expert" not in experts and demonstrator not in experts:
+        raise BadInput(f"there is no policy of level {demonstrator!r}; known are {', '.join(experts)}")
+    return experts["expert"] if "expert" in experts else experts[demonstrator]
 
 
 def default_folder(env: str, cfg: DataConfig, root: Path) -> Path:
-    """Where a dataset of this environment and config lies if nobody says where: named by what determines it."""
-    policies = {level: sha256(read_bytes(path)) for level, path in bundled(env).items()}
+    """Return the default folder of a dataset, named by environment, config and policies."""
+    policies = {level: sha256(read_bytes(path)) for level, path in bundled_policies(env).items()}
     key = json.dumps([RECIPE, dataclasses.asdict(cfg), policies], sort_keys=True)
-    return root / env.replace("/", "__") / sha256(key.encode())[:12]
+    return root / env.replace("/", "__").replace(":", "__") / sha256(key.encode())[:12]
+
+
+def _check_clip(cfg: DataConfig, spec: EnvSpec) -> None:
+    if cfg.clip > spec.horizon:
+        raise BadInput(f"--clip must be at most {spec.horizon}, the steps of an episode of {spec.id}, got {cfg.clip}")
 
 
 def _check(cfg: DataConfig) -> None:
@@ -174,20 +198,20 @@ def _check(cfg: DataConfig) -> None:
             f"--balance {' '.join(map(str, cfg.balance))}: give each of the {len(cfg.levels)} levels at least 1 "
             "episode, and one of them at least 4, so that some can be held out"
         )
-    _check_teacher(cfg)
+    _check_annotator(cfg)
 
 
-def _check_teacher(cfg: DataConfig) -> None:
-    asked = _teacher(cfg)
+def _check_annotator(cfg: DataConfig) -> None:
+    asked = _annotator(cfg)
     positive = all(x >= 0 for x in (asked.temperature, asked.equal))
     if not (positive and 0 <= asked.error < 0.5 and 0 < asked.memory <= 1) or math.isnan(asked.skip or 0):
         raise BadInput("--error must be in [0, 0.5), --temperature and --equal at least 0, and --memory in (0, 1]")
     if not 0 < cfg.discount < 1:
         raise BadInput(f"--discount {cfg.discount}: give more than 0 and less than 1")
     if cfg.label == "regret" and asked.memory < 1:
-        raise BadInput("--label regret is of a clip as a whole; a teacher that forgets its beginning cannot give it")
+        raise BadInput("--label regret scores whole segments: --memory must be 1 and --teacher not myopic")
 
 
-def _teacher(cfg: DataConfig) -> Annotator:
-    dials = ("temperature", "error", "skip", "equal", "memory")
-    return teacher(cfg.teacher, **{dial: getattr(cfg, dial) for dial in dials})
+def _annotator(cfg: DataConfig) -> Annotator:
+    names = ("temperature", "error", "skip", "equal", "memory")
+    return make_teacher(cfg.teacher, **{name: getattr(cfg, name) for name in names})

@@ -1,4 +1,4 @@
-"""A dataset of what a user brings: demonstrations, episodes, and a csv of comparisons that names clips of them."""
+"""Import of a user's data: demonstrations, episodes, and a csv of comparisons of their segments (clips)."""
 
 from __future__ import annotations
 
@@ -6,78 +6,170 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from aihf_control.core.errors import BadInput, BadLines
-from aihf_control.core.files import read_bytes
 from aihf_control.core.provenance import versions
 from aihf_control.core.types import Trajectory
+from aihf_control.data.arrays import MAX_TEXT, read_regular
 from aihf_control.data.dataset import PAIR_COLUMNS, REFERENCE_COLUMNS, Dataset, references
-from aihf_control.data.pool import bundled, returns_of
-from aihf_control.data.sources import read_episodes, renumbered
-from aihf_control.environments.gym import EnvSpec, spec_of
+from aihf_control.data.pool import bundled_policies, check_expert, evaluate_returns
+from aihf_control.data.sources import assign_unknown_seeds, read_episodes, stated_options
+from aihf_control.data.ties import find_ties
+from aihf_control.data.verify import replay_episode
+from aihf_control.environments.gym import Envs, EnvSpec, spec_of
 from aihf_control.models.sb3 import read_zip
 
-DEFAULTS = {"weight": "1", "split": "train", "annotator": "imported"}
+DEFAULTS = {"weight": "1", "split": "train", "annotator": "imported", "tie": "0"}
+WHOLE = re.compile(r"(\d{1,15})(?:\.0*)?", re.ASCII)
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+REPLAYED_EPISODES, REPLAYED_STEPS, TOLERANCE = 3, 10, 1e-3
+"""Replay check at import: episodes per source, steps of each, and the relative and absolute tolerance. Simulators on
+two machines agree to about 1e-12 over so few steps; another environment differs visibly at once."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Imported:
-    """What a dataset is made of. A source of episodes is FILE.npz, minari:ID, or one of our dataset folders."""
+class ImportConfig:
+    """Sources of an imported dataset: FILE.npz, FILE.hdf5 (D4RL), minari:ID, or dataset folders."""
 
     demos: tuple[str, ...] = ()
     """Sources of demonstrations."""
     pool: tuple[str, ...] = ()
-    """Sources of the episodes that are compared, numbered from 0 through all sources in this order."""
+    """Sources of the episodes to compare, numbered from 0 across all sources in this order."""
     pairs: Path | None = None
-    """csv with the columns win_episode, win_start, lose_episode, lose_start, length, and perhaps weight, split (train
-    or test), annotator. A tie is two lines of weight 0.5, one after the other, one each way."""
+    """csv with the columns win_episode, win_start, lose_episode, lose_start, length, and optionally weight, tie (1 for
+    a tie), split (train or test), annotator. Two mirrored lines of weight 0.5 in sequence are a tie, too."""
     expert: Path | None = None
-    """SB3 zip whose greedy return is to be score 1; else the bundled expert's, else that of the demonstrations."""
+    """SB3 zip whose greedy return is score 1; by default the bundled expert's, else that of the demonstrations."""
     demo_every: int = 1
-    """Learners get every so many-th step of a demonstration."""
+    """Subsampling stride of demonstrations: learners receive every so many-th step."""
     terminate: bool = True
-    """Whether a fall ends the episode (`--no-terminate`: the environment's `terminate_when_unhealthy` is off)."""
+    """End episodes at a fall. `--no-terminate` sets the environment's `terminate_when_unhealthy` to false."""
 
 
-def bring(env: str, brought: Imported, out: Path | None = None) -> Dataset:
-    """The dataset, written to the folder `out` if given. Raises BadInput; BadLines with a reason for each bad line."""
-    if not brought.demos and not brought.pool:
+def import_dataset(
+    env: str,
+    config: ImportConfig,
+    out: Path | None = None,
+    options: dict[str, Any] | None = None,
+    force: bool = True,
+) -> Dataset:
+    """Import a dataset and write it to the folder `out`, if given.
+
+    `options` are those of the environment; by default the ones that the sources state. Without `force`, sources that
+    do not replay and experts that are no better than random actions are refused. Raises BadInput; BadLines with a
+    reason for each bad line.
+    """
+    if not config.demos and not config.pool:
         raise BadInput("nothing to import: give --demos, --pool, or both")
-    if brought.demo_every < 1:
-        raise BadInput(f"--demo-every {brought.demo_every}: give at least 1")
-    spec = spec_of(env, **({} if brought.terminate else {"terminate_when_unhealthy": False}))
-    compared, demos = (
-        [t for s in sources for t in read_episodes(s, spec)] for sources in (brought.pool, brought.demos)
-    )
-    pairs = read_comparisons(brought.pairs, compared) if brought.pairs else _no_pairs()
-    pool = renumbered([*compared, *demos])
+    if config.demo_every < 1:
+        raise BadInput(f"--demo-every must be at least 1, got {config.demo_every}")
+    given = {**({} if config.terminate else {"terminate_when_unhealthy": False}), **(options or {})}
+    notes: list[str] = []
+    spec = spec_of(env, **_merge_options(env, (*config.pool, *config.demos), given, notes))
+    compared, demos = (_read_sources(sources, spec, notes, force) for sources in (config.pool, config.demos))
+    pairs = read_comparisons(config.pairs, compared, spec.horizon, notes) if config.pairs else _no_pairs()
+    pool = assign_unknown_seeds([*compared, *demos])
     trained = pairs.loc[pairs["split"] == "train"]
     touched = {clip[0] for side in ("win", "lose") for clip in references(trained, side)}
+    expert_returns = _expert_returns(env, spec, config.expert, demos or compared)
+    random_returns = evaluate_returns(spec, None)
+    if not force:
+        check_expert(expert_returns, random_returns)
     meta: dict[str, Any] = {
         "env": env,
         "options": spec.options,
         "horizon": spec.horizon,
-        "brought": dataclasses.asdict(brought),
+        "brought": dataclasses.asdict(config),
+        "notes": notes,
         "demonstrations": list(range(len(compared), len(pool))),
-        "demo_every": brought.demo_every,
+        "demo_every": config.demo_every,
         "held_out": sorted(set(range(len(compared))) - touched),
-        "expert_returns": _expert_returns(env, spec, brought.expert, demos or compared),
-        "random_returns": returns_of(spec, None),
+        "expert_returns": expert_returns,
+        "random_returns": random_returns,
         "versions": versions(),
     }
     dataset = Dataset(meta, pool, pairs)
     return dataset.save(out) if out else dataset
 
 
+def _merge_options(env: str, sources: Sequence[str], given: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """Combine the environment options that sources state with those given.
+
+    Raises BadInput if they differ, or if a source states text (such as a file name) that was not given as well.
+    """
+    merged, first = dict(given), None
+    for source in sources:
+        stated = stated_options(source, env)
+        if stated is None:
+            continue
+        for key, value in stated.items():
+            if key in given and given[key] != value:
+                raise BadInput(f"{source} was recorded with {key}={value!r}, not {given[key]!r}")
+            if key not in given and not _is_plain(value):
+                raise BadInput(f"{source} was recorded with {key}={value!r}; confirm it by --env-option {key}=VALUE")
+        if first is not None and stated != first[1]:
+            raise BadInput(
+                f"{source} was recorded with options {stated}, {first[0]} with {first[1]}; import them apart"
+            )
+        first = first or (source, stated)
+        merged |= stated
+    if first and {k: v for k, v in merged.items() if k not in given}:
+        notes.append(f"environment options taken from {first[0]}: {first[1]}")
+    return merged
+
+
+def _is_plain(value: Any) -> bool:
+    """Check that a value consists of numbers and booleans; text from a foreign file could name a file or a module."""
+    return all(map(_is_plain, value)) if isinstance(value, list) else value is None or isinstance(value, int | float)
+
+
+def _read_sources(sources: Sequence[str], spec: EnvSpec, notes: list[str], force: bool) -> list[Trajectory]:
+    episodes = []
+    for source in sources:
+        found = read_episodes(source, spec, notes)
+        difference = find_replay_difference(found, spec)
+        if difference and not force:
+            raise BadInput(
+                f"{source}: {difference}; it was recorded in another environment, version or option "
+                "(--env-option KEY=VALUE), or import it all the same with --force"
+            )
+        notes += [f"{source}: {difference}"] if difference else []
+        episodes += found
+    return episodes
+
+
+def find_replay_difference(episodes: Sequence[Trajectory], spec: EnvSpec) -> str | None:
+    """Replay the first steps of some episodes with known seeds; describe the first difference, None without any."""
+    envs = Envs(spec, 1)
+    seeded = [(i, t) for i, t in enumerate(episodes) if t.seed >= 0]
+    for i, t in seeded[:REPLAYED_EPISODES]:
+        again = replay_episode(t, envs, REPLAYED_STEPS)
+        n = len(again)
+        if n < min(REPLAYED_STEPS, len(t)):
+            return f"episode {i}, replayed from seed {t.seed}, terminates after {n} steps, the recorded one later"
+        for name, rows in (("obs", n + 1), ("reward", n)):
+            recorded, here = getattr(t, name)[:rows], getattr(again, name)[:rows]
+            scale = TOLERANCE * max(1.0, float(np.abs(here).max()))
+            apart = np.abs(recorded - here).reshape(rows, -1).max(1)
+            if (apart > scale).any():
+                step = int((apart > scale).argmax())
+                return (
+                    f"episode {i}, replayed from seed {t.seed}, differs in {name} at step {step} by {apart[step]:.3g}"
+                )
+    return None
+
+
 def _expert_returns(env: str, spec: EnvSpec, zip_path: Path | None, best: Sequence[Trajectory]) -> list[float]:
-    path = zip_path or bundled(env).get("expert")
+    path = zip_path or bundled_policies(env).get("expert")
     if path:
-        return returns_of(spec, read_zip(path, spec))
+        return evaluate_returns(spec, read_zip(path, spec))
     return [float(t.reward.sum()) for t in best]
 
 
@@ -88,39 +180,86 @@ def _no_pairs() -> pd.DataFrame:
 # --------------------------------------------------------------------------------------------------------- comparisons
 
 
-def read_comparisons(path: Path, pool: Sequence[Trajectory]) -> pd.DataFrame:
-    """The comparisons of a csv, in the columns of `PAIR_COLUMNS`. Raises BadInput, or BadLines with every bad line."""
-    try:
-        reader = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), strict=True)
-        lines = [(reader.line_num, line) for line in reader]
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise BadInput(f"cannot read {path} as a csv: {e}") from e
-    lacking = set(REFERENCE_COLUMNS) - set(reader.fieldnames or ())
-    if lacking:
-        raise BadInput(
-            f"{path} lacks the columns {', '.join(sorted(lacking))}; it needs {', '.join(REFERENCE_COLUMNS)}"
-        )
-    if not lines:
-        raise BadInput(f"{path} has no line of comparisons")
-    rows, faults, length = [], [], lines[0][1]["length"]
+def read_comparisons(
+    path: Path, pool: Sequence[Trajectory], horizon: int | None = None, notes: list[str] | None = None
+) -> pd.DataFrame:
+    """Read the comparisons of a csv into the columns of `PAIR_COLUMNS`; a line with tie = 1 becomes two rows.
+
+    Segments are at most `horizon` steps long. Raises BadInput, or BadLines with every bad line.
+    """
+    lines = _read_lines(path)
+    rows: list[dict[str, str]] = []
+    numbers: list[int] = []
+    faults, length = [], _number(lines[0][1].get("length", ""))
     for number, line in lines:
-        row = {name: line.get(name) or DEFAULTS.get(name) or "" for name in PAIR_COLUMNS}
-        fault = "it has more cells than the header" if None in line else _fault(row, pool, length)
+        row = {name: line.get(name) or DEFAULTS.get(name) or "" for name in (*PAIR_COLUMNS, "tie")}
+        row |= {name: _number(row[name]) for name in (*REFERENCE_COLUMNS, "tie")}
+        fault = "it has more cells than the header" if None in line else _find_fault(row, pool, length, horizon)
         faults += [f"{path}, line {number}: {fault}"] if fault else []
-        rows.append(row)
+        rows += _split_tie(row) if not fault and row["tie"] == "1" else [row]
+        numbers += [number] * (len(rows) - len(numbers))
     if faults:
         raise BadLines(str(path), faults)
     types: dict[str, Any] = {name: int for name in REFERENCE_COLUMNS} | {"weight": float}
-    return pd.DataFrame(rows, columns=list(PAIR_COLUMNS)).astype(types)
+    pairs = pd.DataFrame(rows, columns=list(PAIR_COLUMNS)).astype(types)
+    faults = [f"{path}, line {numbers[i]}: {fault}" for i, fault in _find_overlaps(pairs, numbers)]
+    if faults:
+        raise BadLines(str(path), faults)
+    single = int(((pairs["weight"] == 0.5).to_numpy() & ~find_ties(pairs)).sum())
+    if single and notes is not None:
+        notes.append(
+            f"{path}: {single} lines of weight 0.5 have no mirrored line after them; each is a preference of half "
+            "weight, not a tie. For ties give the column tie = 1"
+        )
+    return pairs
 
 
-def _fault(row: dict[str, str], pool: Sequence[Trajectory], length: str | None) -> str | None:
-    """What is wrong with a line, if anything is."""
+def _read_lines(path: Path) -> list[tuple[int, dict[Any, Any]]]:
+    """Read the lines of a csv with their numbers, all cells stripped. Raises BadInput."""
+    try:
+        text = read_regular(path, MAX_TEXT).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        header = [str(name).strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = header
+        lines = [(reader.line_num, line) for line in reader]
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise BadInput(f"cannot read {path} as a csv: {e}") from e
+    lacking = set(REFERENCE_COLUMNS) - set(header)
+    if lacking:
+        used = next((word for mark, word in SEPARATORS.items() if any(mark in name for name in header)), None)
+        hint = f"; its columns are separated by {used}, write commas" if used else ""
+        raise BadInput(
+            f"{path} lacks the columns {', '.join(sorted(lacking))}; it needs {', '.join(REFERENCE_COLUMNS)}{hint}"
+        )
+    if len(set(header)) < len(header):
+        raise BadInput(f"{path} has the same column twice: {', '.join(header)}")
+    if not lines:
+        raise BadInput(f"{path} has no line of comparisons")
+    return [(n, {k: v.strip() if isinstance(v, str) else v for k, v in line.items()}) for n, line in lines]
+
+
+def _number(cell: str | None) -> str:
+    """Write a whole number without a decimal part, "50.0" as "50"; other text is returned as it is."""
+    whole = WHOLE.fullmatch(cell or "")
+    return str(int(whole[1])) if whole else cell or ""
+
+
+def _split_tie(row: dict[str, str]) -> list[dict[str, str]]:
+    other = {"win": "lose", "lose": "win"}
+    mirrored = {f"{a}_{what}": row[f"{b}_{what}"] for a, b in other.items() for what in ("episode", "start")}
+    half = {"weight": str(float(row["weight"]) / 2)}
+    return [row | half, row | mirrored | half]
+
+
+def _find_fault(row: dict[str, str], pool: Sequence[Trajectory], length: str, horizon: int | None) -> str | None:
+    """Describe what is wrong with a line; None if it is valid."""
     for name in REFERENCE_COLUMNS:
-        if not row[name].isdecimal() or len(row[name]) > 15:
+        if not WHOLE.fullmatch(row[name]):
             return f"{name} is {row[name]!r}, no whole number from 0 up" if row[name] else f"{name} is empty"
     if row["length"] != length:
-        return f"length is {row['length']}, that of the first line is {length}; all clips must be alike"
+        return f"length is {row['length']}, that of the first line is {length}; all segments must be of one length"
+    if horizon is not None and int(length) > horizon:
+        return f"length is {length}, an episode has at most {horizon} steps"
     sides = [(int(row[f"{side}_episode"]), int(row[f"{side}_start"])) for side in ("win", "lose")]
     for episode, start in sides:
         if episode >= len(pool):
@@ -132,11 +271,37 @@ def _fault(row: dict[str, str], pool: Sequence[Trajectory], length: str | None) 
         return "a clip is compared with itself"
     if row["split"] not in ("train", "test"):
         return f"split is {row['split']!r}, neither train nor test"
-    return None if _weighs(row["weight"]) else f"weight is {row['weight']!r}, no number above 0"
+    if row["tie"] not in ("0", "1"):
+        return f"tie is {row['tie']!r}, neither 0 nor 1"
+    return None if _is_weight(row["weight"]) else f"weight is {row['weight']!r}, no number above 0"
 
 
-def _weighs(cell: str) -> bool:
+def _is_weight(cell: str) -> bool:
     try:
         return 0 < float(cell) < math.inf
     except ValueError:
         return False
+
+
+def _find_overlaps(pairs: pd.DataFrame, numbers: Sequence[int]) -> Iterator[tuple[int, str]]:
+    """Find the test rows with a segment that shares steps with a training segment."""
+    training: dict[int, list[tuple[int, int, int]]] = {}
+    for side in ("win", "lose"):
+        clips = references(pairs, side)
+        for i in np.flatnonzero(pairs["split"] == "train").tolist():
+            episode, start, length = clips[i]
+            training.setdefault(episode, []).append((start, start + length, numbers[i]))
+    sides = [references(pairs, side) for side in ("win", "lose")]
+    for i in np.flatnonzero(pairs["split"] == "test").tolist():
+        for episode, start, length in (side[i] for side in sides):
+            spans = training.get(episode, ())
+            shared = next((n for a, b, n in spans if a < start + length and start < b), None)
+            if shared:
+                yield (
+                    i,
+                    (
+                        f"split is test, but its segment at {start} of episode {episode} shares steps with the "
+                        f"training segment of line {shared}; compare other steps or make it train"
+                    ),
+                )
+                break

@@ -1,4 +1,4 @@
-"""Episodes of graded policies: who acts, how well, and with how much noise."""
+"""Episodes of graded policies: load the policies, add action noise, play and evaluate them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from aihf_control.models.sb3 import Expert, read_zip
 Array = np.ndarray
 
 
-def bundled(env: str) -> dict[str, Path]:
+def bundled_policies(env: str) -> dict[str, Path]:
+    """Return the SB3 zips that are bundled for an environment, by level."""
     card = card_of(env)
     return card.policies() if card else {}
 
 
-def experts_of(env: str, spec: EnvSpec, policies: dict[str, Path] | None) -> dict[str, Expert]:
-    paths = bundled(env) if policies is None else policies
+def load_experts(env: str, spec: EnvSpec, policies: dict[str, Path] | None) -> dict[str, Expert]:
+    """Load the policies {level: SB3 zip}, by default the bundled ones. Raises BadInput if there are none."""
+    paths = bundled_policies(env) if policies is None else policies
     if not paths:
         raise BadInput(
             f"there is no bundled policy for {env}; train one with `python -m aihf_control.experts train --env {env}` "
@@ -33,10 +35,13 @@ def experts_of(env: str, spec: EnvSpec, policies: dict[str, Path] | None) -> dic
     return {level: read_zip(path, spec) for level, path in paths.items()}
 
 
-def episodes_of(
+def play_episodes(
     spec: EnvSpec, experts: dict[str, Expert], name: str, n: int, seeds: Iterator[int], rng: np.random.Generator
 ) -> list[Trajectory]:
-    """`n` episodes of a level, by its name: "expert", or "expert+0.3" with a share of random actions."""
+    """Play `n` episodes of a level: "expert", or "expert+0.3" with that share of random actions.
+
+    Raises BadInput for an unknown level, or a reward that is not finite.
+    """
     level, _, noise = name.partition("+")
     if level not in experts:
         raise BadInput(f"there is no policy of level {level!r}; known are {', '.join(experts)}")
@@ -48,12 +53,12 @@ def episodes_of(
         raise BadInput(f"level {name!r}: write it as LEVEL or LEVEL+SHARE, for instance expert+0.3")
     if not n:
         return []
-    act = noisy(experts[level], spec, share, rng)
-    return rollout(spec, act, [next(seeds) for _ in range(n)], name, state=True)
+    act = add_noise(experts[level], spec, share, rng)
+    return check_rewards(spec, rollout(spec, act, [next(seeds) for _ in range(n)], name, state=True))
 
 
-def noisy(expert: Expert, spec: EnvSpec, share: float, rng: np.random.Generator) -> Callable[[Array], Array]:
-    """Acts greedily as the expert does, but with probability `share` uniformly at random."""
+def add_noise(expert: Expert, spec: EnvSpec, share: float, rng: np.random.Generator) -> Callable[[Array], Array]:
+    """Return a policy that acts greedily as the expert, but with probability `share` uniformly at random."""
 
     def act(obs: Array) -> Array:
         a = expert.act(torch.as_tensor(obs)).numpy()
@@ -63,8 +68,11 @@ def noisy(expert: Expert, spec: EnvSpec, share: float, rng: np.random.Generator)
     return act
 
 
-def returns_of(spec: EnvSpec, expert: Expert | None, n: int = 20) -> list[float]:
-    """True returns of greedy episodes of an expert, or of random actions, from the seeds of every evaluation."""
+def evaluate_returns(spec: EnvSpec, expert: Expert | None, n: int = 20) -> list[float]:
+    """Play `n` greedy episodes of an expert, or of random actions for None; return their true returns.
+
+    Episodes start from the seeds that every evaluation uses.
+    """
     rng = np.random.default_rng(0)
 
     def act(obs: Array) -> Array:
@@ -72,4 +80,29 @@ def returns_of(spec: EnvSpec, expert: Expert | None, n: int = 20) -> list[float]
             return rng.uniform(-1, 1, (len(obs), spec.n_act)).astype(np.float32)
         return expert.act(torch.as_tensor(obs)).numpy()
 
-    return [float(t.reward.sum()) for t in rollout(spec, act, [EVALUATION_SEED + i for i in range(n)])]
+    episodes = check_rewards(spec, rollout(spec, act, [EVALUATION_SEED + i for i in range(n)]))
+    return [float(t.reward.sum()) for t in episodes]
+
+
+def check_rewards(spec: EnvSpec, episodes: list[Trajectory]) -> list[Trajectory]:
+    """Return the episodes. Raises BadInput at the first step with a reward or an action that is not finite."""
+    for t in episodes:
+        for kind, rows in (("the policy gave an action", t.act), (f"{spec.id} paid a reward", t.reward[:, None])):
+            bad = np.flatnonzero(~np.isfinite(rows).all(1))
+            if len(bad):
+                value = " ".join(map(str, rows[bad[0]]))
+                raise BadInput(
+                    f"{kind} that is not finite, {value}, at step {bad[0]} of the episode from seed {t.seed}"
+                )
+    return episodes
+
+
+def check_expert(expert_returns: list[float], random_returns: list[float]) -> None:
+    """Raise BadInput unless the expert's mean return exceeds that of random actions by two standard errors."""
+    expert, random = np.array(expert_returns), np.array(random_returns)
+    error = np.sqrt(expert.var() / len(expert) + random.var() / len(random))
+    if not expert.mean() > random.mean() + 2 * error:
+        raise BadInput(
+            f"the expert returns {expert.mean():.4g} on average, random actions {random.mean():.4g} (standard error of "
+            f"the difference {error:.2g}): it is no better than random; give a better one, or use it with --force"
+        )

@@ -1,4 +1,4 @@
-"""Does the simulator agree with the one that made a dataset? Every episode is played again and compared bit by bit."""
+"""Replay of recorded episodes in the simulator, compared bit by bit."""
 
 from __future__ import annotations
 
@@ -10,46 +10,45 @@ import numpy as np
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import Dataset
-from aihf_control.environments.gym import Envs, EnvSpec, spec_of
+from aihf_control.environments.gym import Envs, spec_of
 
 Array = np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Where an episode, played again, first is another one."""
+    """First difference between a recorded episode and its replay."""
 
     episode: int
     step: int
-    """How many steps had been played."""
+    """Number of steps played before the difference."""
     what: str
-    """obs, reward, terminated, qpos or qvel; the first of them that differs after that step."""
+    """Column that differs first: obs, reward, terminated, qpos or qvel."""
     by: float
-    """The greatest difference of its numbers."""
+    """Largest absolute difference of its numbers."""
 
     def __str__(self) -> str:
         return f"episode {self.episode} first differs after {self.step} steps, in {self.what} by {self.by:.3g}"
 
 
 def verify(dataset: Dataset) -> Iterator[Difference | None]:
-    """For each episode of the pool where it first differs when its actions are played from its reset, or None.
+    """Replay each episode of the pool from its seed; yield its first difference, or None.
 
-    Raises BadInput for an episode of which nobody recorded the seed of its reset (those are negative).
+    Raises BadInput for an episode that was recorded without its seed (those seeds are negative).
     """
     spec = spec_of(dataset.meta["env"], **dataset.meta["options"])
     envs = Envs(spec, 1)
     for i, episode in enumerate(dataset.pool):
         if episode.seed < 0:
-            raise BadInput(f"episode {i} ({episode.level}) was recorded without its seed, so it cannot be played again")
-        again = replayed(spec, episode, envs)
-        yield first_difference(i, episode, again)
+            raise BadInput(f"episode {i} ({episode.level}) was recorded without its seed, so it cannot be replayed")
+        yield find_difference(i, episode, replay_episode(episode, envs))
 
 
-def replayed(spec: EnvSpec, episode: Trajectory, envs: Envs) -> Trajectory:
-    """The episode as the simulator gives it now, to its own end or to that of the recorded actions."""
+def replay_episode(episode: Trajectory, envs: Envs, steps: int | None = None) -> Trajectory:
+    """Play the recorded actions from the recorded seed until termination, or for at most `steps` steps."""
     obs, states = [envs.reset(0, episode.seed)], [envs.state(0)]
     reward, terminated = [], False
-    for act in episode.act:
+    for act in episode.act[:steps]:
         o, r, t, _ = envs.step(act[None])
         obs.append(o[0])
         states.append(envs.state(0))
@@ -62,10 +61,10 @@ def replayed(spec: EnvSpec, episode: Trajectory, envs: Envs) -> Trajectory:
     return Trajectory(np.stack(obs), episode.act[:n], np.array(reward), terminated, episode.seed, "", qpos, qvel)
 
 
-def first_difference(index: int, recorded: Trajectory, again: Trajectory) -> Difference | None:
-    """The earliest place where the two are not the same bits; states are compared only where both have them."""
+def find_difference(index: int, recorded: Trajectory, again: Trajectory) -> Difference | None:
+    """Find the earliest difference in any bit; simulator states are compared only if both episodes have them."""
     found = []
-    for what, late in (("obs", 0), ("qpos", 0), ("qvel", 0), ("reward", 1)):  # a reward is seen a step later
+    for what, late in (("obs", 0), ("qpos", 0), ("qvel", 0), ("reward", 1)):  # step t's reward is index t - 1
         a, b = getattr(recorded, what), getattr(again, what)
         if a is None or b is None:
             continue

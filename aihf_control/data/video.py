@@ -1,7 +1,7 @@
-"""Clips as moving pictures, headless: the two of a comparison side by side, the preferred one on the left.
+"""Videos of comparisons, rendered headless: both segments side by side, the preferred one on the left.
 
-What makes MuJoCo's pictures slow without a graphics card is left out: shadows, reflections, multisampling (measured
-ten times as slow). mp4 needs `pip install 'aihf_control[video]'`; gif needs nothing more.
+Shadows, reflections and multisampling are off: without a graphics card they take ten times as long (measured). mp4
+needs `pip install 'aihf_control[video]'`; gif needs no extra.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from PIL import Image, ImageDraw
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import write_bytes
 from aihf_control.data.dataset import Dataset, references
-from aihf_control.data.ties import ties
+from aihf_control.data.ties import find_ties
 from aihf_control.environments.camera import PER_SECOND, Camera
 from aihf_control.environments.gym import spec_of
 
 Array = np.ndarray
 
 
-BAR = 20  # height of a caption in pixels
-SHORT = 2.0  # seconds; a clip of less is slowed down to every state the simulator has, a longer one runs in real time
+CAPTION_HEIGHT = 20  # pixels
+SHORT = 2.0  # seconds; shorter segments show every simulator state in slow motion, longer ones run in real time
 
 
-def film(dataset: Dataset, row: int, path: Path) -> int:
-    """Writes the comparison of this row of preferences.csv (from 0) as FILE.mp4 or FILE.gif; returns its frames.
+def render_comparison(dataset: Dataset, row: int, path: Path) -> int:
+    """Write the comparison in this row of preferences.csv (from 0) as mp4 or gif; return the number of frames.
 
-    Raises BadInput where there is no such row, or nothing to draw with.
+    Raises BadInput if the row does not exist or nothing can be rendered here.
     """
     if path.suffix.lower() not in (".mp4", ".gif"):
         raise BadInput(f"--out {path}: give a name that ends in .mp4 or .gif")
     if path.suffix.lower() == ".mp4":
-        _av()  # says now what is lacking
+        _import_av()  # fails before anything is rendered
     if not 0 <= row < len(dataset.pairs):
         raise BadInput(f"--render {row}: the dataset has {len(dataset.pairs)} comparisons, numbered from 0")
     rows = dataset.pairs.iloc[[row]]
     with Camera(spec_of(dataset.meta["env"], **dataset.meta["options"])) as camera:
         slow = rows["length"].item() / camera.rate < SHORT
         every = 1 if slow else max(1, round(camera.rate / PER_SECOND))
-        word = "tied with" if ties(dataset.pairs)[row] else "preferred to"
+        word = "tied with" if find_ties(dataset.pairs)[row] else "preferred to"
         sides = [
-            _side(camera, dataset, references(rows, side)[0], every, said)
-            for side, said in (("win", f" {word}"), ("lose", ""))
+            _render_side(camera, dataset, references(rows, side)[0], every, verdict)
+            for side, verdict in (("win", f" {word}"), ("lose", ""))
         ]
     frames = [np.hstack(both) for both in zip(*sides, strict=True)]
     encode = _mp4 if path.suffix.lower() == ".mp4" else _gif
@@ -54,14 +54,14 @@ def film(dataset: Dataset, row: int, path: Path) -> int:
     return len(frames)
 
 
-def _side(camera: Camera, dataset: Dataset, clip: tuple[int, int, int], every: int, said: str) -> list[Array]:
+def _render_side(camera: Camera, dataset: Dataset, clip: tuple[int, int, int], every: int, verdict: str) -> list[Array]:
     (episode, start, length), t = clip, dataset.pool[clip[0]]
-    text = f"{t.level}, episode {episode} from {start}: {t.return_of(start, length):.1f}{said}"
-    return [_captioned(frame, text) for frame in camera.clip(t, start, length, every)]
+    text = f"{t.level}, episode {episode} from {start}: {t.return_of(start, length):.1f}{verdict}"
+    return [_add_caption(frame, text) for frame in camera.clip(t, start, length, every)]
 
 
-def _captioned(frame: Array, text: str) -> Array:
-    bar = Image.new("RGB", (frame.shape[1], BAR), "white")
+def _add_caption(frame: Array, text: str) -> Array:
+    bar = Image.new("RGB", (frame.shape[1], CAPTION_HEIGHT), "white")
     ImageDraw.Draw(bar).text((4, 4), text, fill="black")
     return np.vstack([np.asarray(bar), frame])
 
@@ -74,7 +74,7 @@ def _gif(frames: list[Array], rate: float) -> bytes:
 
 
 def _mp4(frames: list[Array], rate: float) -> bytes:
-    av = _av()
+    av = _import_av()
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as container:
         fps = Fraction(rate).limit_denominator(1000)
@@ -86,7 +86,7 @@ def _mp4(frames: list[Array], rate: float) -> bytes:
     return out.getvalue()
 
 
-def _av() -> Any:
+def _import_av() -> Any:
     try:
         import av
     except ImportError as e:

@@ -72,7 +72,7 @@ def made(env: str, folder: Path, *more: str) -> Path:
         "9",
     ]
     out = ["--env", env, "--out", str(folder / "made"), "--policy", *policies]
-    assert data_main(["make", *out, *sizes, *more]) == 0
+    assert data_main(["make", *out, *sizes, *more, "--force"]) == 0
     return folder / "made"
 
 
@@ -108,7 +108,7 @@ def test_an_environment_of_others_goes_through_minari(ring, tmp_path, monkeypatc
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     folder = made(ring, tmp_path)
     assert data_main(["export", str(folder), "--minari", "ring/any-v3"]) == 0
-    line = ["import", "--env", ring, "--out", str(tmp_path / "back"), "--pool", "minari:ring/any-v3"]
+    line = ["import", "--env", ring, "--out", str(tmp_path / "back"), "--pool", "minari:ring/any-v3", "--force"]
     assert data_main(line) == 0
     for a, b in zip(Dataset.load(tmp_path / "back").pool, Dataset.load(folder).pool, strict=True):
         assert np.array_equal(a.obs, b.obs) and np.array_equal(a.act, b.act) and np.array_equal(a.reward, b.reward)

@@ -342,7 +342,18 @@ def test_the_command_makes_and_shows_a_dataset(policy_zips, tmp_path, capsys):
     policies = ["--policy", *(f"{level}={path}" for level, path in policy_zips.items())]
     assert (
         data_main(
-            ["make", "--env", "Hopper-v4", "--out", str(tmp_path / "made"), *policies, *sizes, "--temperature", "0"]
+            [
+                "make",
+                "--env",
+                "Hopper-v4",
+                "--out",
+                str(tmp_path / "made"),
+                *policies,
+                *sizes,
+                "--temperature",
+                "0",
+                "--force",
+            ]
         )
         == 0
     )
@@ -350,7 +361,7 @@ def test_the_command_makes_and_shows_a_dataset(policy_zips, tmp_path, capsys):
     capsys.readouterr()
     assert data_main(["show", str(tmp_path / "made")]) == 0
     told = capsys.readouterr().out
-    assert "demonstrations (expert)" in told and "10 comparisons to train on" in told and "100.0% name" in told
+    assert "demonstrations (expert)" in told and "10 train comparisons" in told and "100.0% prefer" in told
 
 
 @pytest.mark.parametrize(
@@ -362,7 +373,7 @@ def test_the_command_makes_and_shows_a_dataset(policy_zips, tmp_path, capsys):
         ("make --env Hopper-v4 --out made --policy expert=absent.zip", "absent.zip"),
         ("make --env Hopper-v4 --out made --episodes 2", "--episodes 2"),
         ("make --env Pendulum-v1 --out made --policy expert={expert}", "was trained on 11 observations"),
-        ("make --env Hopper-v4 --out made --policy expert={expert} --levels expert guru", "'guru'"),
+        ("make --env Hopper-v4 --out made --force --policy expert={expert} --levels expert guru", "'guru'"),
     ],
 )
 def test_the_commands_refuse_in_one_line_and_leave_nothing(policy_zips, tmp_path, monkeypatch, capsys, words, told):

@@ -13,8 +13,8 @@ from aihf_control.core.errors import BadInput, BadLines
 from aihf_control.core.types import Trajectory
 from aihf_control.data.__main__ import main as data_main
 from aihf_control.data.dataset import Dataset
-from aihf_control.data.importing import Imported, bring, read_comparisons
-from aihf_control.data.sources import from_transitions, read_episodes, unfit
+from aihf_control.data.importing import ImportConfig, import_dataset, read_comparisons
+from aihf_control.data.sources import find_misfit, read_episodes, read_transitions
 from aihf_control.environments.gym import spec_of
 from aihf_control.environments.rollout import rollout
 
@@ -69,14 +69,14 @@ def test_a_fall_ends_an_episode_and_the_file_ends_the_last(episodes, tmp_path):
     for name in ("observations", "next_observations", "actions", "rewards", "terminals", "timeouts"):
         columns[name] = np.delete(columns[name], np.r_[50:200, 590:600], 0)
     np.savez(tmp_path / "cut.npz", **columns)
-    found = from_transitions(tmp_path / "cut.npz", spec_of(PENDULUM))
+    found = read_transitions(tmp_path / "cut.npz", spec_of(PENDULUM))
     assert [(len(t), t.terminated) for t in found] == [(50, True), (200, False), (190, False)]
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"rewards": None}, "lacks reward or rewards"),
+        ({"rewards": None}, "lacks reward or rewards or rews"),
         ({"actions": np.zeros(3)}, "needs"),
         ({"observations": np.array(["a"] * 600)}, "of <U1"),
         ({"next_observations": np.zeros((600, 4), np.float32)}, "next_obs has another shape than obs"),
@@ -118,8 +118,8 @@ def test_rows_that_do_not_follow_each_other_are_each_named(episodes, tmp_path):
 )
 def test_an_episode_that_cannot_be_this_environments_says_why(episodes, change, told):
     t = episodes[0]
-    assert unfit(t, spec_of(PENDULUM)) is None
-    assert told in str(unfit(dataclasses.replace(t, **change(t)), spec_of(PENDULUM)))
+    assert find_misfit(t, spec_of(PENDULUM)) is None
+    assert told in str(find_misfit(dataclasses.replace(t, **change(t)), spec_of(PENDULUM)))
 
 
 # ---------------------------------------------------------------------------------------------------------- comparisons
@@ -127,10 +127,10 @@ def test_an_episode_that_cannot_be_this_environments_says_why(episodes, change, 
 
 def test_a_csv_of_comparisons_is_read(episodes, tmp_path):
     header = "win_episode,win_start,lose_episode,lose_start,length,weight,split,remark"
-    path = csv_of(tmp_path, "0,0,1,5,50,0.5,train,x", "1,5,0,0,50,0.5,train,", "2,150,1,0,50,,test,", header=header)
+    path = csv_of(tmp_path, "0,0,1,5,50,0.5,train,x", "1,5,0,0,50,0.5,train,", "2,150,1,60,50,,test,", header=header)
     pairs = read_comparisons(path, episodes)
     assert pairs["weight"].tolist() == [0.5, 0.5, 1.0] and pairs["split"].tolist() == ["train", "train", "test"]
-    assert pairs[["win_episode", "lose_start", "length"]].to_numpy().tolist() == [[0, 5, 50], [1, 0, 50], [2, 0, 50]]
+    assert pairs[["win_episode", "lose_start", "length"]].to_numpy().tolist() == [[0, 5, 50], [1, 0, 50], [2, 60, 50]]
     assert set(pairs["annotator"]) == {"imported"}
 
 
@@ -189,17 +189,15 @@ def test_a_dataset_of_ones_own_is_made_shown_and_learned_from(npz, tmp_path, cap
 
     lines = [f"{i},{t},{1 - i},{150 - t},50" for i in (0, 1) for t in range(0, 100, 10)]
     path = csv_of(tmp_path, *lines)
-    words = (
-        f"import --env {PENDULUM} --out {tmp_path / 'made'} --demos {npz} --pool {npz} --pairs {path} --demo-every 20"
-    )
-    assert data_main(words.split()) == 0
+    words = f"import --env {PENDULUM} --out {tmp_path / 'made'} --demos {npz} --pool {npz} --pairs {path} --force"
+    assert data_main([*words.split(), "--demo-every", "20"]) == 0
     made = Dataset.load(tmp_path / "made")
     assert len(made.pool) == 6 and made.meta["demonstrations"] == [3, 4, 5] and made.meta["held_out"] == [2]
     assert len({t.seed for t in made.pool}) == 6 and len(made.meta["expert_returns"]) == 3
     task = Task(made, (0,), 2, 20)
     assert int(task.demos.count[0]) == 2 * 10
     capsys.readouterr()
-    assert data_main(["show", str(tmp_path / "made")]) == 0 and "20 comparisons to train on" in capsys.readouterr().out
+    assert data_main(["show", str(tmp_path / "made")]) == 0 and "20 train comparisons" in capsys.readouterr().out
 
 
 def test_nothing_to_import_is_refused(tmp_path, capsys):
@@ -208,7 +206,7 @@ def test_nothing_to_import_is_refused(tmp_path, capsys):
 
 
 def test_the_expert_may_be_given(dataset_folder, policy_zips):
-    made = bring("Hopper-v4", Imported(demos=(str(dataset_folder),), expert=policy_zips["weak"]))
+    made = import_dataset("Hopper-v4", ImportConfig(demos=(str(dataset_folder),), expert=policy_zips["weak"]))
     assert len(set(made.meta["expert_returns"])) == 20 and not len(made.pairs) and made.draw(0, 3, 0).pairs is None
 
 
@@ -233,7 +231,7 @@ def equal(a: Trajectory, b: Trajectory) -> None:
 def test_through_minari_and_back_is_nothing(dataset, dataset_folder, policy_zips, minari_root, tmp_path, capsys):
     expert = policy_zips["expert"]
     assert data_main(["export", str(dataset_folder), "--minari", "hopper/graded-v0"]) == 0
-    words = f"import --env Hopper-v4 --out {tmp_path / 'back'} --pool minari:hopper/graded-v0 --expert {expert}"
+    words = f"import --env Hopper-v4 --out {tmp_path / 'back'} --pool minari:hopper/graded-v0 --force --expert {expert}"
     assert data_main([*words.split(), "--pairs", str(dataset_folder / "preferences.csv")]) == 0
     back = Dataset.load(tmp_path / "back")
     for a, b in zip(back.pool, dataset.pool, strict=True):
@@ -245,14 +243,15 @@ def test_through_minari_and_back_is_nothing(dataset, dataset_folder, policy_zips
 
 
 def test_actions_in_odd_units_come_back_bit_for_bit(minari_root, episodes, monkeypatch):
-    from aihf_control.data.minari import from_minari, to_minari
+    from aihf_control.data.minari import read_minari, write_minari
 
     spec = spec_of(PENDULUM)
     odd = dataclasses.replace(spec, low=np.array([-1.9999999]), high=np.array([1.7]))
     monkeypatch.setattr("aihf_control.data.minari.spec_of", lambda env, **options: odd)
+    monkeypatch.setattr("aihf_control.data.minari._recorded_box", lambda name, spec: (spec.low, spec.high))
     meta = {"env": PENDULUM, "options": {}}
-    to_minari(Dataset(meta, episodes, pd.DataFrame()), "odd-v0")
-    for a, b in zip(from_minari("odd-v0", odd), episodes, strict=True):
+    write_minari(Dataset(meta, episodes, pd.DataFrame()), "odd-v0")
+    for a, b in zip(read_minari("odd-v0", odd), episodes, strict=True):
         equal(a, b)
 
 
@@ -360,8 +359,8 @@ def test_a_relative_minari_folder_is_made_absolute(dataset_folder, tmp_path, mon
 
 def test_one_of_our_folders_is_a_source(dataset, dataset_folder, policy_zips, tmp_path):
     csv = dataset_folder / "preferences.csv"
-    brought = Imported(pool=(str(dataset_folder),), pairs=csv, expert=policy_zips["expert"])
-    made = bring("Hopper-v4", brought, tmp_path / "m")
+    brought = ImportConfig(pool=(str(dataset_folder),), pairs=csv, expert=policy_zips["expert"])
+    made = import_dataset("Hopper-v4", brought, tmp_path / "m")
     for a, b in zip(Dataset.load(tmp_path / "m").pool, dataset.pool, strict=True):
         equal(a, b)
     assert made.meta["demonstrations"] == [] and json.loads((tmp_path / "m" / "meta.json").read_text())["brought"]

@@ -12,8 +12,8 @@ from aihf_control.core.errors import BadInput
 from aihf_control.data import video as films
 from aihf_control.data.__main__ import main as data_main
 from aihf_control.data.dataset import Dataset
-from aihf_control.data.verify import first_difference, verify
-from aihf_control.data.video import film
+from aihf_control.data.verify import find_difference, verify
+from aihf_control.data.video import render_comparison
 from aihf_control.environments.camera import HEIGHT, WIDTH, Camera
 from aihf_control.environments.gym import spec_of
 
@@ -55,9 +55,9 @@ def test_another_action_is_another_episode(dataset):
 
 def test_an_episode_that_ends_otherwise_differs(dataset):
     t = dataset.pool[0]
-    assert first_difference(0, t, t) is None
+    assert find_difference(0, t, t) is None
     late = dataclasses.replace(t, terminated=not t.terminated)
-    found = first_difference(0, t, late)
+    found = find_difference(0, t, late)
     assert found is not None and (found.step, found.what) == (len(t), "terminated")
 
 
@@ -84,8 +84,8 @@ def test_an_episode_without_a_seed_cannot_be_verified(dataset, tmp_path, capsys)
 
 def test_the_figure_is_written(dataset_folder, tmp_path, capsys):
     assert data_main(["show", str(dataset_folder), "--figure", str(tmp_path / "d.png")]) == 0
-    picture = np.asarray(Image.open(tmp_path / "d.png").convert("RGB"))
-    assert picture.shape[1] > 1000 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+    write_figure = np.asarray(Image.open(tmp_path / "d.png").convert("RGB"))
+    assert write_figure.shape[1] > 1000 and len(np.unique(write_figure.reshape(-1, 3), axis=0)) > 50
     assert data_main(["show", str(dataset_folder), "--figure", str(tmp_path / "d.txt")]) == 2
     assert "ends in .png" in capsys.readouterr().err and not (tmp_path / "d.txt").exists()
 
@@ -98,7 +98,7 @@ def test_ties_are_told_apart(dataset, capsys, tmp_path):
     pairs["weight"] = [0.5, 0.5, 1.0]
     dataclasses.replace(dataset, pairs=pairs).save(tmp_path / "tied")
     assert data_main(["show", str(tmp_path / "tied")]) == 0
-    assert "2 comparisons to train on" in capsys.readouterr().out.replace("\n", " ")
+    assert "2 train comparisons" in capsys.readouterr().out.replace("\n", " ")
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_one_camera_after_another_sees(dataset, drawable):
 
 
 def test_a_camera_goes_along(dataset, drawable):
-    """Four metres on the robot is where it was in the picture; the floor is not."""
+    """Four metres on the robot is where it was in the write_figure; the floor is not."""
     t = dataset.pool[0]
     shift = np.zeros_like(t.qpos)
     shift[1:, 0] = 4.0  # two tiles of the floor
@@ -151,7 +151,7 @@ def test_a_pair_becomes_a_film(dataset_folder, drawable, tmp_path, ending, capsy
     path = tmp_path / f"pair.{ending}"
     assert data_main(["show", str(dataset_folder), "--render", "1", "--out", str(path)]) == 0
     assert f"wrote {path}: 11 frames" in capsys.readouterr().out
-    height, width = HEIGHT + films.BAR, 2 * WIDTH
+    height, width = HEIGHT + films.CAPTION_HEIGHT, 2 * WIDTH
     if ending == "gif":
         with Image.open(path) as gif:
             assert gif.size == (width, height)
@@ -172,14 +172,14 @@ def test_a_pair_becomes_a_film(dataset_folder, drawable, tmp_path, ending, capsy
 )
 def test_what_cannot_be_drawn_is_refused(dataset, tmp_path, row, name, told):
     with pytest.raises(BadInput, match=told):
-        film(dataset, row, tmp_path / name)
+        render_comparison(dataset, row, tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
 def test_episodes_without_states_and_seeds_cannot_be_drawn(dataset, drawable, tmp_path):
     bare = dataclasses.replace(dataset, pool=[dataclasses.replace(t, qpos=None, seed=-1) for t in dataset.pool])
     with pytest.raises(BadInput, match="without states and without the seed"):
-        film(bare, 0, tmp_path / "pair.gif")
+        render_comparison(bare, 0, tmp_path / "pair.gif")
 
 
 def test_an_episode_without_states_is_played_to_be_drawn(dataset, drawable):
@@ -201,4 +201,4 @@ def test_what_needs_a_library_to_be_drawn_says_so(tmp_path):
 def test_without_a_graphics_library_one_line_says_so(dataset, tmp_path, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "nonsense")
     with pytest.raises(BadInput, match="MUJOCO_GL is 'nonsense'; known are egl"):
-        film(dataset, 0, tmp_path / "pair.gif")
+        render_comparison(dataset, 0, tmp_path / "pair.gif")

@@ -8,10 +8,10 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, make_dataset
-from aihf_control.data.labelling.comparisons import compare, to_rows
+from aihf_control.data.labelling.comparisons import collect_comparisons, to_rows
 from aihf_control.data.labelling.segments import SegmentPool
-from aihf_control.data.labelling.teachers import TEACHERS, Annotator, teacher
-from aihf_control.data.ties import draw_rows, second_halves
+from aihf_control.data.labelling.teachers import TEACHERS, Annotator, make_teacher
+from aihf_control.data.ties import draw_rows, find_second_halves
 
 N, K = 40_000, 20
 SPREAD, MEAN = 3.0, 0.5
@@ -28,7 +28,7 @@ def clips():
 def asked(clips, name: str, **dials) -> tuple[np.ndarray, np.ndarray]:
     """The teacher's weights for the first clip, and by how many spreads that one is truly better."""
     first, second, u = clips
-    weight = teacher(name, spread=SPREAD, mean=MEAN, **dials).judge(first, second, u)
+    weight = make_teacher(name, spread=SPREAD, mean=MEAN, **dials).judge(first, second, u)
     assert weight.shape == (N, 2) and weight.dtype == np.float32
     assert set(map(tuple, weight.tolist())) <= {(1, 0), (0, 1), (0.5, 0.5), (0, 0)}
     return weight, (first.sum(1) - second.sum(1)) / SPREAD
@@ -46,7 +46,7 @@ def test_the_oracle_never_errs(clips):
 
 def test_of_two_alike_the_oracle_tosses_a_coin(clips):
     first, _, u = clips
-    rate(teacher("oracle").judge(first, first, u)[:, 0], 0.5)
+    rate(make_teacher("oracle").judge(first, first, u)[:, 0], 0.5)
 
 
 def test_the_noisy_teacher_doubts_as_bradley_and_terry_say(clips):
@@ -113,8 +113,8 @@ def test_the_order_is_skip_equal_myopia_doubt_mistake():
 def test_every_teacher_judges_alike_whatever_the_unit_and_the_side(clips, name):
     """Money in other units changes nothing, and who comes first is named first."""
     first, second, u = clips
-    one = teacher(name, spread=SPREAD, mean=MEAN)
-    other = teacher(name, spread=8 * SPREAD, mean=8 * MEAN)
+    one = make_teacher(name, spread=SPREAD, mean=MEAN)
+    other = make_teacher(name, spread=8 * SPREAD, mean=8 * MEAN)
     weight = one.judge(first, second, u)
     assert np.array_equal(other.judge(8 * first, 8 * second, u), weight)
     turned = one.judge(second, first, np.stack([1 - u[:, 0], u[:, 1]], 1))
@@ -136,41 +136,43 @@ def test_a_tie_is_two_rows_a_skipped_pair_none():
 
 
 def test_another_pair_is_asked_for_each_that_was_skipped():
-    material = SegmentPool(pool_of([0, 0, 0, 10, 20]), list(range(5)), 2)
-    pairs = compare(material, 200, teacher("skip", mean=5.0, spread=1.0), "train", np.random.default_rng(0))
+    segment_pool = SegmentPool(pool_of([0, 0, 0, 10, 20]), list(range(5)), 2)
+    pairs = collect_comparisons(
+        segment_pool, 200, make_teacher("skip", mean=5.0, spread=1.0), "train", np.random.default_rng(0)
+    )
     assert len(pairs) == 200 and (pairs["weight"] == 1).all()
     assert {3, 4} == set(pairs["win_episode"]) and {0, 1, 2} & set(pairs["lose_episode"])
 
 
 def test_a_teacher_that_skips_all_is_not_asked_for_ever():
-    material = SegmentPool(pool_of([0, 1, 2]), [0, 1, 2], 2)
+    segment_pool = SegmentPool(pool_of([0, 1, 2]), [0, 1, 2], 2)
     with pytest.raises(BadInput, match="skipped 105 of 105 pairs; give a lower --skip"):
-        compare(material, 5, teacher("skip", skip=9.0), "train", np.random.default_rng(0))
+        collect_comparisons(segment_pool, 5, make_teacher("skip", skip=9.0), "train", np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 60, 90, None])
-def testsecond_halves_are_drawn_whole(n):
-    material = SegmentPool(pool_of([0, 1, 1.5, 2, 9]), list(range(5)), 2)
-    pairs = compare(material, 80, teacher("equal", equal=1.1), "train", np.random.default_rng(1))
+def test_ties_are_drawn_whole(n):
+    segment_pool = SegmentPool(pool_of([0, 1, 1.5, 2, 9]), list(range(5)), 2)
+    pairs = collect_comparisons(segment_pool, 80, make_teacher("equal", equal=1.1), "train", np.random.default_rng(1))
     n = n or len(pairs)
     tied = pairs["weight"] == 0.5
     assert (
-        np.array_equal(second_halves(pairs), tied & (tied.cumsum() % 2 == 0))
+        np.array_equal(find_second_halves(pairs), tied & (tied.cumsum() % 2 == 0))
         and 30 < tied.sum() < 100
         and len(pairs) > 90
     )
     for seed in range(5):
-        rows = pairs.iloc[draw_rows(second_halves(pairs), n, np.random.default_rng(seed))]
+        rows = pairs.iloc[draw_rows(find_second_halves(pairs), n, np.random.default_rng(seed))]
         assert len(rows) == n and rows.index.is_unique and rows.index.is_monotonic_increasing
-        assert (rows["weight"] == 0.5).sum() == 2 * second_halves(rows).sum()
+        assert (rows["weight"] == 0.5).sum() == 2 * find_second_halves(rows).sum()
 
 
-def test_withoutsecond_halves_every_row_is_drawn_alike():
+def test_without_ties_every_row_is_drawn_alike():
     rows = np.random.default_rng(3).permutation(50)[:20]
     assert np.array_equal(draw_rows(np.zeros(50, bool), 20, np.random.default_rng(3)), np.sort(rows))
 
 
-def test_amongsecond_halves_alone_an_odd_number_takes_half_of_one():
+def test_among_ties_alone_an_odd_number_takes_half_of_one():
     second = np.array([False, True] * 3)
     assert np.unique(draw_rows(second, 5, np.random.default_rng(0))).size == 5
 

@@ -75,7 +75,7 @@ READERS = {
 
 def _import(folder: Path, *words: str) -> int:
     expert = ["--expert", str(folder / "policy.zip")]
-    return data_main(["import", "--env", "Hopper-v4", "--out", str(folder / "made"), *words, *expert])
+    return data_main(["import", "--env", "Hopper-v4", "--out", str(folder / "made"), "--force", *words, *expert])
 
 
 def _resume(folder: Path) -> int:

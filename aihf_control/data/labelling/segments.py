@@ -1,4 +1,4 @@
-"""The clips of a pool that may be compared, and what their steps count for."""
+"""The segments of a pool that may be compared, and the score of each of their steps."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ Row = tuple[int, int, int, int, float]  # win_episode, win_start, lose_episode, 
 
 @dataclasses.dataclass(frozen=True)
 class SegmentPool:
-    """What may be compared: the clips of `length` steps of these `episodes` of a pool."""
+    """Segments (clips) of `length` steps of the given `episodes` of a pool."""
 
     pool: list[Trajectory]
     episodes: list[int]
     length: int
     regret: Regret | None = None
-    """Whose advantages the clips are compared by; without, by what they paid."""
+    """Compare segments by this regret; without it, by their true return."""
 
     def draw(self, n: int, rng: np.random.Generator) -> list[Clip]:
-        """`n` clips, each episode alike and each start in it alike. Raises BadInput where none is long enough."""
+        """Draw `n` segments: an episode uniformly, then a start in it uniformly.
+
+        Raises BadInput if no episode is long enough.
+        """
         starts = [self.pool[i].starts(self.length) for i in self.episodes]
         fit = [i for i, k in zip(self.episodes, starts, strict=True) if k]
         if not fit:
@@ -43,7 +46,10 @@ class SegmentPool:
         return [(int(i), int(rng.integers(k))) for i, k in zip(chosen, whole, strict=True)]
 
     def pairs(self, n: int, rng: np.random.Generator) -> tuple[list[Clip], list[Clip]]:
-        """`n` clips and as many others, none beside itself."""
+        """Draw `n` pairs of two different segments; return the first ones and the second ones.
+
+        Raises BadInput if the pool has too few segments.
+        """
         a, b = (self.draw(n, rng) if n else [] for _ in range(2))
         for _ in range(100):
             same = [i for i in range(n) if a[i] == b[i]]
@@ -54,7 +60,7 @@ class SegmentPool:
         raise BadInput("the pool has too few clips to compare; give more --episodes or --levels")
 
     def step_scores(self, clips: Sequence[Clip]) -> Array:
-        """What each step of the clips counts for in a comparison, (N, K)."""
+        """Compute the score of each step of each segment, (N, K): true reward, or its share of the regret."""
         if not clips:
             return np.zeros((0, 1))
         if self.regret:
@@ -62,10 +68,10 @@ class SegmentPool:
         return np.stack([self.pool[i].padded_rewards(start, self.length) for i, start in clips])
 
     def scale(self, rng: np.random.Generator) -> tuple[float, float]:
-        """Mean and standard deviation of the clips' worth, over 1000 of them; 100 where each has to be played."""
+        """Estimate mean and standard deviation of segment scores from 1000 segments, or 100 if regret is simulated."""
         clips = self.draw(1000, rng)
         if self.regret:
-            worth = self.step_scores(clips[:100]).sum(1)
+            scores = self.step_scores(clips[:100]).sum(1)
         else:
-            worth = np.array([self.pool[i].return_of(start, self.length) for i, start in clips])
-        return float(np.mean(worth)), float(np.std(worth))
+            scores = np.array([self.pool[i].return_of(start, self.length) for i, start in clips])
+        return float(np.mean(scores)), float(np.std(scores))

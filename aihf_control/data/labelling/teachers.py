@@ -1,7 +1,7 @@
-"""The teachers that compare clips by what they truly paid: B-Pref's six, in its order of operations.
+"""Synthetic teachers that compare segments by their true rewards: B-Pref's six, in its order of operations.
 
-Lee, Smith, Dragan, Abbeel: B-Pref, arXiv 2111.03026. They skip what shows nothing, call equal what pays alike, forget
-what lies back, doubt, and err.
+Lee, Smith, Dragan, Abbeel: B-Pref, arXiv 2111.03026. A teacher may skip pairs, declare ties, discount early steps,
+label stochastically, or make mistakes.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ TEACHERS: dict[str, dict[str, float]] = {
     "myopic": {"memory": 0.9},
     "equal": {"equal": 0.1},
 }
-"""B-Pref's teachers: in which dial of `Annotator` each differs from the oracle. The numbers are B-Pref's but for two.
-Its temperature, 1 on raw returns, hardly ever doubts in one environment and always in another; and a tenth of the mean
-return, below which it skips, skips nothing of a pool whose worst clips are better than that. Half a spread below the
-mean skips a tenth of the pairs of a normal pool."""
+"""B-Pref's teachers: the field of `Annotator` in which each differs from the oracle. Two values are not B-Pref's.
+Its temperature of 1 on raw returns gives nearly deterministic labels in one environment and nearly random ones in
+another. Its skip threshold, a tenth of the mean return, skips no pair of a pool whose worst segments exceed it. Half a
+standard deviation below the mean skips a tenth of the pairs of a pool with normally distributed returns."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Annotator:
-    """Compares two clips by their undiscounted true returns G_a and G_b; at temperature 0, without more, the oracle.
+    """Teacher that compares two segments by their undiscounted true returns G_a and G_b; temperature 0 is the oracle.
 
-    In this order: a pair is skipped if neither G exceeds `mean` by more than `skip` spreads. It is a tie if G_a and
-    G_b differ by less than `equal` spreads. Otherwise a is preferred with probability sigmoid((H_a - H_b) /
-    (temperature * spread)), where H = sum of memory^(K - t) r_t over the steps t = 1 ... K of a clip, the later
-    steps weighing more, is G for a memory of 1; temperature 0 prefers the greater H always, and tosses a coin where
-    they are the same. Last, with probability `error`, the other one is named; a tie stays one.
+    Operations, in this order. A pair is skipped if neither G exceeds `mean` by more than `skip` spreads. It is a tie if
+    G_a and G_b differ by less than `equal` spreads. Otherwise a is preferred with probability sigmoid((H_a - H_b) /
+    (temperature * spread)), where H = sum of memory^(K - t) r_t over the steps t = 1 ... K of a segment; later steps
+    weigh more, and memory 1 gives G. Temperature 0 always prefers the greater H and draws at random where both are
+    equal. Finally, with probability `error`, a label that is not a tie is flipped.
 
-    B-Pref's thresholds are in units of the acting policy's mean return, which may be 0 or less. Here they are in units
-    of the pool: `mean` and `spread` are the mean and the standard deviation of G over its clips, so that a dial means
-    the same in every environment. A teacher may be a mixture of several.
+    B-Pref's thresholds are in units of the acting policy's mean return, which may be 0 or negative. Here they are in
+    units of the pool: `mean` and `spread` are the mean and the standard deviation of G over its segments, so a setting
+    has the same effect in every environment. Settings of several teachers may be combined.
     """
 
     temperature: float = 0.2
@@ -50,11 +50,11 @@ class Annotator:
     mean: float = 0.0
 
     def judge(self, first: Array, second: Array, u: Array) -> Array:
-        """Weights (N, 2) with which the first and the second clip of N pairs are held to be the better one.
+        """Label N pairs; return weights (N, 2) of "first is better" and "second is better".
 
-        first, second (N, K): what each step truly paid, 0 after the end of an episode. u (N, 2): uniform numbers in
-        [0, 1), by which it doubts and errs. A row is (1, 0) or (0, 1), (0.5, 0.5) for a tie, (0, 0) for a pair that
-        was skipped and is to be dropped.
+        first, second (N, K): true reward of each step, 0 after the end of an episode. u (N, 2): uniform numbers in
+        [0, 1) for the stochastic label and for the mistake. A row is (1, 0) or (0, 1), (0.5, 0.5) for a tie, (0, 0) for
+        a skipped pair, which the caller drops.
         """
         g = first.sum(1), second.sum(1)
         skipped = False if self.skip is None else np.maximum(*g) <= self.mean + self.skip * self.spread
@@ -64,17 +64,17 @@ class Annotator:
         return np.where(np.reshape(skipped, (-1, 1)), 0, weight).astype(np.float32)
 
     def _prefers(self, first: Array, second: Array) -> Array:
-        """Probability (N,) that the first is preferred, before any mistake."""
+        """Compute the probability (N,) that the first segment is preferred, before mistakes."""
         weights = self.memory ** np.arange(first.shape[1] - 1, -1, -1)
-        return self.doubt((first * weights).sum(1) - (second * weights).sum(1))
+        return self.preference_probability((first * weights).sum(1) - (second * weights).sum(1))
 
-    def doubt(self, margin: Array) -> Array:
-        """Probability (N,) that the first is preferred, before any mistake, where its H is greater by `margin`."""
+    def preference_probability(self, margin: Array) -> Array:
+        """Compute the probability (N,) that the first is preferred, before mistakes, given `margin` = H_a - H_b."""
         scale = self.temperature * self.spread
         return 0.5 * (1 + np.tanh(0.5 * margin / scale)) if scale > 0 else 0.5 * (1 + np.sign(margin))
 
 
-def teacher(name: str, **dials: float | None) -> Annotator:
-    """The teacher of this name (`TEACHERS`), with those `dials` that are not None in place of its own."""
-    given = {dial: value for dial, value in dials.items() if value is not None}
+def make_teacher(name: str, **settings: float | None) -> Annotator:
+    """Build the teacher of this name (`TEACHERS`); `settings` that are not None replace its defaults."""
+    given = {field: value for field, value in settings.items() if value is not None}
     return Annotator(**{"temperature": 0.0, **TEACHERS[name], **given})
