@@ -24,6 +24,11 @@ import tyro
 from aihf_control import methods
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import check_writable
+from aihf_control.environments.cards import folder_name
+from aihf_control.environments.checks import determinism_note
+from aihf_control.environments.gym import spec_of
+from aihf_control.environments.modules import allow_module
+from aihf_control.environments.watchdog import TIMEOUT_CODE, EnvTimeout
 from aihf_control.models.device import default_workers
 from aihf_control.training.display import Display
 from aihf_control.training.options import Options, cell_of, dataset_of
@@ -52,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadInput as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
+    except EnvTimeout as e:
+        print(f"error: {e}", file=sys.stderr)
+        return TIMEOUT_CODE
     except KeyboardInterrupt:
         print("broken off", file=sys.stderr)
         return 130
@@ -62,6 +70,7 @@ def parse(argv: list[str]) -> tuple[Options, Any]:
 
     Those of a run that is resumed are the run's own; a flag that says otherwise raises BadInput.
     """
+    allow_module(_flag(argv, "--env", ""))  # typed by a person; an id out of config.json is not allowed by this
     resumed = _flag(argv, "--resume", "")
     options, cfg = read_begun(Path(resumed), Options) if resumed else (Options(), None)
     method = methods.load(_flag(argv, "--method", options.method))
@@ -98,7 +107,7 @@ def run(options: Options, cfg: Any) -> int:
         print(f"{options.resume} is finished: there is nothing to resume")
         return 0
     cell = cell_of(options, cfg)
-    folder = options.resume or options.folder or options.out / options.env.replace("/", "__") / options.method / _now()
+    folder = options.resume or options.folder or options.out / folder_name(options.env) / options.method / _now()
     if not options.resume:
         check_unused(folder)
     check_writable(folder)
@@ -114,11 +123,13 @@ def run(options: Options, cfg: Any) -> int:
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # of a run that was killed before it had a config
     display = Display(cell, dataset, workers)
     display.plan(where, folder)
+    if note := determinism_note(spec_of(dataset.meta["env"], **dataset.meta["options"])):
+        print(f"note: {note}", file=sys.stderr)
 
     collector, stop, pause, paused = Collector(cell, dataset), threading.Event(), threading.Event(), False
     home = CheckpointPlace(folder / CHECKPOINT, options.checkpoint)
     with _interrupts(stop, pause, folder), display:
-        for event in run_workers(cell, dataset, workers, stop, pause, home):
+        for event in run_workers(cell, dataset, workers, stop, pause, home, options.step_timeout):
             collector.add(event)
             paused = paused or isinstance(event, Paused)
             if isinstance(event, Notice):
@@ -132,7 +143,7 @@ def run(options: Options, cfg: Any) -> int:
                     board.add(event.rows)
             display.show(event, collector)
     if paused:
-        print(_resume_hint(folder))
+        print(_resume_hint(folder, options.env))
         return 143
     result = collector.result()
     save(folder, result, interrupted=stop.is_set())
@@ -143,10 +154,10 @@ def run(options: Options, cfg: Any) -> int:
     return 0
 
 
-def _resume_hint(folder: Path) -> str:
+def _resume_hint(folder: Path, env: str) -> str:
     if not (folder / "config.json").exists():
         return "left off before there was anything to keep"
-    return f"left off; go on with: python -m aihf_control.run --resume {folder}"
+    return f"left off; go on with: python -m aihf_control.run --resume {folder}{f' --env {env}' * (':' in env)}"
 
 
 def _now() -> str:

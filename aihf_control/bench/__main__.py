@@ -36,6 +36,7 @@ from aihf_control.bench.grid import (
 from aihf_control.bench.local import BAD_INPUT, Attempted, Event, Job, Started, run_here
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import check_writable, lock, read_bytes, write_json
+from aihf_control.environments.modules import allow_module, check_module
 from aihf_control.report.runs import report_folder
 
 BENCH = Path("results/bench")
@@ -53,6 +54,8 @@ class Options:
     """Only prints the cells and how long they will take."""
     only: tuple[str, ...] = ()
     """NAME=VALUE: only cells of this env, method, demos, pairs, dial or key; several values of a name add up."""
+    env: tuple[str, ...] = ()
+    """Environments of the experiment whose ids have a module part: confirms that these modules may be imported."""
     workers: int = 0
     """Cells at a time; 0 is one a core, on an accelerator one."""
     retries: int = 3
@@ -91,7 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def bench(options: Options) -> int:
     """The grid from its file to its page. Returns the exit code. Raises BadInput."""
     _check(options)
+    allow_module(*options.env)
     experiment = read(options.experiment)
+    for cell in experiment.cells:
+        check_module(cell.options.env)
     folder = options.out / experiment.name
     grid = jobs_of(experiment, folder, options.any_code)
     jobs = chosen(grid, options.only)

@@ -21,6 +21,7 @@ from aihf_control.data.minari import to_minari
 from aihf_control.data.summary import describe
 from aihf_control.data.verify import verify
 from aihf_control.data.video import film
+from aihf_control.environments.modules import allow_module
 
 Positional = tyro.conf.Positional
 DATA = DataConfig()
@@ -65,24 +66,28 @@ def import_(env: str, out: Path, brought: Annotated[Imported, tyro.conf.arg(name
     describe(bring(env, brought, out), out)
 
 
-def export(folder: Positional[Path], minari: str) -> None:
+def export(folder: Positional[Path], minari: str, env: str = "") -> None:
     """Writes the episodes of a dataset as a Minari dataset, under MINARI_DATASETS_PATH.
 
     Args:
         folder: The dataset.
         minari: Id of the Minari dataset, for instance hopper/graded-v0.
+        env: The dataset's environment, if its id has a module part: confirms that the module may be imported.
     """
+    allow_module(env)
     dataset = Dataset.load(folder)
     print(f"{len(dataset.pool)} episodes as {minari} in {to_minari(dataset, minari)}")
     print(f"comparisons stay in {folder / 'preferences.csv'}; `import --pool minari:{minari} --pairs ...` reads both")
 
 
-def check(folder: Positional[Path]) -> None:
+def check(folder: Positional[Path], env: str = "") -> None:
     """Plays every episode again from its reset: does the simulator here agree bit for bit with the one that made it?
 
     Args:
         folder: The dataset.
+        env: The dataset's environment, if its id has a module part: confirms that the module may be imported.
     """
+    allow_module(env)
     dataset = Dataset.load(folder)
     found = [difference for difference in verify(dataset) if difference]
     for difference in found[:10]:
@@ -95,7 +100,11 @@ def check(folder: Positional[Path]) -> None:
 
 
 def show(
-    folder: Positional[Path], figure: Path | None = None, render: int | None = None, out: Path = Path("pair.mp4")
+    folder: Positional[Path],
+    figure: Path | None = None,
+    render: int | None = None,
+    out: Path = Path("pair.mp4"),
+    env: str = "",
 ) -> None:
     """Prints what a dataset holds: levels, returns, lengths, margins, and how often its labels are right.
 
@@ -104,7 +113,9 @@ def show(
         figure: PNG to write: returns by level, and labels by margin.
         render: Row of preferences.csv, from 0, whose two clips are drawn side by side, the preferred one on the left.
         out: The mp4 or gif to write them to.
+        env: The dataset's environment, if its id has a module part: confirms that the module may be imported.
     """
+    allow_module(env)
     dataset = Dataset.load(folder)
     describe(dataset, folder)
     if figure:

@@ -27,7 +27,9 @@ from aihf_control.data.labelling.regret import Regret
 from aihf_control.data.labelling.segments import SegmentPool
 from aihf_control.data.labelling.teachers import Annotator, teacher
 from aihf_control.data.pool import bundled, episodes_of, experts_of, returns_of
+from aihf_control.environments.cards import folder_name
 from aihf_control.environments.gym import EnvSpec, spec_of
+from aihf_control.environments.modules import allow_module
 from aihf_control.models.sb3 import Expert
 
 RECIPE = 2  # of a dataset: goes up when the same config comes to make another one, or to tell other things of it
@@ -92,6 +94,7 @@ def make_dataset(
     """
     cfg = cfg or DataConfig()
     _check(cfg)
+    allow_module(env)
     spec = spec_of(env, **({} if cfg.terminate else {"terminate_when_unhealthy": False}))
     experts = experts_of(env, spec, policies)
     rng = np.random.default_rng([cfg.seed, 2])
@@ -157,7 +160,7 @@ def default_folder(env: str, cfg: DataConfig, root: Path) -> Path:
     """Where a dataset of this environment and config lies if nobody says where: named by what determines it."""
     policies = {level: sha256(read_bytes(path)) for level, path in bundled(env).items()}
     key = json.dumps([RECIPE, dataclasses.asdict(cfg), policies], sort_keys=True)
-    return root / env.replace("/", "__") / sha256(key.encode())[:12]
+    return root / folder_name(env) / sha256(key.encode())[:12]
 
 
 def _check(cfg: DataConfig) -> None:

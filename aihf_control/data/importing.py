@@ -20,6 +20,7 @@ from aihf_control.data.dataset import PAIR_COLUMNS, REFERENCE_COLUMNS, Dataset, 
 from aihf_control.data.pool import bundled, returns_of
 from aihf_control.data.sources import read_episodes, renumbered
 from aihf_control.environments.gym import EnvSpec, spec_of
+from aihf_control.environments.modules import allow_module
 from aihf_control.models.sb3 import read_zip
 
 DEFAULTS = {"weight": "1", "split": "train", "annotator": "imported"}
@@ -50,6 +51,7 @@ def bring(env: str, brought: Imported, out: Path | None = None) -> Dataset:
         raise BadInput("nothing to import: give --demos, --pool, or both")
     if brought.demo_every < 1:
         raise BadInput(f"--demo-every {brought.demo_every}: give at least 1")
+    allow_module(env)
     spec = spec_of(env, **({} if brought.terminate else {"terminate_when_unhealthy": False}))
     compared, demos = (
         [t for s in sources for t in read_episodes(s, spec)] for sources in (brought.pool, brought.demos)

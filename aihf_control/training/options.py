@@ -9,6 +9,9 @@ from typing import Any, Literal
 from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, default_folder, make_dataset
+from aihf_control.data.pool import bundled
+from aihf_control.environments.modules import check_module
+from aihf_control.environments.watchdog import DEFAULT_TIMEOUT
 from aihf_control.models.device import device_of, matmul_precision
 from aihf_control.training.run import RunSpec
 
@@ -53,6 +56,8 @@ class Options:
     """Also writes the log for TensorBoard, into the run's folder. Needs `pip install 'aihf_control[tensorboard]'`."""
     checkpoint: float = 3.0
     """Minutes from one checkpoint to the next; a run that is killed goes on from the last."""
+    step_timeout: float = DEFAULT_TIMEOUT
+    """Seconds after which a run ends if its environment does not return from one call; 0 is no limit."""
     resume: Path | None = None
     """The folder of a run to go on with, to the same numbers as if it had never been killed. Needs no other flag."""
 
@@ -62,6 +67,8 @@ def cell_of(options: Options, cfg: Any) -> RunSpec:
         raise BadInput(f"--checkpoint {options.checkpoint}: give minutes above 0")
     if options.workers < 0:
         raise BadInput(f"--workers {options.workers}: give at least 0")
+    if not options.step_timeout >= 0:
+        raise BadInput(f"--step-timeout must be at least 0 seconds, got {options.step_timeout}")
     device = device_of(options.device)
     return RunSpec(
         options.method,
@@ -82,6 +89,13 @@ def dataset_of(options: Options) -> tuple[Dataset, Path]:
     """The dataset asked for, or the environment's default, made if it is not there yet; and its folder."""
     folder = options.dataset or default_folder(options.env, DataConfig(), DATASETS)
     if options.dataset is None and not (folder / "meta.json").exists():
+        check_module(options.env)  # it may have been read from a file
+        if not bundled(options.env):
+            raise BadInput(
+                f"there is no bundled policy for {options.env}, so no default dataset; make one with `aihf data make "
+                f"--env {options.env} --policy expert=FILE.zip --levels expert --out FOLDER` or `aihf data import`, and "
+                "give it with --dataset FOLDER"
+            )
         print(f"making the default dataset of {options.env} in {folder}", flush=True)
         make_dataset(options.env, DataConfig(), out=folder)
     dataset = Dataset.load(folder)

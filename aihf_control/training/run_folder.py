@@ -23,7 +23,7 @@ from aihf_control.training.summary import curves, summary
 CHECKPOINT = "checkpoint"  # in a run's folder, while it is not finished
 
 
-FREE = {"resume", "checkpoint", "folder", "tensorboard"}  # flags that change no number
+FREE = {"resume", "checkpoint", "folder", "tensorboard", "step_timeout"}  # flags that change no number
 
 
 def read_begun(folder: Path, options: type) -> tuple[Any, Any]:

@@ -15,6 +15,8 @@ import numpy as np
 
 from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
+from aihf_control.environments import watchdog
+from aihf_control.environments.modules import allowed_modules, set_allowed_modules
 from aihf_control.models.device import use_one_thread
 from aihf_control.training.run import CheckpointPlace, Event, Failed, Finished, Paused, RunSpec, train_lanes
 
@@ -26,18 +28,24 @@ def run_workers(
     stop: Any = None,
     pause: Any = None,
     home: CheckpointPlace | None = None,
+    step_timeout: float = 0.0,
 ) -> Iterator[Event]:
-    """`work` over several processes of one thread each, the lanes shared out, each with a home of its own."""
+    """`work` over several processes of one thread each, the lanes shared out, each with a home of its own.
+
+    Raises EnvTimeout if a call into the environment takes longer than `step_timeout` seconds (0: no limit).
+    """
     hands = [tuple(h.tolist()) for h in np.array_split(np.array(cell.seeds), min(workers, len(cell.seeds)))]
     context = mp.get_context("spawn")
     events, stopping, pausing = context.Queue(), context.Event(), context.Event()
+    clocks = [context.Value("d", 0.0, lock=False) for _ in hands]
+    inherited = [(allowed_modules(), clock) for clock in clocks]
     processes = [
         context.Process(
             target=_process,
-            args=(dataclasses.replace(cell, seeds=h), dataset, events, stopping, pausing, _room(home, h)),
+            args=(dataclasses.replace(cell, seeds=h), dataset, events, stopping, pausing, _room(home, h), *more),
             daemon=True,
         )
-        for h in hands
+        for h, more in zip(hands, inherited, strict=True)
     ]
     with _signals_blocked():  # the children inherit that for good
         for p in processes:
@@ -49,6 +57,8 @@ def run_workers(
                 stopping.set()
             if pause and pause.is_set():
                 pausing.set()
+            if any(watchdog.overdue(clock, step_timeout) for clock in clocks):
+                raise watchdog.EnvTimeout(watchdog.timeout_message(dataset.meta["env"], step_timeout))
             try:
                 event = events.get(timeout=0.5)
             except queue.Empty:
@@ -82,8 +92,19 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _process(cell: RunSpec, dataset: Dataset, events: Any, stop: Any, pause: Any, home: CheckpointPlace | None) -> None:
+def _process(
+    cell: RunSpec,
+    dataset: Dataset,
+    events: Any,
+    stop: Any,
+    pause: Any,
+    home: CheckpointPlace | None,
+    modules: tuple[str, ...],
+    clock: Any,
+) -> None:
     use_one_thread()
+    set_allowed_modules(modules)
+    watchdog.share_clock(clock)
     parent = mp.parent_process()
     assert parent is not None
     try:

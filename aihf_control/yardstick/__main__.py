@@ -29,6 +29,7 @@ from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import check_writable, lock, read_json, write_bytes
 from aihf_control.core.provenance import commit, versions
 from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, spec_of
+from aihf_control.environments.modules import allow_module
 from aihf_control.environments.rollout import rollout
 from aihf_control.experts.session import Training
 from aihf_control.experts.true_reward import Pupil, TruthConfig
@@ -98,6 +99,7 @@ def measure(options: Options) -> None:
         raise BadInput(f"--steps {options.steps}: give a multiple of --evaluations, {options.evaluations}")
     if not options.checkpoint > 0:
         raise BadInput(f"--checkpoint {options.checkpoint}: give minutes above 0")
+    allow_module(options.env)
     spec = spec_of(options.env)
     _there(options)  # says now what is in the way
     check_writable(options.out)
