@@ -24,15 +24,8 @@ from aihf_control.core.files import read_json
 from aihf_control.core.statistics import estimate, improvement_estimate, mean
 from aihf_control.report.load import LATE, finite, numbers, read_log
 
-PLACES = (
-    "out",
-    "folder",
-    "resume",
-    "dataset",
-    "checkpoint",
-    "tensorboard",
-    "step_timeout",
-)  # flags that change no number
+# flags that change no number
+PLACES = ("out", "folder", "resume", "dataset", "checkpoint", "tensorboard", "step_timeout")
 QUALITY = {"pair_accuracy": "pair accuracy", "rank_correlation": "rank correlation"}
 Row = tuple[str, ...]
 
