@@ -94,9 +94,8 @@ def retrain(options: Options) -> None:
     n = sum(not work.truth for work in works)
     print(f"{n} runs with a learned reward, {n - sum(not w.truth for w in todo)} of them retrained before", flush=True)
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        workers, context, initializer=_begin, initargs=(allowed_modules(),)
-    ) as pool:
+    modules = (allowed_modules(),)
+    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_begin, initargs=modules) as pool:
         for work, value in zip(todo, pool.map(keep, todo, [options] * len(todo)), strict=True):
             print(f"{work.result}: {value:.0f}", flush=True)
     for folder, below in found.items():

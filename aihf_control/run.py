@@ -24,6 +24,7 @@ import tyro
 from aihf_control import methods
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import check_writable
+from aihf_control.data.dataset import Dataset
 from aihf_control.environments.cards import folder_name
 from aihf_control.environments.checks import determinism_note
 from aihf_control.environments.gym import spec_of
@@ -123,8 +124,7 @@ def run(options: Options, cfg: Any) -> int:
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # of a run that was killed before it had a config
     display = Display(cell, dataset, workers)
     display.plan(where, folder)
-    if note := determinism_note(spec_of(dataset.meta["env"], **dataset.meta["options"])):
-        print(f"note: {note}", file=sys.stderr)
+    _print_determinism(dataset)
 
     collector, stop, pause, paused = Collector(cell, dataset), threading.Event(), threading.Event(), False
     home = CheckpointPlace(folder / CHECKPOINT, options.checkpoint)
@@ -152,6 +152,12 @@ def run(options: Options, cfg: Any) -> int:
         lock.close()
     display.table(result, folder)
     return 0
+
+
+def _print_determinism(dataset: Dataset) -> None:
+    """Print a note if the environment is not deterministic."""
+    if note := determinism_note(spec_of(dataset.meta["env"], **dataset.meta["options"])):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _resume_hint(folder: Path, env: str) -> str:

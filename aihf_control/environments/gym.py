@@ -58,8 +58,8 @@ class EnvSpec:
         except (TypeError, KeyError, ValueError, OverflowError) as e:
             raise BadInput(f"not the description of an environment: {_one_line(e)}") from e
         for name, kind in (("id", str), ("options", dict), ("n_obs", int), ("n_act", int), ("horizon", int)):
-            value: Any = getattr(spec, name)
-            if type(value) is not kind or (kind is int and value < 1):
+            value = getattr(spec, name)
+            if type(value) is not kind or (isinstance(value, int) and value < 1):
                 raise BadInput(f"not the description of an environment: its {name} is {value!r}"[:300])
         shaped = spec.low.shape == spec.high.shape == (spec.n_act,)
         if not shaped or not (np.isfinite(spec.low) & np.isfinite(spec.high)).all():

@@ -93,8 +93,8 @@ def dataset_of(options: Options) -> tuple[Dataset, Path]:
         if not bundled(options.env):
             raise BadInput(
                 f"there is no bundled policy for {options.env}, so no default dataset; make one with `aihf data make "
-                f"--env {options.env} --policy expert=FILE.zip --levels expert --out FOLDER` or `aihf data import`, and "
-                "give it with --dataset FOLDER"
+                f"--env {options.env} --policy expert=FILE.zip --levels expert --out FOLDER` or `aihf data import`, "
+                "and give it with --dataset FOLDER"
             )
         print(f"making the default dataset of {options.env} in {folder}", flush=True)
         make_dataset(options.env, DataConfig(), out=folder)

@@ -13,6 +13,7 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.files import lock, read_json, replace_nonfinite, write_json, writing
 from aihf_control.core.provenance import commit, versions
 from aihf_control.data.dataset import Dataset
+from aihf_control.environments.watchdog import DEFAULT_TIMEOUT
 from aihf_control.models import kernel
 from aihf_control.models.device import device_of
 from aihf_control.training.checkpoint import sweep
@@ -29,7 +30,8 @@ FREE = {"resume", "checkpoint", "folder", "tensorboard", "step_timeout"}  # flag
 def read_begun(folder: Path, options: type) -> tuple[Any, Any]:
     """The options of a run and the config of its method. Raises BadInput where `folder` holds no run."""
     config = _config(folder)
-    given = rebuild(options, config["options"], folder)
+    before_flag = {"step_timeout": DEFAULT_TIMEOUT}  # missing in runs that were started before the flag existed
+    given = rebuild(options, before_flag | config["options"], folder)
     return given, rebuild(methods.load(given.method).Config, config["cell"].get("cfg"), folder)
 
 

@@ -86,7 +86,7 @@ def test_options_that_the_environment_does_not_know_are_refused():
 
 @pytest.mark.parametrize("at", [0, 3])
 def test_an_observation_that_is_not_finite_is_refused(at):
-    with pytest.raises(BadInput, match="Walk-v0: the observation .* is not finite"):
+    with pytest.raises(BadInput, match=r"Walk-v0: the observation .* is not finite"):
         rollout(spec_of("Walk-v0", broken_at=at), still, [0, 1])
 
 
