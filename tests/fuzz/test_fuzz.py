@@ -37,6 +37,7 @@ def test_a_thousand_hostile_inputs_end_in_one_line(tmp_path):
     assert not found, f"{len(found)} findings\n" + "\n".join(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "verdict"),
     [
