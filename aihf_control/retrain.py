@@ -29,6 +29,8 @@ from aihf_control.core.cli import exit_code
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import check_writable, read_json, write_bytes
 from aihf_control.core.statistics import STAR_NOTE, Estimate, estimate, format_count, normalised
+from aihf_control.environments.cards import folder_name
+from aihf_control.environments.modules import allow_module, allowed_modules, check_module, set_allowed_modules
 from aihf_control.experts.true_reward import TruthConfig, learn
 from aihf_control.learning.evaluation import greedy_returns
 from aihf_control.learning.sac import SACConfig
@@ -54,6 +56,8 @@ class Options:
     """Greedy episodes by which the policies are judged, from the same starts as the runs' own."""
     truth: bool = False
     """Also trains on the true reward, for comparison."""
+    env: tuple[str, ...] = ()
+    """Environments of the rewards whose ids have a module part: confirms that these modules may be imported."""
     workers: int = 0
     """Runs at a time, one thread each; 0 is one a core."""
     sac: SACConfig = SACConfig(alpha=(0.1,), average=1e-3)
@@ -78,19 +82,21 @@ def retrain(options: Options) -> None:
     at_least_one({f"--{name}": getattr(options, name) for name in ("updates", "envs", "episodes")})
     if options.workers < 0:
         raise BadInput(f"--workers {options.workers}: give at least 0")
+    allow_module(*options.env)
     found = {folder: works_below(folder, options.truth) for folder in options.folders}
     works = list({work.result.resolve(): work for below in found.values() for work in below}.values())
     for work in works:
         _check_budget(work.result, options)
     todo = [work for work in works if not work.result.exists()]
     for work in todo:
-        load_reward(work.run / "reward.safetensors")  # says now what cannot be read
+        check_module(load_reward(work.run / "reward.safetensors").spec.id)  # both raise now rather than in a worker
         check_writable(work.result.parent)
     workers = min(options.workers or len(os.sched_getaffinity(0)), max(1, len(todo)))
     n = sum(not work.truth for work in works)
     print(f"{n} runs with a learned reward, {n - sum(not w.truth for w in todo)} of them retrained before", flush=True)
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_begin) as pool:
+    modules = (allowed_modules(),)
+    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_begin, initargs=modules) as pool:
         for work, value in zip(todo, pool.map(keep, todo, [options] * len(todo)), strict=True):
             print(f"{work.result}: {value:.0f}", flush=True)
     for folder, below in found.items():
@@ -114,7 +120,7 @@ def works_below(folder: Path, truth: bool) -> list[Work]:
     for run in runs if truth else ():
         reward = load_reward(run / "reward.safetensors")
         seeds = f"{reward.seeds[0]}-{reward.seeds[-1]}"
-        work = Work(folder / f"truth-{reward.spec.id.replace('/', '__')}-{seeds}.csv", run, truth=True)
+        work = Work(folder / f"truth-{folder_name(reward.spec.id)}-{seeds}.csv", run, truth=True)
         works += [work] if work.result not in [w.result for w in works] else []
     return works
 
@@ -141,10 +147,11 @@ def runs_below(folder: Path) -> list[Path]:
     return found
 
 
-def _begin() -> None:
+def _begin(modules: tuple[str, ...]) -> None:
     """Of a working process: one thread, and at Ctrl-C it is gone without a word."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     use_one_thread()
+    set_allowed_modules(modules)
 
 
 def keep(work: Work, options: Options) -> float:

@@ -24,6 +24,11 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.files import check_writable
 from aihf_control.core.signals import signal_handlers
 from aihf_control.data.dataset import Dataset
+from aihf_control.environments.cards import folder_name
+from aihf_control.environments.checks import determinism_note
+from aihf_control.environments.gym import spec_of
+from aihf_control.environments.modules import allow_module
+from aihf_control.environments.watchdog import TIMEOUT_CODE, EnvTimeout
 from aihf_control.models.device import default_workers
 from aihf_control.training.display import Display
 from aihf_control.training.options import Options, dataset_of, run_spec_of
@@ -52,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadInput as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
+    except EnvTimeout as e:
+        print(f"error: {e}", file=sys.stderr)
+        return TIMEOUT_CODE
     except KeyboardInterrupt:
         print("aborted", file=sys.stderr)
         return 130
@@ -62,6 +70,7 @@ def parse(argv: list[str]) -> tuple[Options, Any]:
 
     With --resume the defaults are the settings of that run. Raises BadInput for a flag that differs from them.
     """
+    allow_module(_flag(argv, "--env", ""))  # typed by a person; an id out of config.json is not allowed by this
     resumed = _flag(argv, "--resume", "")
     options, cfg = read_begun(Path(resumed)) if resumed else (Options(), None)
     method = methods.load(_flag(argv, "--method", options.method))
@@ -102,7 +111,7 @@ def run(options: Options, cfg: Any) -> int:
         print(f"{options.resume} is finished: there is nothing to resume")
         return 0
     run_spec = run_spec_of(options, cfg)
-    folder = options.resume or options.folder or options.out / options.env.replace("/", "__") / options.method / _now()
+    folder = options.resume or options.folder or options.out / folder_name(options.env) / options.method / _now()
     if not options.resume:
         check_unused(folder)
     check_writable(folder)
@@ -119,11 +128,15 @@ def run(options: Options, cfg: Any) -> int:
             workers = options.workers or default_workers(run_spec.device, len(run_spec.seeds))
         display = Display(run_spec, dataset, workers)
         display.plan(where, folder)
+        _print_determinism(dataset)
         recorder = _Recorder(folder, display, board, lambda: begin(folder, options, run_spec, dataset, where, workers))
-        return _train(run_spec, dataset, workers, recorder, CheckpointPlace(folder / CHECKPOINT, options.checkpoint))
+        place = CheckpointPlace(folder / CHECKPOINT, options.checkpoint)
+        return _train(run_spec, dataset, workers, recorder, place, options)
 
 
-def _train(run_spec: RunSpec, dataset: Dataset, workers: int, recorder: _Recorder, place: CheckpointPlace) -> int:
+def _train(
+    run_spec: RunSpec, dataset: Dataset, workers: int, recorder: _Recorder, place: CheckpointPlace, options: Options
+) -> int:
     """Train to the end, an early end (Ctrl-C) or a pause (SIGTERM), and save the result. Returns the exit code."""
     folder, stop, pause = recorder.folder, threading.Event(), threading.Event()
 
@@ -138,9 +151,9 @@ def _train(run_spec: RunSpec, dataset: Dataset, workers: int, recorder: _Recorde
         print(f"\npausing; writing a checkpoint to {folder}", file=sys.stderr)
 
     with signal_handlers({signal.SIGINT: end_early, signal.SIGTERM: write_and_pause}), recorder.display:
-        result = train_run(run_spec, dataset, workers, recorder, stop, pause, place)
+        result = train_run(run_spec, dataset, workers, recorder, stop, pause, place, options.step_timeout)
     if result is None:
-        print(_resume_hint(folder))
+        print(_resume_hint(folder, options.env))
         return 143
     save(folder, result, interrupted=stop.is_set())
     recorder.display.table(result, folder)
@@ -165,10 +178,16 @@ class _Recorder:
         self.display.show(event, collector)
 
 
-def _resume_hint(folder: Path) -> str:
+def _print_determinism(dataset: Dataset) -> None:
+    """Print a note if the environment is not deterministic."""
+    if note := determinism_note(spec_of(dataset.meta["env"], **dataset.meta["options"])):
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _resume_hint(folder: Path, env: str) -> str:
     if not (folder / "config.json").exists():
         return "paused before the first evaluation: start again with the same command"
-    return f"paused; resume with: python -m aihf_control.run --resume {folder}"
+    return f"paused; resume with: python -m aihf_control.run --resume {folder}{f' --env {env}' * (':' in env)}"
 
 
 def _now() -> str:

@@ -24,6 +24,7 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_bytes, sha256, write_bytes
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, default_folder
+from aihf_control.environments.cards import folder_name
 from aihf_control.models.device import device_of, matmul_precision
 from aihf_control.training.options import DATASETS, Options, dataset_of
 
@@ -74,7 +75,7 @@ def _job(cell: GridCell, out: Path, finished: dict[str, list[str]], digests: dic
     """Return a cell's job. Of its `finished` keys, by settings, the own one is used, or else the latest."""
     options, source = _resolved(cell.options), cell.options.dataset
     if source:  # a copy: the source may be edited while the grid runs, or moved before a cell resumes
-        dataset = DATASETS / options.env.replace("/", "__") / digests[source]
+        dataset = DATASETS / folder_name(options.env) / digests[source]
     else:
         dataset = default_folder(options.env, cell.data, DATASETS)
     key = f"{_settings_key(options, cell.cfg, dataset)}-{code_of(options.method)}"
@@ -201,7 +202,7 @@ def jobs_from(jobs: Sequence[CellJob], out: Path) -> list[Job]:
             job.key,
             job.folder,
             ("-m", "aihf_control.run", *job.words()),
-            ("-m", "aihf_control.run", "--resume", str(job.folder)),
+            ("-m", "aihf_control.run", "--resume", str(job.folder), "--env", job.cell.options.env),
             output=out / "output" / f"{job.key}.txt",
             steps=job.cell.cfg.steps,
             needs=(job.dataset,),

@@ -23,6 +23,8 @@ class Options:
     """Only print the cells and how long they will take."""
     only: tuple[str, ...] = ()
     """NAME=VALUE: only cells with this env, method, demos, pairs, swept factor or key. A name may be repeated."""
+    env: tuple[str, ...] = ()
+    """Environments of the experiment whose ids have a module part: confirms that these modules may be imported."""
     workers: int = 0
     """Cells that run at the same time; 0 is one per core, or one on an accelerator."""
     retries: int = 3

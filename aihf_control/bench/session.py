@@ -30,13 +30,17 @@ from aihf_control.bench.local import BAD_INPUT, Attempted, Event, Job, Started, 
 from aihf_control.bench.options import Options
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import check_writable, lock, read_bytes, write_json
+from aihf_control.environments.modules import allow_module, check_module
 from aihf_control.report.runs import report_folder
 
 
 def run_grid(options: Options) -> int:
     """Run a grid from its file to its report. Return the exit code. Raises BadInput."""
     _check(options)
+    allow_module(*options.env)
     experiment = read(options.experiment)
+    for cell in experiment.cells:
+        check_module(cell.options.env)
     folder = options.out / experiment.name
     grid = jobs_of(experiment, folder, options.any_code)
     jobs = select(grid, options.only)

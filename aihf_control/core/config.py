@@ -21,7 +21,7 @@ PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "
 PLAIN |= {dict: "a table"}
 
 
-CHANGES_NO_NUMBER = frozenset({"out", "folder", "resume", "dataset", "checkpoint", "tensorboard"})
+CHANGES_NO_NUMBER = frozenset({"out", "folder", "resume", "dataset", "checkpoint", "tensorboard", "step_timeout"})
 """Flags that change no number of a run; a dataset is compared by its digest, not by its folder."""
 
 

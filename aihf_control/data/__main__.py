@@ -22,6 +22,7 @@ from aihf_control.data.minari import write_minari
 from aihf_control.data.summary import print_summary
 from aihf_control.data.verify import verify
 from aihf_control.data.video import render_comparison
+from aihf_control.environments.modules import allow_module
 
 Positional = tyro.conf.Positional
 DATA = DataConfig()
@@ -84,24 +85,28 @@ def import_(
     print_summary(import_dataset(env, config, out, _parse_options(env_option), force), out)
 
 
-def export(folder: Positional[Path], minari: str) -> None:
+def export(folder: Positional[Path], minari: str, env: str = "") -> None:
     """Write the episodes of a dataset as a Minari dataset, under MINARI_DATASETS_PATH.
 
     Args:
         folder: The dataset.
         minari: Id of the Minari dataset, for instance hopper/graded-v0.
+        env: The dataset's environment, if its id has a module part: confirms that the module may be imported.
     """
+    allow_module(env)
     dataset = Dataset.load(folder)
     print(f"{len(dataset.pool)} episodes as {minari} in {write_minari(dataset, minari)}")
     print(f"comparisons stay in {folder / 'preferences.csv'}; `import --pool minari:{minari} --pairs ...` reads both")
 
 
-def check(folder: Positional[Path]) -> None:
+def check(folder: Positional[Path], env: str = "") -> None:
     """Replay every episode from its seed and compare it bit by bit with the recorded one.
 
     Args:
         folder: The dataset.
+        env: The dataset's environment, if its id has a module part: confirms that the module may be imported.
     """
+    allow_module(env)
     dataset = Dataset.load(folder)
     found = [difference for difference in verify(dataset) if difference]
     for difference in found[:10]:
@@ -114,7 +119,11 @@ def check(folder: Positional[Path]) -> None:
 
 
 def show(
-    folder: Positional[Path], figure: Path | None = None, render: int | None = None, out: Path = Path("pair.mp4")
+    folder: Positional[Path],
+    figure: Path | None = None,
+    render: int | None = None,
+    out: Path = Path("pair.mp4"),
+    env: str = "",
 ) -> None:
     """Print a summary of a dataset: levels, returns, lengths, margins, and the share of correct labels.
 
@@ -123,7 +132,9 @@ def show(
         figure: PNG to write: returns by level, and labels by margin.
         render: Row of preferences.csv, from 0, whose segments are rendered side by side, the preferred one on the left.
         out: The mp4 or gif to write them to.
+        env: The dataset's environment, if its id has a module part: confirms that the module may be imported.
     """
+    allow_module(env)
     dataset = Dataset.load(folder)
     print_summary(dataset, folder)
     if figure:

@@ -27,7 +27,9 @@ from aihf_control.data.labelling.regret import Regret
 from aihf_control.data.labelling.segments import SegmentPool
 from aihf_control.data.labelling.teachers import Annotator, make_teacher
 from aihf_control.data.pool import bundled_policies, check_expert, evaluate_returns, load_experts, play_episodes
+from aihf_control.environments.cards import folder_name
 from aihf_control.environments.gym import EnvSpec, spec_of
+from aihf_control.environments.modules import allow_module
 from aihf_control.models.sb3 import Expert
 
 RECIPE = 2  # version of the generator: increased when the same config gives a different dataset or metadata
@@ -98,6 +100,7 @@ def make_dataset(
     """
     cfg = cfg or DataConfig()
     _check(cfg)
+    allow_module(env)
     spec = spec_of(env, **{**({} if cfg.terminate else {"terminate_when_unhealthy": False}), **(options or {})})
     _check_clip(cfg, spec)
     experts = load_experts(env, spec, policies)
@@ -176,7 +179,7 @@ def default_folder(env: str, cfg: DataConfig, root: Path) -> Path:
     """Return the default folder of a dataset, named by environment, config and policies."""
     policies = {level: sha256(read_bytes(path)) for level, path in bundled_policies(env).items()}
     key = json.dumps([RECIPE, dataclasses.asdict(cfg), policies], sort_keys=True)
-    return root / env.replace("/", "__").replace(":", "__") / sha256(key.encode())[:12]
+    return root / folder_name(env) / sha256(key.encode())[:12]
 
 
 def _check_clip(cfg: DataConfig, spec: EnvSpec) -> None:

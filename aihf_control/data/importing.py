@@ -24,6 +24,7 @@ from aihf_control.data.sources import assign_unknown_seeds, read_episodes, state
 from aihf_control.data.ties import find_ties
 from aihf_control.data.verify import replay_episode
 from aihf_control.environments.gym import Envs, EnvSpec, spec_of
+from aihf_control.environments.modules import allow_module
 from aihf_control.models.sb3 import read_zip
 
 DEFAULTS = {"weight": "1", "split": "train", "annotator": "imported", "tie": "0"}
@@ -70,6 +71,7 @@ def import_dataset(
         raise BadInput("nothing to import: give --demos, --pool, or both")
     if config.demo_every < 1:
         raise BadInput(f"--demo-every must be at least 1, got {config.demo_every}")
+    allow_module(env)
     given = {**({} if config.terminate else {"terminate_when_unhealthy": False}), **(options or {})}
     notes: list[str] = []
     spec = spec_of(env, **_merge_options(env, (*config.pool, *config.demos), given, notes))

@@ -1,4 +1,4 @@
-"""Draws episodes of an environment, without a window."""
+"""Pictures of episodes, rendered without a window."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from PIL import Image
 
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Trajectory
-from aihf_control.environments.gym import EnvSpec, make_env
+from aihf_control.environments.gym import Envs, EnvSpec, make_env
 
 Array = np.ndarray
 WIDTH, HEIGHT = 320, 240
 LIBRARIES = ("egl", "osmesa", "glfw")
-PER_SECOND = 30  # frames of the film
+PER_SECOND = 30  # frames per second, if the environment names no rate
 
 
 class Camera:
-    """Draws what an episode looked like. A context: it holds a window that nobody sees."""
+    """A renderer of episodes. Use it as a context: it keeps an invisible window open.
+
+    Raises BadInput if the environment cannot be rendered on this machine.
+    """
 
     def __init__(self, spec: EnvSpec):
         if sys.platform == "linux":
@@ -36,14 +39,14 @@ class Camera:
             self.env.reset(seed=0)
             if hasattr(self.inner, "mujoco_renderer"):
                 self._set_up()
-            self._look()
-        except Exception as e:  # each graphics library fails in its own way, all for want of something on the machine
+            self._render()
+        except Exception as e:  # every graphics library raises exceptions of its own
             self.env.close()
-            hint = f"; MUJOCO_GL may be {', '.join(LIBRARIES)}" if hasattr(self.inner, "mujoco_renderer") else ""
-            raise BadInput(f"cannot draw {spec.id}: {' '.join(str(e).split())[:200]}{hint}") from e
+            hint = f"; set MUJOCO_GL to one of {', '.join(LIBRARIES)}" if hasattr(self.inner, "mujoco_renderer") else ""
+            raise BadInput(f"cannot render {spec.id}: {' '.join(str(e).split())[:200]}{hint}") from e
 
     def _set_up(self) -> None:
-        """A small picture without what is slow, from a camera that goes along: Gymnasium's own stays where it began."""
+        """Render small pictures without slow effects, from a camera that follows the robot (the default is fixed)."""
         import mujoco
 
         known: Any = mujoco  # its stubs lack these names
@@ -53,15 +56,18 @@ class Camera:
         self.viewer = viewer = renderer._get_viewer("rgb_array")
         for flag in (known.mjtRndFlag.mjRND_SHADOW, known.mjtRndFlag.mjRND_REFLECTION):
             viewer.scn.flags[flag] = 0
-        along = known.mj_name2id(self.inner.model, known.mjtObj.mjOBJ_CAMERA, "track")
-        renderer.camera_id = along if along >= 0 else None
-        viewer.cam.type, viewer.cam.trackbodyid = known.mjtCamera.mjCAMERA_TRACKING, 1  # where none is named so
+        track = known.mj_name2id(self.inner.model, known.mjtObj.mjOBJ_CAMERA, "track")
+        renderer.camera_id = track if track >= 0 else None
+        viewer.cam.type, viewer.cam.trackbodyid = known.mjtCamera.mjCAMERA_TRACKING, 1  # if no camera has that name
 
     def clip(self, t: Trajectory, start: int, length: int, every: int) -> Iterator[Array]:
-        """Pictures (H, W, 3) of every so many-th of the clip's states; after a fall the last one, in grey."""
+        """Yield a picture (H, W, 3) of every `every`-th state of a segment (clip).
+
+        Where the episode ends inside the segment, the last picture is repeated in grey.
+        """
         stop = min(start + length, len(t))
         recorded = t.qpos is not None and t.qvel is not None and hasattr(self.inner, "set_state")
-        draw = self._put if recorded else self._play
+        draw = self._draw_states if recorded else self._draw_replay
         picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
         for picture in draw(t, start, stop, every):
             yield picture
@@ -69,34 +75,36 @@ class Camera:
         shown = len(range(start, stop + 1, every))
         yield from [grey] * (len(range(start, start + length + 1, every)) - shown)
 
-    def _put(self, t: Trajectory, start: int, stop: int, every: int) -> Iterator[Array]:
+    def _draw_states(self, t: Trajectory, start: int, stop: int, every: int) -> Iterator[Array]:
         assert t.qpos is not None and t.qvel is not None
         for step in range(start, stop + 1, every):
             self.inner.set_state(t.qpos[step], t.qvel[step])
-            yield self._look()
+            yield self._render()
 
-    def _play(self, t: Trajectory, start: int, stop: int, every: int) -> Iterator[Array]:
-        """Where there are no states to set: from the reset on."""
+    def _draw_replay(self, t: Trajectory, start: int, stop: int, every: int) -> Iterator[Array]:
+        """Replay the episode from its reset, for recordings without simulator states."""
         if t.seed < 0:
-            raise BadInput("an episode recorded without states and without the seed of its reset cannot be drawn")
-        self.env.reset(seed=t.seed)
+            raise BadInput(
+                "cannot render an episode that was recorded without simulator states and without the seed of its reset"
+            )
+        envs = Envs(self.spec, 1, [self.env])
+        envs.reset(0, t.seed)
         for step in range(stop + 1):
             if step >= start and (step - start) % every == 0:
-                yield self._look()
+                yield self._render()
             if step < stop:
-                act = self.spec.to_env(t.act[step]).astype(np.float32)
-                self.env.step(act.reshape(self.env.action_space.shape))
+                envs.step(t.act[step : step + 1])
 
-    def _look(self) -> Array:
+    def _render(self) -> Array:
         picture = Image.fromarray(np.asarray(self.env.render(), np.uint8))
-        width = 2 * round(picture.width * HEIGHT / picture.height / 2)  # even, as mp4 has it
+        width = 2 * round(picture.width * HEIGHT / picture.height / 2)  # mp4 needs an even width
         return np.asarray(picture if picture.height == HEIGHT else picture.resize((width, HEIGHT)))
 
     def __enter__(self) -> Camera:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self.viewer is not None:  # freed later, its textures would be another camera's of the same numbers
+        if self.viewer is not None:  # if freed later, it would free the textures of the next camera
             self.viewer.make_context_current()
             self.viewer.con.free()
         self.env.close()

@@ -1,17 +1,22 @@
-"""The cards of environments, and the policies that are bundled with them."""
+"""Cards of environments (reference returns) and the policies bundled with them."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
+from hashlib import sha256
 from pathlib import Path
 
 from aihf_control.core.errors import BadInput
 
+LEVELS = ("expert", "medium", "weak")
+MAX_NAME = 120  # characters of a folder name; file systems allow 255 bytes
+
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What the code cannot know of an environment (`envs/<id>/card.toml`): greedy returns, where its policies are."""
+    """Reference returns of an environment (`envs/<id>/card.toml`) and the folder of its bundled policies."""
 
     folder: Path
     random_return: float | None = None
@@ -20,29 +25,38 @@ class Card:
     weak_return: float | None = None
 
     def policies(self) -> dict[str, Path]:
-        """The bundled SB3 zips by level, best first: {"expert": ..., "medium": ..., ...}."""
+        """Return the bundled SB3 zips by level, best first: {"expert": ..., "medium": ..., ...}."""
         return {level: self.folder / f"{level}.zip" for level in LEVELS if (self.folder / f"{level}.zip").is_file()}
 
 
-LEVELS = ("expert", "medium", "weak")
+def folder_name(env_id: str) -> str:
+    """Return the id as the name of one folder: "/" and ":" become "__", and it is never hidden, empty or too long."""
+    name = re.sub(r"[^A-Za-z0-9_.+-]", "__", env_id)
+    if not name.strip(".") or name.startswith(".") or len(name) > MAX_NAME:
+        name = f"{name.lstrip('.')[:MAX_NAME]}__{sha256(env_id.encode(errors='replace')).hexdigest()[:12]}"
+    return name
 
 
 def envs_folder() -> Path:
-    """Where the cards and bundled policies are: in the wheel inside the package, in a checkout beside it."""
+    """Return the folder of cards and bundled policies: inside the package in a wheel, beside it in a checkout."""
     inside = Path(__file__).parents[1] / "_envs"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "envs"
 
 
 def card_of(env_id: str) -> Card | None:
-    folder = envs_folder() / env_id.replace("/", "__").replace(":", "__")
+    """Return the card of an environment, None if it has none. Raises BadInput if the card is not valid."""
+    folder = envs_folder() / folder_name(env_id)
     path = folder / "card.toml"
     if not path.is_file():
         return None
     try:
-        fields = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as e:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
         raise BadInput(f"{path} is not valid TOML: {e}") from e
-    unknown = fields.keys() - {f.name for f in dataclasses.fields(Card)}
-    if unknown:
-        raise BadInput(f"{path} has unknown keys: {', '.join(sorted(unknown))}")
+    known = {f.name for f in dataclasses.fields(Card)} - {"folder"}
+    if unknown := fields.keys() - known:
+        raise BadInput(f"{path} has unknown keys: {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
+    for name, value in fields.items():
+        if type(value) not in (int, float):
+            raise BadInput(f"{path}: {name} must be a number, got {value!r}")
     return Card(folder, **fields)

@@ -1,9 +1,11 @@
-"""The only file that knows Gymnasium: a vector of environments, actions in (-1, 1), seeds, cards."""
+"""Gymnasium environments behind one interface: vectors of environments, actions in (-1, 1), seeds, one-line errors."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,14 +15,14 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from aihf_control.core.errors import BadInput
+from aihf_control.environments import watchdog
+from aihf_control.environments.modules import check_module
 
 Array = np.ndarray
-
-
 DEFAULT_HORIZON = 1000
-
-
-EVALUATION_SEED = 20_000  # evaluation starts from seeds 20000, 20001, ...: no lane's and no dataset's
+EVALUATION_SEED = 20_000  # evaluation resets with seeds 20000, 20001, ...; no lane and no dataset uses them
+INTERFACE = "reset must return (obs, info), and step must return (obs, reward, terminated, truncated, info)"
+UNKNOWN = "; for an environment of another package, give the id as MODULE:ID, for example my_package:Reach-v0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,81 +36,116 @@ class EnvSpec:
     low: Array
     high: Array
     horizon: int
-    """Steps until an episode runs out of time."""
+    """Steps after which an episode is truncated."""
 
     def to_env(self, act: Array) -> Array:
-        """Actions from (-1, 1) to the environment's units."""
+        """Convert actions from (-1, 1) to the environment's units."""
         return self.low + (np.asarray(act, np.float64) + 1) * (self.high - self.low) / 2
 
     def from_env(self, act: Array) -> Array:
-        """Actions from the environment's units to (-1, 1)."""
+        """Convert actions from the environment's units to (-1, 1)."""
         return (2 * (act - self.low) / (self.high - self.low) - 1).astype(np.float32)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return dataclasses.asdict(self) | {"low": self.low.tolist(), "high": self.high.tolist()}
 
     @staticmethod
-    def from_dict(fields: dict[str, Any]) -> EnvSpec:
-        """What `as_dict` gave. Raises BadInput for something else."""
+    def from_dict(fields: Any) -> EnvSpec:
+        """Return the spec that `as_dict` described. Raises BadInput if the fields are not those of one."""
         try:
-            bounds: dict[str, Any] = {name: np.array(fields[name], np.float64) for name in ("low", "high")}
-            return EnvSpec(**{**fields, **bounds})
-        except (TypeError, KeyError, ValueError) as e:
-            raise BadInput(f"this describes no environment: {e}") from e
+            spec = EnvSpec(**{**fields, **{name: np.array(fields[name], np.float64) for name in ("low", "high")}})
+        except (TypeError, KeyError, ValueError, OverflowError) as e:
+            raise BadInput(f"not the description of an environment: {_one_line(e)}") from e
+        for name, kind in (("id", str), ("options", dict), ("n_obs", int), ("n_act", int), ("horizon", int)):
+            value = getattr(spec, name)
+            if type(value) is not kind or (isinstance(value, int) and value < 1):
+                raise BadInput(f"not the description of an environment: its {name} is {value!r}"[:300])
+        shaped = spec.low.shape == spec.high.shape == (spec.n_act,)
+        if not shaped or not (np.isfinite(spec.low) & np.isfinite(spec.high)).all():
+            raise BadInput(f"not the description of an environment: its bounds are not {spec.n_act} finite numbers")
+        return spec
 
 
 def spec_of(env_id: str, **options: Any) -> EnvSpec:
-    """Makes the environment once, to see whether it will do. Raises BadInput where it will not."""
+    """Make the environment once, play one step of it and return its spec.
+
+    Raises BadInput if its id has a module part that was not allowed (`modules.allow_module`), if it cannot be made, if
+    its spaces are not supported, or if reset or step do not follow Gymnasium's interface.
+    """
     env = _make(env_id, options)
-    obs, act = env.observation_space, env.action_space
+    try:
+        spec = _read_spec(env_id, options, env)
+        envs = Envs(spec, 1, [env])
+        envs.reset(0, seed=0)
+        envs.step(np.zeros((1, spec.n_act)))
+    finally:
+        with _report_faults(env_id, "in close"):
+            env.close()
+    return spec
+
+
+def _read_spec(env_id: str, options: dict[str, Any], env: gym.Env) -> EnvSpec:
+    with _report_faults(env_id, "in its spaces"):
+        obs, act = env.observation_space, env.action_space
     for kind, space in (("observations", obs), ("actions", act)):
         if not isinstance(space, Box) or not np.issubdtype(space.dtype, np.floating):
             raise BadInput(f"{env_id} has {kind} of {space}; only Box spaces of floats can be used")
+        if not np.prod(space.shape):
+            raise BadInput(f"{env_id} has {kind} of {space}, which is empty")
     assert isinstance(obs, Box) and isinstance(act, Box)
     low, high = act.low.ravel().astype(np.float64), act.high.ravel().astype(np.float64)
     if not (np.isfinite(low) & np.isfinite(high)).all():
         raise BadInput(f"{env_id} has unbounded actions; wrap it in gymnasium.wrappers.RescaleAction or ClipAction")
-    horizon = (env.spec and env.spec.max_episode_steps) or DEFAULT_HORIZON
-    env.close()
+    if not (low < high).all():
+        raise BadInput(f"{env_id} has actions whose lower bound is not below the upper one: {act}")
+    limit = env.spec.max_episode_steps if env.spec else None
+    horizon = limit if limit and limit > 0 else DEFAULT_HORIZON
     return EnvSpec(env_id, options, int(np.prod(obs.shape)), low.size, low, high, horizon)
 
 
 def make_env(spec: EnvSpec, **options: Any) -> gym.Env:
-    """The environment itself, with further `options`, for a library that asks for one. Raises BadInput."""
+    """Return the Gymnasium environment itself, with further `options`. Raises BadInput if it cannot be made."""
     return _make(spec.id, {**spec.options, **options})
 
 
 def spaces_of(spec: EnvSpec) -> tuple[gym.Space, gym.Space]:
-    """The environment's own spaces of observations and of actions."""
+    """Return the environment's own spaces of observations and of actions. Raises BadInput if it cannot be made."""
     env = _make(spec.id, spec.options)
     env.close()
     return env.observation_space, env.action_space
 
 
 class Envs:
-    """`n` environments stepped together. Actions come in (-1, 1), observations go out as float32 rows.
+    """`n` environments stepped together, with actions in (-1, 1) and float32 observations.
 
-    An action that is not finite, which a diverged lane gives, is not played: its episode ends there with reward NaN.
+    An action that is not finite, as a diverged lane returns, is not played: its episode is truncated there with reward
+    NaN. Every fault of an environment raises BadInput with the environment's own message and the step: an exception, an
+    observation of another size, a reward or an observation that is not finite.
     """
 
-    def __init__(self, spec: EnvSpec, n: int):
+    def __init__(self, spec: EnvSpec, n: int, envs: list[gym.Env] | None = None):
         self.spec = spec
-        self.envs = [_make(spec.id, spec.options) for _ in range(n)]
+        self.envs = envs or [_make(spec.id, spec.options) for _ in range(n)]
         self.shape = self.envs[0].action_space.shape
         self.steps = np.zeros(n, int)
         self.last = np.zeros((n, spec.n_obs), np.float32)
-        self.begun: list[Any] = [None] * n  # with what each episode began: a seed, or the generator's state
-        self.played: list[list[Array]] = [[] for _ in range(n)]  # each episode's actions, in the environment's units
+        self.begun: list[Any] = [None] * n  # how each episode was reset: a seed, or the state of the generator
+        self.played: list[list[Array]] = [[] for _ in range(n)]  # actions of each episode, in the environment's units
 
     def reset(self, i: int, seed: int | None = None) -> Array:
-        """Starts an episode in environment i: its first observation, (O,). Without a seed its randomness goes on."""
+        """Reset environment i and return its first observation, (O,). Without a seed its generator continues."""
         self.steps[i], self.played[i] = 0, []
-        self.begun[i] = self.envs[i].unwrapped.np_random.bit_generator.state if seed is None else seed
-        return self._checked(i, self.envs[i].reset(seed=seed)[0])
+        env = self.envs[i]
+        with _report_faults(self.spec.id, "in reset"):
+            self.begun[i] = env.unwrapped.np_random.bit_generator.state if seed is None else seed
+            pair = env.reset(seed=seed)
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise BadInput(f"{self.spec.id}: reset returned {_describe(pair)}; {INTERFACE}")
+        return self._check_obs(i, pair[0])
 
     def step(self, act: Array, which: Sequence[int] | None = None) -> tuple[Array, Array, Array, Array]:
-        """Steps the environments `which` (all, if not given) with act (n, A).
+        """Step the environments `which` (default: all) with act (n, A).
 
         Returns obs (n, O), reward, terminated, truncated (n,).
         """
@@ -119,34 +156,39 @@ class Envs:
         return np.stack(obs), np.array(reward, np.float64), np.array(terminated), np.array(truncated)
 
     def state(self, i: int) -> tuple[Array, Array] | None:
-        """Positions and velocities of a MuJoCo simulator, or None."""
+        """Return positions and velocities of a MuJoCo simulator, or None."""
         data = getattr(self.envs[i].unwrapped, "data", None)
         if data is None or not hasattr(data, "qpos"):
             return None
         return data.qpos.copy(), data.qvel.copy()
 
     def put(self, i: int, qpos: Array, qvel: Array) -> Array:
-        """Begins an episode of environment i in a state that `state` gave: its observation, (O,).
+        """Start an episode of environment i in a state that `state` returned; return its observation, (O,).
 
-        Raises BadInput where the environment is no MuJoCo simulator that can be put anywhere, or a wrapper shows
-        something else than it does.
+        Raises BadInput if the environment is not one of Gymnasium's MuJoCo tasks, or if a wrapper changes its
+        observations.
         """
         inner: Any = self.envs[i].unwrapped
         if not hasattr(inner, "set_state") or not hasattr(inner, "_get_obs"):
-            raise BadInput(f"{self.spec.id} cannot be put into a state; this needs one of Gymnasium's MuJoCo tasks")
+            raise BadInput(f"{self.spec.id} has no state that can be set; this needs one of Gymnasium's MuJoCo tasks")
         if not np.array_equal(self.reset(i), np.asarray(inner._get_obs(), np.float32).ravel()):
-            raise BadInput(f"{self.spec.id} wraps its observations, so it cannot be begun in a given state")
-        inner.set_state(np.asarray(qpos, np.float64), np.asarray(qvel, np.float64))
-        return self._checked(i, inner._get_obs())
+            raise BadInput(f"{self.spec.id} wraps its observations, so an episode cannot start in a given state")
+        with _report_faults(self.spec.id, "in set_state"):
+            inner.set_state(np.asarray(qpos, np.float64), np.asarray(qvel, np.float64))
+            obs = inner._get_obs()
+        return self._check_obs(i, obs)
 
     def state_dict(self) -> dict[str, Any]:
-        """How each environment came to where it is. A simulator's own state would not do: what Ant and Humanoid show
-        next depends on more than can be read out of it. Playing the episode again gives the same bits in all."""
+        """Return how each environment reached its state: its reset and the actions since.
+
+        The simulator's own state is not enough: later observations of Ant and Humanoid depend on more than can be read
+        from it. Replaying the episode restores all of it bit for bit.
+        """
         played = [np.stack(acts) if acts else np.zeros((0, self.spec.n_act)) for acts in self.played]
         return {"begun": list(self.begun), "played": played, "last": self.last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises BadInput where an environment does not come to where it was."""
+        """Replay the episodes of `state_dict`. Raises BadInput if an environment ends with another observation."""
         for i, (begun, played) in enumerate(zip(state["begun"], state["played"], strict=True)):
             if isinstance(begun, dict):
                 self.envs[i].unwrapped.np_random.bit_generator.state = begun
@@ -154,45 +196,119 @@ class Envs:
             for act in played:
                 self._step(i, act)
             if not np.array_equal(self.last[i], state["last"][i]):
-                raise BadInput(f"{self.spec.id} does not play an episode twice alike, so this run cannot be resumed")
+                raise BadInput(
+                    f"{self.spec.id} is not deterministic: the same reset and actions gave another observation, so "
+                    "this run cannot be resumed"
+                )
 
     def _step(self, i: int, act: Array) -> tuple[Array, float, bool, bool]:
         self.played[i].append(act)
         if not np.isfinite(act).all():
             return self.last[i], np.nan, False, True
-        obs, reward, terminated, truncated, _ = self.envs[i].step(act.astype(np.float32).reshape(self.shape))
         self.steps[i] += 1
+        watchdog.start_call()
+        try:
+            obs, reward, terminated, truncated, _ = self.envs[i].step(act.astype(np.float32).reshape(self.shape))
+            terminated, truncated = bool(terminated), bool(truncated)
+        except Exception as e:
+            raise _fault(self.spec.id, self._moment(i), e) from e
+        finally:
+            watchdog.end_call()
         truncated = truncated or self.steps[i] >= self.spec.horizon
-        return self._checked(i, obs), float(reward), bool(terminated), bool(truncated and not terminated)
+        return self._check_obs(i, obs), self._check_reward(i, reward), terminated, bool(truncated and not terminated)
 
-    def _checked(self, i: int, obs: Array) -> Array:
-        self.last[i] = obs = np.asarray(obs, np.float32).ravel()
-        if not np.isfinite(obs).all():
-            raise BadInput(f"{self.spec.id} gave an observation that is not finite: {obs}")
-        return obs
+    def _check_obs(self, i: int, obs: Any) -> Array:
+        try:
+            row = np.asarray(obs, np.float32).ravel()
+        except (TypeError, ValueError) as e:
+            raise BadInput(f"{self.spec.id}: the observation {self._moment(i)} is {_describe(obs)}, no numbers") from e
+        if row.size != self.spec.n_obs:
+            raise BadInput(
+                f"{self.spec.id}: the observation {self._moment(i)} has {row.size} numbers, and its observation space "
+                f"has {self.spec.n_obs}; {INTERFACE}"
+            )
+        if not np.isfinite(row).all():
+            raise BadInput(f"{self.spec.id}: the observation {self._moment(i)} is not finite: {_one_line(row)}")
+        self.last[i] = row
+        return row
+
+    def _check_reward(self, i: int, reward: Any) -> float:
+        if not isinstance(reward, float):  # arrays of one element are accepted
+            try:
+                array = np.asarray(reward, np.float64)
+                reward = array.item() if array.size == 1 else reward
+            except (TypeError, ValueError):
+                pass
+        if not isinstance(reward, float) or not math.isfinite(reward):
+            raise BadInput(
+                f"{self.spec.id}: the reward {self._moment(i)} is {_describe(reward)}; it must be one finite number"
+            )
+        return float(reward)
+
+    def _moment(self, i: int) -> str:
+        return f"in step {self.steps[i]} of an episode" if self.steps[i] else "of reset"
 
 
 def _make(env_id: str, options: dict[str, Any]) -> gym.Env:
+    if not isinstance(env_id, str):
+        raise BadInput(f"the environment id must be a string, got {env_id!r}"[:300])
+    check_module(env_id)
+    watchdog.start_call()
     try:
         with _silence_known_warnings():
             return gym.make(env_id, disable_env_checker=True, **options)
-    except (gym.error.Error, ImportError, TypeError, ValueError) as e:
-        raise BadInput(f"cannot make the environment {env_id!r}: {' '.join(str(e).split())}") from e
+    except Exception as e:  # a constructor may raise anything
+        hint = UNKNOWN if isinstance(e, gym.error.NameNotFound | gym.error.NamespaceNotFound) else ""
+        raise BadInput(f"cannot make the environment {env_id!r}: {_one_line(e)}{hint}") from e
+    finally:
+        watchdog.end_call()
+
+
+@contextlib.contextmanager
+def _report_faults(env_id: str, when: str) -> Iterator[None]:
+    """Raise BadInput for anything that the environment's own code raises."""
+    watchdog.start_call()
+    try:
+        yield
+    except Exception as e:
+        raise _fault(env_id, when, e) from e
+    finally:
+        watchdog.end_call()
+
+
+def _fault(env_id: str, when: str, e: Exception) -> BadInput:
+    frame = traceback.extract_tb(e.__traceback__)[-1]
+    hint = f"; {INTERFACE}" if "unpack" in str(e) or "unexpected keyword argument 'seed'" in str(e) else ""
+    where = f"{frame.filename}, line {frame.lineno}"
+    return BadInput(f"{env_id} failed {when}: {type(e).__name__}: {_one_line(e)} ({where}){hint}")
+
+
+def _one_line(value: object) -> str:
+    return " ".join(str(value).split())[:300]
+
+
+def _describe(value: Any) -> str:
+    """Describe a value that an environment returned, in a few words."""
+    if isinstance(value, tuple | list | dict):
+        return f"a {type(value).__name__} of {len(value)} values"
+    if isinstance(value, np.ndarray) and value.size > 1:
+        return f"an array of shape {value.shape}"
+    return _one_line(repr(value))[:80]
 
 
 @contextlib.contextmanager
 def _silence_known_warnings() -> Iterator[None]:
-    """No word on v4 ids being old (they are the benchmark's) nor on the deprecated `settotalmass` of HalfCheetah's XML,
-    which MuJoCo would also write to MUJOCO_LOG.TXT. Every other warning goes on to the user."""
+    """Hide that v4 ids are old (the benchmark uses them) and that `settotalmass` in HalfCheetah's XML is deprecated,
+    which MuJoCo would also write to MUJOCO_LOG.TXT. Every other warning is passed on."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message=".*is out of date")
         with contextlib.suppress(ImportError):
             import mujoco
 
-            hear = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]  # not in its stubs
-            hear(_mujoco_warning)
-            stack.callback(hear, None)
+            set_handler = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]  # not in its stubs
+            set_handler(_mujoco_warning)
+            stack.callback(set_handler, None)
         yield
 
 

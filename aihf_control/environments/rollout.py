@@ -1,4 +1,4 @@
-"""Plays whole episodes."""
+"""Rollouts of whole episodes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ Array = np.ndarray
 def rollout(
     spec: EnvSpec, act: Callable[[Array], Array], seeds: Sequence[int], level: str = "", state: bool = False
 ) -> list[Trajectory]:
-    """Plays one episode from each seed, all at once.
+    """Play one episode from each seed, all at once.
 
-    `act` maps (n, O) to (n, A) in (-1, 1), row i belonging to seeds[i]; rows of finished episodes go on to be asked, so
-    that its randomness does not depend on who falls first. `state` records the simulator's positions and velocities.
+    `act` maps (n, O) to (n, A) in (-1, 1), row i belonging to seeds[i]. It is also called for the rows of finished
+    episodes, so that its random numbers do not depend on which episode ends first. `state` records the simulator's
+    positions and velocities. Raises BadInput if the environment fails or returns numbers that are not finite.
     """
     envs, n = Envs(spec, len(seeds)), len(seeds)
     now = np.stack([envs.reset(i, seed) for i, seed in enumerate(seeds)])
@@ -35,7 +36,7 @@ def rollout(
 
 
 class _Recorder:
-    """Gathers one episode."""
+    """Columns of one episode while it is played."""
 
     def __init__(self, seed: int, level: str, obs: Array, state: tuple[Array, Array] | None):
         self.seed, self.level, self.terminated = seed, level, False

@@ -19,9 +19,11 @@ from aihf_control.core.cli import exit_code, subcommands
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import check_writable, read_bytes, sha256, write_bytes
 from aihf_control.core.statistics import estimate, mean
-from aihf_control.environments.cards import card_of
+from aihf_control.environments.cards import card_of, folder_name
 from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, spec_of
+from aihf_control.environments.modules import allow_module
 from aihf_control.environments.rollout import rollout
+from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, watch
 from aihf_control.experts.session import Training
 from aihf_control.experts.true_reward import Gallery, Pupil, TruthConfig
 from aihf_control.learning.sac import SAC
@@ -51,6 +53,7 @@ def train(
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     start: Path | None = None,
     checkpoint: float = 10.0,
+    step_timeout: float = DEFAULT_TIMEOUT,
     cfg: Annotated[TruthConfig, tyro.conf.arg(name="")] = TRUTH,
 ) -> None:
     """Trains SAC on the true reward, a lane a seed, and keeps the best policy and weaker ones at 60 and 30 % of it.
@@ -70,14 +73,19 @@ def train(
         precision: float32, bfloat16, or auto: bfloat16 where the hardware multiplies it.
         start: An SB3 zip of SAC's kind to go on from, instead of a fresh policy.
         checkpoint: Minutes from one checkpoint to the next.
+        step_timeout: Seconds after which the training ends if its environment does not return from one call; 0 is no
+            limit.
         cfg: Settings of the learner.
     """
     use_one_thread()
     at_least_one({"--seeds": seeds, "--episodes": episodes, "--every": every, "--updates": cfg.updates})
     if not checkpoint > 0:
         raise BadInput(f"--checkpoint {checkpoint}: give minutes above 0")
+    if not step_timeout >= 0:
+        raise BadInput(f"--step-timeout must be at least 0 seconds, got {step_timeout}")
+    allow_module(env)
     spec, lanes = spec_of(env), tuple(range(first_seed, first_seed + seeds))
-    folder, gallery = out or Path("results/experts") / env.replace("/", "__"), Gallery(spec, lanes, every, episodes)
+    folder, gallery = out or Path("results/experts") / folder_name(env), Gallery(spec, lanes, every, episodes)
     inner = getattr(torch, matmul_precision(precision, "cpu"))
     pupil = Pupil(spec, lanes, cfg, read_zip(start, spec) if start else None, products=inner)
     begun = {"start": start and sha256(read_bytes(start)), "precision": str(inner), **dataclasses.asdict(cfg)}
@@ -87,7 +95,8 @@ def train(
     print(f"SAC on the true reward of {env}: seeds {lanes}, {cfg.updates:,} updates; writes to {folder}", flush=True)
     if k := training.restore(print):
         print(f"going on at update {k:,}", flush=True)
-    _watch(training, every, enough)
+    with watch(env, step_timeout):
+        _watch(training, every, enough)
     if not gallery.snapshots:
         training.close()
         raise BadInput(f"nothing to keep: the training ended before its first evaluation at update {every}")
@@ -141,6 +150,7 @@ def bring(
         vecnormalize: File of VecNormalize.save, if the policy was trained under VecNormalize.
         activation: Activation of the layers, if the zip does not state it.
     """
+    allow_module(env)
     spec = spec_of(env)
     expert = read_zip(path, spec, activation, read_vecnormalize(vecnormalize) if vecnormalize else None)
     write_zip(out, expert, spec)
@@ -156,6 +166,7 @@ def judge(env: str, path: Positional[Path | None] = None, episodes: int = 20) ->
         path: An SB3 zip; without it the bundled ones.
         episodes: Episodes of each evaluation.
     """
+    allow_module(env)
     spec, card = spec_of(env), card_of(env)
     paths = {path.stem: path} if path else card.policies() if card else {}
     if not paths:

@@ -29,6 +29,7 @@ from aihf_control.core.files import write_bytes, write_json
 from aihf_control.core.provenance import commit, versions
 from aihf_control.environments.cards import card_of
 from aihf_control.environments.gym import spec_of
+from aihf_control.environments.modules import allow_module
 from aihf_control.models import kernel
 from aihf_control.models.device import device_of, matmul_precision, processor
 from aihf_control.speed import baselines as rivals
@@ -81,6 +82,7 @@ def measure(options: Options) -> None:
     if options.sbx and not (options.sbx.is_file() and os.access(options.sbx, os.X_OK)):
         raise BadInput(f"--sbx {options.sbx}: give the path of a Python")
     options = dataclasses.replace(options, device=device_of(options.device))
+    allow_module(*options.envs)
     for env in options.envs:
         spec_of(env)
     rows: list[Row] = []

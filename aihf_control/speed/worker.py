@@ -15,6 +15,7 @@ import torch
 
 from aihf_control.data.generate import DataConfig, make_dataset
 from aihf_control.environments.gym import spec_of
+from aihf_control.environments.modules import allow_module
 from aihf_control.environments.rollout import rollout
 from aihf_control.experts.true_reward import Pupil, TruthConfig
 from aihf_control.learning.bc import CloneConfig, clone
@@ -40,6 +41,7 @@ def turn(what: Row) -> None:
     """Serves a learner (`rivals.serve`), or measures another work once and prints it as JSON: rates a second, and the
     peak memory in MiB."""
     use_one_thread()
+    allow_module(what["env"])
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     learners = {OURS: _ours, BY_TORCH: _ours, FLOOR: _floor}
     if what["learner"] in learners:

@@ -10,6 +10,9 @@ from aihf_control.core.config import CHANGES_NO_NUMBER
 from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, default_folder, make_dataset
+from aihf_control.data.pool import bundled_policies
+from aihf_control.environments.modules import check_module
+from aihf_control.environments.watchdog import DEFAULT_TIMEOUT
 from aihf_control.models.device import device_of, matmul_precision
 from aihf_control.training.run import RunSpec
 
@@ -56,6 +59,8 @@ class Options:
     """Also write the log for TensorBoard into the run folder. Needs `pip install 'aihf_control[tensorboard]'`."""
     checkpoint: float = 3.0
     """Minutes between checkpoints; a run that is killed resumes from the last."""
+    step_timeout: float = DEFAULT_TIMEOUT
+    """Seconds after which a run ends if its environment does not return from one call; 0 is no limit."""
     resume: Path | None = None
     """Folder of a run to resume, to the same numbers as without the interruption. Needs no other flag."""
 
@@ -66,6 +71,8 @@ def run_spec_of(options: Options, cfg: Any) -> RunSpec:
         raise BadInput(f"--checkpoint must be above 0 minutes, got {options.checkpoint}")
     if options.workers < 0:
         raise BadInput(f"--workers must be at least 0, got {options.workers}")
+    if not options.step_timeout >= 0:
+        raise BadInput(f"--step-timeout must be at least 0 seconds, got {options.step_timeout}")
     device = device_of(options.device)
     return RunSpec(
         options.method,
@@ -86,6 +93,13 @@ def dataset_of(options: Options) -> tuple[Dataset, Path]:
     """Return the dataset and its folder; the environment's default is made if it does not exist. Raises BadInput."""
     folder = options.dataset or default_folder(options.env, DataConfig(), DATASETS)
     if options.dataset is None and not (folder / "meta.json").exists():
+        check_module(options.env)  # it may have been read from a file
+        if not bundled_policies(options.env):
+            raise BadInput(
+                f"there is no bundled policy for {options.env}, so no default dataset; make one with `aihf data make "
+                f"--env {options.env} --policy expert=FILE.zip --levels expert --out FOLDER` or `aihf data import`, "
+                "and give it with --dataset FOLDER"
+            )
         print(f"making the default dataset of {options.env} in {folder}", flush=True)
         make_dataset(options.env, DataConfig(), out=folder)
     dataset = Dataset.load(folder)

@@ -150,6 +150,7 @@ def train_run(
     stop: Any = None,
     pause: Any = None,
     place: CheckpointPlace | None = None,
+    step_timeout: float = 0.0,
 ) -> Result | None:
     """Train a run to its result, in this process (`workers` 0) or in workers. Raises BadInput.
 
@@ -157,7 +158,7 @@ def train_run(
     """
     collector = Collector(run_spec, dataset)
     if workers:
-        events = run_workers(run_spec, dataset, workers, stop, pause, place)
+        events = run_workers(run_spec, dataset, workers, stop, pause, place, step_timeout)
     else:
         events = train_lanes(run_spec, dataset, stop, pause, place)
     for event in events:

@@ -16,6 +16,7 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.files import lock, read_json, replace_nonfinite, write_json, writing
 from aihf_control.core.provenance import commit, versions
 from aihf_control.data.dataset import Dataset
+from aihf_control.environments.watchdog import DEFAULT_TIMEOUT
 from aihf_control.models import kernel
 from aihf_control.models.device import device_of
 from aihf_control.training.checkpoint import sweep
@@ -123,7 +124,8 @@ def save(folder: Path, result: Result, interrupted: bool) -> None:
 def read_begun(folder: Path) -> tuple[Options, Any]:
     """Read the options of a run and the config of its method. Raises BadInput if `folder` holds no run."""
     config = _config(folder)
-    given = rebuild(Options, config["options"], folder)
+    before_flag = {"step_timeout": DEFAULT_TIMEOUT}  # missing in runs that were started before the flag existed
+    given = rebuild(Options, before_flag | config["options"], folder)
     return given, rebuild(methods.load(given.method).Config, config["cell"].get("cfg"), folder)
 
 

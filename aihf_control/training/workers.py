@@ -16,6 +16,8 @@ from torch import Tensor
 
 from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
+from aihf_control.environments import watchdog
+from aihf_control.environments.modules import allowed_modules, set_allowed_modules
 from aihf_control.models.device import use_one_thread
 from aihf_control.training.run import CheckpointPlace, Event, Failed, Finished, Paused, RunSpec, train_lanes
 
@@ -27,18 +29,32 @@ def run_workers(
     stop: Any = None,
     pause: Any = None,
     place: CheckpointPlace | None = None,
+    step_timeout: float = 0.0,
 ) -> Iterator[Event]:
-    """Split the seeds across worker processes, each with its own checkpoints, and yield the events of all."""
+    """Split the seeds across worker processes, each with its own checkpoints, and yield the events of all.
+
+    Raises EnvTimeout if a call into the environment takes longer than `step_timeout` seconds (0: no limit).
+    """
     parts = [tuple(p.tolist()) for p in np.array_split(np.array(run_spec.seeds), min(workers, len(run_spec.seeds)))]
     context = mp.get_context("spawn")
     events, stopping, pausing = context.Queue(), context.Event(), context.Event()
+    clocks = [context.Value("d", 0.0, lock=False) for _ in parts]
+    inherited = [(allowed_modules(), clock) for clock in clocks]
     processes = [
         context.Process(
             target=_worker,
-            args=(dataclasses.replace(run_spec, seeds=p), dataset, events, stopping, pausing, _place_of(place, p)),
+            args=(
+                dataclasses.replace(run_spec, seeds=p),
+                dataset,
+                events,
+                stopping,
+                pausing,
+                _place_of(place, p),
+                *more,
+            ),
             daemon=True,
         )
-        for p in parts
+        for p, more in zip(parts, inherited, strict=True)
     ]
     with _signals_blocked():  # the workers inherit that for good
         for process in processes:
@@ -50,6 +66,8 @@ def run_workers(
                 stopping.set()
             if pause and pause.is_set():
                 pausing.set()
+            if any(watchdog.overdue(clock, step_timeout) for clock in clocks):
+                raise watchdog.EnvTimeout(watchdog.timeout_message(dataset.meta["env"], step_timeout))
             try:
                 event = events.get(timeout=0.5)
             except queue.Empty:
@@ -87,9 +105,18 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _worker(
-    run_spec: RunSpec, dataset: Dataset, events: Any, stop: Any, pause: Any, place: CheckpointPlace | None
+    run_spec: RunSpec,
+    dataset: Dataset,
+    events: Any,
+    stop: Any,
+    pause: Any,
+    place: CheckpointPlace | None,
+    modules: tuple[str, ...],
+    clock: Any,
 ) -> None:
     use_one_thread()
+    set_allowed_modules(modules)
+    watchdog.share_clock(clock)
     parent = mp.parent_process()
     assert parent is not None
     try:

@@ -28,7 +28,9 @@ from aihf_control.core.cli import exit_code
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import check_writable, lock, read_json, write_bytes
 from aihf_control.core.provenance import commit, versions
+from aihf_control.environments.cards import folder_name
 from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, spec_of
+from aihf_control.environments.modules import allow_module
 from aihf_control.environments.rollout import rollout
 from aihf_control.experts.session import Training
 from aihf_control.experts.true_reward import Pupil, TruthConfig
@@ -71,7 +73,7 @@ class Options:
     @property
     def csv(self) -> Path:
         what = "" if self.learner == "sb3" else f"-{self.precision}"
-        return self.out / f"{self.env.replace('/', '__')}_{self.learner}{what}.csv"
+        return self.out / f"{folder_name(self.env)}_{self.learner}{what}.csv"
 
     @property
     def about(self) -> dict[str, Any]:
@@ -98,6 +100,7 @@ def measure(options: Options) -> None:
         raise BadInput(f"--steps {options.steps}: give a multiple of --evaluations, {options.evaluations}")
     if not options.checkpoint > 0:
         raise BadInput(f"--checkpoint {options.checkpoint}: give minutes above 0")
+    allow_module(options.env)
     spec = spec_of(options.env)
     _there(options)  # says now what is in the way
     check_writable(options.out)

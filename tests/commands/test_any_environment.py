@@ -15,6 +15,7 @@ from aihf_control.data.generate import DataConfig, make_dataset
 from aihf_control.data.verify import verify
 from aihf_control.environments.cards import card_of
 from aihf_control.environments.gym import spec_of
+from aihf_control.environments.modules import allow_module
 from tests.helpers import in_this_process, random_policies, words
 
 RING = '''
@@ -48,6 +49,7 @@ def ring(tmp_path, monkeypatch) -> str:
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "ring_of_others.py").write_text(RING)
     monkeypatch.syspath_prepend(tmp_path / "package")
+    allow_module("ring_of_others:Ring-v0")  # the tests use it before the commands that allow it themselves
     yield "ring_of_others:Ring-v0"
     sys.modules.pop("ring_of_others", None)
     gym.registry.pop("Ring-v0", None)

@@ -194,7 +194,7 @@ def test_an_episode_without_states_is_played_to_be_drawn(dataset, drawable):
 def test_what_needs_a_library_to_be_drawn_says_so(tmp_path):
     if importlib.util.find_spec("pygame"):
         pytest.skip("pygame is here")
-    with pytest.raises(BadInput, match=r"cannot draw Pendulum-v1: .*pygame"):
+    with pytest.raises(BadInput, match=r"cannot render Pendulum-v1: .*pygame"):
         Camera(spec_of("Pendulum-v1"))
 
 

@@ -320,7 +320,7 @@ def test_an_environment_that_does_not_play_alike_is_refused():
     envs.step(np.zeros((1, 3), np.float32))
     state = envs.state_dict()
     state["last"] = state["last"] + 1
-    with pytest.raises(BadInput, match="does not play an episode twice alike"):
+    with pytest.raises(BadInput, match="is not deterministic"):
         envs.load_state_dict(state)
 
 
