@@ -17,8 +17,8 @@ from aihf_control.data.__main__ import main as data_main
 from aihf_control.experts.__main__ import main as experts_main
 from aihf_control.report import __main__ as report
 from aihf_control.speed import __main__ as speed
-from aihf_control.yardstick import __main__ as yardstick
 from aihf_control.training.run import RunSpec, train_lanes
+from aihf_control.yardstick import __main__ as yardstick
 from tests.helpers import small, tiny
 
 ROOT = Path(__file__).parents[2]
