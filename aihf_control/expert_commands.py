@@ -28,14 +28,14 @@ from aihf_control.files import (
     write_bytes,
 )
 from aihf_control.machine import one_thread, products
-from aihf_control.sac import SAC
 from aihf_control.stats import estimate, mean
 from aihf_control.training import Training
-from aihf_control.truth import Gallery, Pupil, TruthConfig
+from aihf_control.truth import Gallery, Learner, Pupil, TruthConfig, worth
 
 Positional = tyro.conf.Positional
 TRUTH = TruthConfig()
 SHARES = {"medium": 0.6, "weak": 0.3}
+CHOICE = 30_000  # snapshots are judged on episodes from these seeds on, which no evaluation uses
 
 
 def experts_main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +57,7 @@ def train(
     checkpoint: float = 10.0,
     cfg: Annotated[TruthConfig, tyro.conf.arg(name="")] = TRUTH,
 ) -> None:
-    """Trains SAC on the true reward, a lane a seed, and keeps the best policy and weaker ones at 60 and 30 % of it.
+    """Trains on the true reward, a lane a seed, and keeps the best policy and weaker ones at 60 and 30 % of it.
 
     Writes expert.zip, medium.zip, weak.zip (SB3 zips), training.csv and card.toml. Killed, or left off by SIGTERM,
     which writes a checkpoint, the same command goes on, to the same numbers. Ctrl-C ends it with what there is, as does
@@ -88,7 +88,8 @@ def train(
     settings = {"env": env, "lanes": lanes, "episodes": episodes, "every": every, **begun}
     check_writable(folder)
     training = Training(pupil, gallery, folder, settings, checkpoint)
-    print(f"SAC on the true reward of {env}: seeds {lanes}, {cfg.updates:,} updates; writes to {folder}", flush=True)
+    about = f"{cfg.learner} on the true reward of {env}: seeds {lanes}, {cfg.updates:,} updates"
+    print(f"{about}; writes to {folder}", flush=True)
     if k := training.take_up(print):
         print(f"going on at update {k:,}", flush=True)
     _watch(training, every, enough)
@@ -102,7 +103,7 @@ def train(
 def _watch(training: Training[Gallery], every: int, enough: float) -> None:
     """Trains to the end, to a return that is enough, or to Ctrl-C."""
 
-    def look(k: int, sac: SAC) -> bool:
+    def look(k: int, sac: Learner) -> bool:
         if k % every:
             return False
         returns = training.seen.look(k, sac)
@@ -117,7 +118,7 @@ def _watch(training: Training[Gallery], every: int, enough: float) -> None:
 
 def keep(gallery: Gallery, spec: EnvSpec, folder: Path) -> None:
     """Writes the graded policies, the training's evaluations, and a card."""
-    levels = gallery.graded(SHARES, lambda policy: float(_returns(policy, spec, 20, 30_000).mean()))
+    levels = gallery.graded(SHARES, lambda policy: worth(_returns(policy, spec, 20, CHOICE)))
     lines = [f"random_return = {(random := _random_returns(spec, 50)).mean():.1f}  # {_spread(random)}"]
     for level, snapshot in levels.items():
         write_zip(folder / f"{level}.zip", snapshot.policy, spec)

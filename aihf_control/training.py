@@ -13,8 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from aihf_control.checkpoint import Checkpoints
 from aihf_control.files import BadInput, read_json, write_json
 from aihf_control.resume import CHECKPOINT, hold, spelled
-from aihf_control.sac import SAC
-from aihf_control.truth import Pupil
+from aihf_control.truth import Learner, Pupil
 
 LATER = ("updates",)  # settings that may be others when a training is gone on with
 
@@ -61,7 +60,7 @@ class Training(Generic[Seen]):
             self.seen.load_state_dict(state["seen"])
         return self.pupil.k
 
-    def run(self, look: Callable[[int, SAC], bool]) -> None:
+    def run(self, look: Callable[[int, Learner], bool]) -> None:
         """Trains to the end, or until `look` at an update has seen enough. SIGTERM leaves off, with a state, by
         SystemExit 143."""
         asked = threading.Event()
