@@ -33,8 +33,9 @@ def envs_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "envs"
 
 
-def card_of(env_id: str) -> Card | None:
-    folder = envs_folder() / env_id.replace("/", "__").replace(":", "__")
+def card_of(env_id: str, folder: Path | None = None) -> Card | None:
+    """The card of an environment, in `folder` or among the bundled ones; None where there is none."""
+    folder = folder or envs_folder() / env_id.replace("/", "__").replace(":", "__")
     path = folder / "card.toml"
     if not path.is_file():
         return None

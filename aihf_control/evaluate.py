@@ -9,6 +9,7 @@ from scipy import stats
 from aihf_control.data import Clips
 from aihf_control.dataset import Dataset
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, rollout
+from aihf_control.experts import Expert
 from aihf_control.nets import Policy
 from aihf_control.sac import RewardFn
 
@@ -27,6 +28,17 @@ def greedy_returns(policy: Policy, spec: EnvSpec, n: int, first: int = EVALUATIO
 
     episodes = rollout(spec, act, [first + i for _ in range(n_lanes) for i in range(n)])
     return np.array([t.reward.sum() for t in episodes]).reshape(n_lanes, n)
+
+
+def expert_returns(policy: Expert, spec: EnvSpec, n: int, first: int = EVALUATION_SEED, sampled: bool = False) -> Array:
+    """True returns of `n` episodes of a policy from a zip, (n,), greedy or with sampled actions."""
+    rng = torch.Generator().manual_seed(0)
+
+    def act(obs: Array) -> Array:
+        noise = torch.randn(len(obs), spec.n_act, generator=rng) if sampled else None
+        return policy.act(torch.as_tensor(obs), noise).numpy()
+
+    return np.array([t.reward.sum() for t in rollout(spec, act, range(first, first + n))])
 
 
 def normalised(returns: Array, random: float, expert: float) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from rich.table import Table
 
 from aihf_control.cards import card_of
 from aihf_control.environments import EVALUATION_SEED, EnvSpec, rollout, spec_of
-from aihf_control.experts import Expert, read_zip, write_zip
+from aihf_control.evaluate import expert_returns
+from aihf_control.experts import read_zip, write_zip
 from aihf_control.files import (
     BadInput,
     at_least_one,
@@ -28,6 +29,8 @@ from aihf_control.files import (
     write_bytes,
 )
 from aihf_control.machine import one_thread, products
+from aihf_control.model_card import write_card
+from aihf_control.records import commit
 from aihf_control.stats import estimate, mean
 from aihf_control.training import Training
 from aihf_control.truth import Gallery, Learner, Pupil, TruthConfig, worth
@@ -39,8 +42,8 @@ CHOICE = 30_000  # snapshots are judged on episodes from these seeds on, which n
 
 
 def experts_main(argv: Sequence[str] | None = None) -> int:
-    """`python -m aihf_control.experts train|import|show ...`."""
-    doors = {"train": train, "import": bring, "show": judge}
+    """`python -m aihf_control.experts train|import|show|card ...`."""
+    doors = {"train": train, "import": bring, "show": judge, "card": write_card}
     return exit_code(subcommands, doors, argv, "aihf_control.experts")
 
 
@@ -86,6 +89,8 @@ def train(
     pupil = Pupil(spec, lanes, cfg, read_zip(start, spec) if start else None, products=inner)
     begun = {"start": start and sha256(read_bytes(start)), "precision": str(inner), **dataclasses.asdict(cfg)}
     settings = {"env": env, "lanes": lanes, "episodes": episodes, "every": every, **begun}
+    flags = {"env": env, "seeds": seeds, "first_seed": first_seed, "every": every, "episodes": episodes, "start": start}
+    command = " ".join(["python -m aihf_control.experts train", *_words(flags), *_changed(cfg, TRUTH)])
     check_writable(folder)
     training = Training(pupil, gallery, folder, settings, checkpoint)
     about = f"{cfg.learner} on the true reward of {env}: seeds {lanes}, {cfg.updates:,} updates"
@@ -96,7 +101,7 @@ def train(
     if not gallery.snapshots:
         training.close()
         raise BadInput(f"nothing to keep: the training ended before its first evaluation at update {every}")
-    keep(gallery, spec, folder)
+    keep(gallery, spec, folder, f"Trained at commit {commit()}, ended at update {pupil.k:,}:\n  {command}")
     training.close()
 
 
@@ -116,16 +121,41 @@ def _watch(training: Training[Gallery], every: int, enough: float) -> None:
         print("ending with what there is")
 
 
-def keep(gallery: Gallery, spec: EnvSpec, folder: Path) -> None:
-    """Writes the graded policies, the training's evaluations, and a card."""
-    levels = gallery.graded(SHARES, lambda policy: worth(_returns(policy, spec, 20, CHOICE)))
-    lines = [f"random_return = {(random := _random_returns(spec, 50)).mean():.1f}  # {_spread(random)}"]
+def _changed(cfg: Any, default: Any, prefix: str = "") -> list[str]:
+    """The flags of the settings that are not the default ones."""
+    words = []
+    for f in dataclasses.fields(cfg):
+        value, usual = getattr(cfg, f.name), getattr(default, f.name)
+        if dataclasses.is_dataclass(value):
+            words += _changed(value, usual, f"{prefix}{f.name}.")
+        elif value != usual:
+            words += _words({prefix + f.name: value})
+    return words
+
+
+def _words(flags: dict[str, Any]) -> list[str]:
+    """Flags as they are typed; those that are None are left out."""
+    words = []
+    for name, value in flags.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        elif value is not None:
+            words += [flag, *(str(x) for x in (value if isinstance(value, tuple) else (value,)))]
+    return words
+
+
+def keep(gallery: Gallery, spec: EnvSpec, folder: Path, about: str = "") -> None:
+    """Writes the graded policies, the training's evaluations, and a card that begins with the lines `about`."""
+    levels = gallery.graded(SHARES, lambda policy: worth(expert_returns(policy, spec, 20, CHOICE)))
+    lines = [f"# {line}" for line in about.splitlines()]
+    lines += [f"random_return = {(random := _random_returns(spec, 50)).mean():.1f}  # {_spread(random)}"]
     for level, snapshot in levels.items():
         write_zip(folder / f"{level}.zip", snapshot.policy, spec)
-        returns = _returns(snapshot.policy, spec, 50)
-        about = f"seed {snapshot.seed}, update {snapshot.step}, {_spread(returns)}"
-        lines.append(f"{level}_return = {returns.mean():.1f}  # {about}")
-        print(f"{level}: {returns.mean():.0f}, {about}")
+        returns = expert_returns(snapshot.policy, spec, 50)
+        seen = f"seed {snapshot.seed}, update {snapshot.step}, {_spread(returns)}"
+        lines.append(f"{level}_return = {returns.mean():.1f}  # {seen}")
+        print(f"{level}: {returns.mean():.0f}, {seen}")
     write_bytes(folder / "card.toml", ("\n".join(lines) + "\n").encode())
     write_bytes(folder / "training.csv", gallery.frame().round(1).to_csv(index=False, lineterminator="\n").encode())
 
@@ -141,7 +171,7 @@ def bring(path: Positional[Path], env: str, out: Path) -> None:
     spec = spec_of(env)
     expert = read_zip(path, spec)
     write_zip(out, expert, spec)
-    returns = _returns(expert, spec, 20)
+    returns = expert_returns(expert, spec, 20)
     print(f"{out}: {returns.mean():.0f} over greedy episodes of {env} ({_spread(returns)})")
 
 
@@ -160,7 +190,7 @@ def judge(env: str, path: Positional[Path | None] = None, episodes: int = 20) ->
     table = Table("policy", "greedy return", "sampled return", "layers", "KiB", box=box.SIMPLE_HEAD)
     for name, zip_path in paths.items():
         expert = read_zip(zip_path, spec)
-        both = (_returns(expert, spec, episodes, sampled=s) for s in (False, True))
+        both = (expert_returns(expert, spec, episodes, sampled=s) for s in (False, True))
         layers = " x ".join(str(len(bias)) for _, bias in expert.layers[:-1])
         cells = (str(estimate(returns, mean)) for returns in both)
         table.add_row(name, *cells, layers, f"{zip_path.stat().st_size / 1024:.0f}")
@@ -168,17 +198,6 @@ def judge(env: str, path: Positional[Path | None] = None, episodes: int = 20) ->
     console.print(table)
     random = estimate(_random_returns(spec, episodes), mean)
     console.print(f"random actions: {random}; means over {episodes} episodes, 95 % intervals")
-
-
-def _returns(policy: Expert, spec: EnvSpec, n: int, first: int = EVALUATION_SEED, sampled: bool = False) -> np.ndarray:
-    """True returns of n episodes, (n,)."""
-    rng = torch.Generator().manual_seed(0)
-
-    def act(obs: np.ndarray) -> np.ndarray:
-        noise = torch.randn(len(obs), spec.n_act, generator=rng) if sampled else None
-        return policy.act(torch.as_tensor(obs), noise).numpy()
-
-    return np.array([t.reward.sum() for t in rollout(spec, act, range(first, first + n))])
 
 
 def _spread(returns: np.ndarray) -> str:

@@ -1,14 +1,17 @@
 """CrossQ: its normalisation, its gradients, its resumption, and what it learns."""
 
 import dataclasses
+import math
 
+import numpy as np
 import pytest
 import torch
 
 from aihf_control import commands
+from aihf_control.cards import card_of
 from aihf_control.crossq import EPS, CrossQ, CrossQConfig, NormedTwinQ, _normalise
 from aihf_control.environments import spec_of
-from aihf_control.evaluate import greedy_returns
+from aihf_control.evaluate import expert_returns, greedy_returns
 from aihf_control.experts import expert_of, read_zip, write_zip
 from aihf_control.files import BadInput
 from aihf_control.lanes import Dims
@@ -77,7 +80,7 @@ def test_renormalised_rows_are_in_units_of_the_running_statistics():
 
 def test_settled_values_are_by_the_running_statistics():
     q, batch = NormedTwinQ(DIMS, (8, 8)), a_batch()
-    for _ in range(1500):
+    for _ in range(800):
         now, _ = q(batch.obs, batch.act, batch.obs, batch.act, 0.01, False)
     settled = q.settled(batch.obs, batch.act)
     torch.testing.assert_close(settled, now.detach(), atol=0.06, rtol=0.06)  # the running variance is unbiased
@@ -88,8 +91,8 @@ def test_settled_values_are_by_the_running_statistics():
 
 def test_a_terminated_step_is_worth_its_reward():
     """With every step terminated and a reward of 3, both critics go to 3."""
-    learner, batch = CrossQ(DIMS, CrossQConfig(hidden=(8, 8), actor=(8, 8))), a_batch(done=1.0)
-    for _ in range(1500):
+    learner, batch = CrossQ(DIMS, CrossQConfig(hidden=(8, 8), actor=(8, 8), lr=0.01)), a_batch(done=1.0)
+    for _ in range(600):
         learner.update(batch, lambda obs, act: torch.full(act.shape[:2], 3.0))
     assert (learner.q.settled(batch.obs, batch.act) - 3).abs().max() < 0.3
 
@@ -172,3 +175,43 @@ def test_the_command_trains_with_it_and_goes_on(tmp_path, capsys):
     assert commands.experts_main([*words, "--updates", "60", "--out", str(tmp_path)]) == 0
     assert "crossq on the true reward of Pendulum-v1" in capsys.readouterr().out
     assert {"expert.zip", "card.toml", "training.csv"} <= {f.name for f in tmp_path.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*is out of date")
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_stable_baselines3_measures_the_return_that_show_does(deterministic):
+    """Its own evaluate_policy on the bundled zip: other starts and other noise, so the means agree within errors."""
+    import gymnasium as gym
+    from stable_baselines3 import SAC
+    from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.monitor import Monitor
+
+    card, spec = card_of("HalfCheetah-v4"), spec_of("HalfCheetah-v4")
+    assert card
+    path = card.policies()["weak"]
+    ours = expert_returns(read_zip(path, spec), spec, 6, sampled=not deterministic)
+    env = Monitor(gym.make("HalfCheetah-v4"))
+    env.reset(seed=5)
+    theirs, _ = evaluate_policy(
+        SAC.load(path, device="cpu"), env, 6, deterministic=deterministic, return_episode_rewards=True
+    )
+    error = math.hypot(np.std(ours), np.std(theirs)) / math.sqrt(6) + 0.01 * abs(np.mean(ours))
+    assert abs(np.mean(ours) - np.mean(theirs)) < 4 * error
+
+
+@pytest.mark.slow
+def test_a_model_card_is_written_from_what_lies_beside_the_policies(tmp_path, capsys):
+    words = ["train", "--env", "Pendulum-v1", "--learner", "crossq", "--envs", "2", "--warmup", "10", "--batch", "16"]
+    words += ["--crossq.hidden", "8", "8", "--crossq.actor", "8", "8", "--every", "10", "--episodes", "1"]
+    assert commands.experts_main([*words, "--updates", "30", "--out", str(tmp_path)]) == 0
+    assert commands.experts_main(["card", "Pendulum-v1", "--folder", str(tmp_path), "--episodes", "2"]) == 0
+    text = (tmp_path / "README.md").read_text()
+    for part in ("# Policies for Pendulum-v1", "| expert | -", "training.png", "--crossq.actor 8 8", "no Pendulum-v5"):
+        assert part in text, part
+    assert (tmp_path / "training.png").stat().st_size < 100_000
+
+
+def test_a_card_without_policies_is_refused(tmp_path, capsys):
+    assert commands.experts_main(["card", "Pendulum-v1", "--folder", str(tmp_path)]) == 2
+    assert "there is no card.toml for Pendulum-v1" in capsys.readouterr().err
