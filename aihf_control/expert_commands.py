@@ -31,6 +31,7 @@ from aihf_control.files import (
 from aihf_control.machine import one_thread, products
 from aihf_control.model_card import write_card
 from aihf_control.records import commit
+from aihf_control.search import SearchConfig, search
 from aihf_control.stats import estimate, mean
 from aihf_control.training import Training
 from aihf_control.truth import Gallery, Learner, Pupil, TruthConfig, worth
@@ -42,8 +43,8 @@ CHOICE = 30_000  # snapshots are judged on episodes from these seeds on, which n
 
 
 def experts_main(argv: Sequence[str] | None = None) -> int:
-    """`python -m aihf_control.experts train|import|show|card ...`."""
-    doors = {"train": train, "import": bring, "show": judge, "card": write_card}
+    """`python -m aihf_control.experts train|import|show|card|search ...`."""
+    doors = {"train": train, "import": bring, "show": judge, "card": write_card, "search": look_for}
     return exit_code(subcommands, doors, argv, "aihf_control.experts")
 
 
@@ -119,6 +120,37 @@ def _watch(training: Training[Gallery], every: int, enough: float) -> None:
         training.run(look)
     except KeyboardInterrupt:
         print("ending with what there is")
+
+
+def look_for(
+    env: str = "Swimmer-v4",
+    out: Path | None = None,
+    seed: int = 100,
+    episodes: int = 3,
+    every: int = 5,
+    cfg: Annotated[SearchConfig, tyro.conf.arg(name="")] = SearchConfig(),
+) -> None:
+    """Searches for a linear policy on the true return (augmented random search), and keeps graded ones as `train` does.
+
+    Args:
+        env: Gymnasium id.
+        out: Folder to write; results/experts/<env> if not given.
+        seed: Seed of the search.
+        episodes: Greedy episodes of each evaluation on the way.
+        every: Steps of the search from one evaluation to the next.
+        cfg: Settings of the search.
+    """
+    one_thread()
+    at_least_one({"--iterations": cfg.iterations, "--episodes": episodes, "--every": every})
+    if cfg.iterations < every:
+        raise BadInput(f"--every {every} is more than --iterations {cfg.iterations}: nothing would be evaluated")
+    spec, folder = spec_of(env), out or Path("results/experts") / env.replace("/", "__")
+    check_writable(folder)
+    gallery = Gallery(spec, (seed,), every, episodes)
+    search(spec, seed, cfg, gallery)
+    flags = _words({"env": env, "seed": seed, "episodes": episodes, "every": every})
+    command = " ".join(["python -m aihf_control.experts search", *flags, *_changed(cfg, SearchConfig())])
+    keep(gallery, spec, folder, f"Found at commit {commit()}:\n  {command}")
 
 
 def _changed(cfg: Any, default: Any, prefix: str = "") -> list[str]:

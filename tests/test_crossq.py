@@ -113,7 +113,7 @@ def test_the_actor_moves_every_delay_updates():
 
 
 def test_impossible_settings_are_refused():
-    with pytest.raises(BadInput, match="--crossq.delay"):
+    with pytest.raises(BadInput, match=r"--crossq\.delay"):
         CrossQConfig(delay=0)
 
 
