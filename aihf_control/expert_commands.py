@@ -37,7 +37,7 @@ from aihf_control.training import Training
 from aihf_control.truth import Gallery, Learner, Pupil, TruthConfig, worth
 
 Positional = tyro.conf.Positional
-TRUTH = TruthConfig()
+TRUTH, SEARCH = TruthConfig(), SearchConfig()
 SHARES = {"medium": 0.6, "weak": 0.3}
 CHOICE = 30_000  # snapshots are judged on episodes from these seeds on, which no evaluation uses
 
@@ -128,9 +128,11 @@ def look_for(
     seed: int = 100,
     episodes: int = 3,
     every: int = 5,
-    cfg: Annotated[SearchConfig, tyro.conf.arg(name="")] = SearchConfig(),
+    cfg: Annotated[SearchConfig, tyro.conf.arg(name="")] = SEARCH,
 ) -> None:
     """Searches for a linear policy on the true return (augmented random search), and keeps graded ones as `train` does.
+
+    Ctrl-C ends it with what there is. It is a matter of minutes, so it writes no checkpoint.
 
     Args:
         env: Gymnasium id.
@@ -147,9 +149,14 @@ def look_for(
     spec, folder = spec_of(env), out or Path("results/experts") / env.replace("/", "__")
     check_writable(folder)
     gallery = Gallery(spec, (seed,), every, episodes)
-    search(spec, seed, cfg, gallery)
+    try:
+        search(spec, seed, cfg, gallery)
+    except KeyboardInterrupt:
+        print("ending with what there is")
+    if not gallery.snapshots:
+        raise BadInput(f"nothing to keep: the search ended before its first evaluation at step {every}")
     flags = _words({"env": env, "seed": seed, "episodes": episodes, "every": every})
-    command = " ".join(["python -m aihf_control.experts search", *flags, *_changed(cfg, SearchConfig())])
+    command = " ".join(["python -m aihf_control.experts search", *flags, *_changed(cfg, SEARCH)])
     keep(gallery, spec, folder, f"Found at commit {commit()}:\n  {command}")
 
 
