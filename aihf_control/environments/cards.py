@@ -43,9 +43,9 @@ def envs_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[2] / "envs"
 
 
-def card_of(env_id: str) -> Card | None:
-    """Return the card of an environment, None if it has none. Raises BadInput if the card is not valid."""
-    folder = envs_folder() / folder_name(env_id)
+def card_of(env_id: str, folder: Path | None = None) -> Card | None:
+    """Return the card of an environment, bundled or in `folder`; None if it has none. Raises BadInput if it is not valid."""
+    folder = folder or envs_folder() / folder_name(env_id)
     path = folder / "card.toml"
     if not path.is_file():
         return None

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -18,27 +18,31 @@ from rich.table import Table
 from aihf_control.core.cli import exit_code, subcommands
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import check_writable, read_bytes, sha256, write_bytes
+from aihf_control.core.provenance import commit
 from aihf_control.core.statistics import estimate, mean
 from aihf_control.environments.cards import card_of, folder_name
 from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, spec_of
 from aihf_control.environments.modules import allow_module
 from aihf_control.environments.rollout import rollout
 from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, watch
+from aihf_control.experts.model_card import write_card
+from aihf_control.experts.search import SearchConfig, search
 from aihf_control.experts.session import Training
-from aihf_control.experts.true_reward import Gallery, Pupil, TruthConfig
-from aihf_control.learning.sac import SAC
+from aihf_control.experts.true_reward import Gallery, Learner, Pupil, TruthConfig, worth
+from aihf_control.learning.evaluation import expert_returns
 from aihf_control.models.device import matmul_precision, use_one_thread
-from aihf_control.models.sb3 import Expert, read_zip, write_zip
+from aihf_control.models.sb3 import read_zip, write_zip
 from aihf_control.models.vecnormalize import read_vecnormalize
 
 Positional = tyro.conf.Positional
-TRUTH = TruthConfig()
+TRUTH, SEARCH = TruthConfig(), SearchConfig()
 SHARES = {"medium": 0.6, "weak": 0.3}
+CHOICE = 30_000  # snapshots are judged on episodes from these seeds on, which no evaluation uses
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`python -m aihf_control.experts train|import|show ...`."""
-    doors = {"train": train, "import": bring, "show": judge}
+    """Run `python -m aihf_control.experts train|import|show|card|search ...`."""
+    doors = {"train": train, "import": bring, "show": judge, "card": write_card, "search": look_for}
     return exit_code(subcommands, doors, argv, "aihf_control.experts")
 
 
@@ -56,7 +60,7 @@ def train(
     step_timeout: float = DEFAULT_TIMEOUT,
     cfg: Annotated[TruthConfig, tyro.conf.arg(name="")] = TRUTH,
 ) -> None:
-    """Trains SAC on the true reward, a lane a seed, and keeps the best policy and weaker ones at 60 and 30 % of it.
+    """Trains on the true reward, a lane a seed, and keeps the best policy and weaker ones at 60 and 30 % of it.
 
     Writes expert.zip, medium.zip, weak.zip (SB3 zips), training.csv and card.toml. Killed, or left off by SIGTERM,
     which writes a checkpoint, the same command goes on, to the same numbers. Ctrl-C ends it with what there is, as does
@@ -90,9 +94,12 @@ def train(
     pupil = Pupil(spec, lanes, cfg, read_zip(start, spec) if start else None, products=inner)
     begun = {"start": start and sha256(read_bytes(start)), "precision": str(inner), **dataclasses.asdict(cfg)}
     settings = {"env": env, "lanes": lanes, "episodes": episodes, "every": every, **begun}
+    flags = {"env": env, "seeds": seeds, "first_seed": first_seed, "every": every, "episodes": episodes, "start": start}
+    command = " ".join(["python -m aihf_control.experts train", *_words(flags), *_changed(cfg, TRUTH)])
     check_writable(folder)
     training = Training(pupil, gallery, folder, settings, checkpoint)
-    print(f"SAC on the true reward of {env}: seeds {lanes}, {cfg.updates:,} updates; writes to {folder}", flush=True)
+    about = f"{cfg.learner} on the true reward of {env}: seeds {lanes}, {cfg.updates:,} updates"
+    print(f"{about}; writes to {folder}", flush=True)
     if k := training.restore(print):
         print(f"going on at update {k:,}", flush=True)
     with watch(env, step_timeout):
@@ -100,14 +107,14 @@ def train(
     if not gallery.snapshots:
         training.close()
         raise BadInput(f"nothing to keep: the training ended before its first evaluation at update {every}")
-    keep(gallery, spec, folder)
+    keep(gallery, spec, folder, f"Trained at commit {commit()}, ended at update {pupil.k:,}:\n  {command}")
     training.close()
 
 
 def _watch(training: Training[Gallery], every: int, enough: float) -> None:
     """Trains to the end, to a return that is enough, or to Ctrl-C."""
 
-    def look(k: int, sac: SAC) -> bool:
+    def look(k: int, sac: Learner) -> bool:
         if k % every:
             return False
         returns = training.seen.look(k, sac)
@@ -120,16 +127,79 @@ def _watch(training: Training[Gallery], every: int, enough: float) -> None:
         print("ending with what there is")
 
 
-def keep(gallery: Gallery, spec: EnvSpec, folder: Path) -> None:
-    """Writes the graded policies, the training's evaluations, and a card."""
-    levels = gallery.graded(SHARES, lambda policy: float(_returns(policy, spec, 20, 30_000).mean()))
-    lines = [f"random_return = {(random := _random_returns(spec, 50)).mean():.1f}  # {_spread(random)}"]
+def look_for(
+    env: str = "Swimmer-v4",
+    out: Path | None = None,
+    seed: int = 100,
+    episodes: int = 3,
+    every: int = 5,
+    cfg: Annotated[SearchConfig, tyro.conf.arg(name="")] = SEARCH,
+) -> None:
+    """Searches for a linear policy on the true return (augmented random search), and keeps graded ones as `train` does.
+
+    Ctrl-C ends it with what there is. It is a matter of minutes, so it writes no checkpoint.
+
+    Args:
+        env: Gymnasium id.
+        out: Folder to write; results/experts/<env> if not given.
+        seed: Seed of the search.
+        episodes: Greedy episodes of each evaluation on the way.
+        every: Steps of the search from one evaluation to the next.
+        cfg: Settings of the search.
+    """
+    use_one_thread()
+    at_least_one({"--iterations": cfg.iterations, "--episodes": episodes, "--every": every})
+    if cfg.iterations < every:
+        raise BadInput(f"--every {every} is more than --iterations {cfg.iterations}: nothing would be evaluated")
+    spec, folder = spec_of(env), out or Path("results/experts") / env.replace("/", "__")
+    check_writable(folder)
+    gallery = Gallery(spec, (seed,), every, episodes)
+    try:
+        search(spec, seed, cfg, gallery)
+    except KeyboardInterrupt:
+        print("ending with what there is")
+    if not gallery.snapshots:
+        raise BadInput(f"nothing to keep: the search ended before its first evaluation at step {every}")
+    flags = _words({"env": env, "seed": seed, "episodes": episodes, "every": every})
+    command = " ".join(["python -m aihf_control.experts search", *flags, *_changed(cfg, SEARCH)])
+    keep(gallery, spec, folder, f"Found at commit {commit()}:\n  {command}")
+
+
+def _changed(cfg: Any, default: Any, prefix: str = "") -> list[str]:
+    """The flags of the settings that are not the default ones."""
+    words = []
+    for f in dataclasses.fields(cfg):
+        value, usual = getattr(cfg, f.name), getattr(default, f.name)
+        if dataclasses.is_dataclass(value):
+            words += _changed(value, usual, f"{prefix}{f.name}.")
+        elif value != usual:
+            words += _words({prefix + f.name: value})
+    return words
+
+
+def _words(flags: dict[str, Any]) -> list[str]:
+    """Flags as they are typed; those that are None are left out."""
+    words = []
+    for name, value in flags.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        elif value is not None:
+            words += [flag, *(str(x) for x in (value if isinstance(value, tuple) else (value,)))]
+    return words
+
+
+def keep(gallery: Gallery, spec: EnvSpec, folder: Path, about: str = "") -> None:
+    """Writes the graded policies, the training's evaluations, and a card that begins with the lines `about`."""
+    levels = gallery.graded(SHARES, lambda policy: worth(expert_returns(policy, spec, 20, CHOICE)))
+    lines = [f"# {line}" for line in about.splitlines()]
+    lines += [f"random_return = {(random := _random_returns(spec, 50)).mean():.1f}  # {_spread(random)}"]
     for level, snapshot in levels.items():
         write_zip(folder / f"{level}.zip", snapshot.policy, spec)
-        returns = _returns(snapshot.policy, spec, 50)
-        about = f"seed {snapshot.seed}, update {snapshot.step}, {_spread(returns)}"
-        lines.append(f"{level}_return = {returns.mean():.1f}  # {about}")
-        print(f"{level}: {returns.mean():.0f}, {about}")
+        returns = expert_returns(snapshot.policy, spec, 50)
+        seen = f"seed {snapshot.seed}, update {snapshot.step}, {_spread(returns)}"
+        lines.append(f"{level}_return = {returns.mean():.1f}  # {seen}")
+        print(f"{level}: {returns.mean():.0f}, {seen}")
     write_bytes(folder / "card.toml", ("\n".join(lines) + "\n").encode())
     write_bytes(folder / "training.csv", gallery.frame().round(1).to_csv(index=False, lineterminator="\n").encode())
 
@@ -154,7 +224,7 @@ def bring(
     spec = spec_of(env)
     expert = read_zip(path, spec, activation, read_vecnormalize(vecnormalize) if vecnormalize else None)
     write_zip(out, expert, spec)
-    returns = _returns(expert, spec, 20)
+    returns = expert_returns(expert, spec, 20)
     print(f"{out}: {returns.mean():.0f} over greedy episodes of {env} ({_spread(returns)})")
 
 
@@ -174,7 +244,7 @@ def judge(env: str, path: Positional[Path | None] = None, episodes: int = 20) ->
     table = Table("policy", "greedy return", "sampled return", "layers", "KiB", box=box.SIMPLE_HEAD)
     for name, zip_path in paths.items():
         expert = read_zip(zip_path, spec)
-        both = (_returns(expert, spec, episodes, sampled=s) for s in (False, True))
+        both = (expert_returns(expert, spec, episodes, sampled=s) for s in (False, True))
         layers = " x ".join(str(len(bias)) for _, bias in expert.layers[:-1])
         cells = (str(estimate(returns, mean)) for returns in both)
         table.add_row(name, *cells, layers, f"{zip_path.stat().st_size / 1024:.0f}")
@@ -182,17 +252,6 @@ def judge(env: str, path: Positional[Path | None] = None, episodes: int = 20) ->
     console.print(table)
     random = estimate(_random_returns(spec, episodes), mean)
     console.print(f"random actions: {random}; means over {episodes} episodes, 95 % intervals")
-
-
-def _returns(policy: Expert, spec: EnvSpec, n: int, first: int = EVALUATION_SEED, sampled: bool = False) -> np.ndarray:
-    """True returns of n episodes, (n,)."""
-    rng = torch.Generator().manual_seed(0)
-
-    def act(obs: np.ndarray) -> np.ndarray:
-        noise = torch.randn(len(obs), spec.n_act, generator=rng) if sampled else None
-        return policy.act(torch.as_tensor(obs), noise).numpy()
-
-    return np.array([t.reward.sum() for t in rollout(spec, act, range(first, first + n))])
 
 
 def _spread(returns: np.ndarray) -> str:

@@ -13,8 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from aihf_control.core.config import jsonable
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_json, write_json
-from aihf_control.experts.true_reward import Pupil
-from aihf_control.learning.sac import SAC
+from aihf_control.experts.true_reward import Learner, Pupil
 from aihf_control.training.checkpoint import Checkpoints
 from aihf_control.training.run_folder import CHECKPOINT, lock_run
 
@@ -63,7 +62,7 @@ class Training(Generic[Seen]):
             self.seen.load_state_dict(state["seen"])
         return self.pupil.k
 
-    def run(self, look: Callable[[int, SAC], bool]) -> None:
+    def run(self, look: Callable[[int, Learner], bool]) -> None:
         """Trains to the end, or until `look` at an update has seen enough. SIGTERM leaves off, with a state, by
         SystemExit 143."""
         asked = threading.Event()

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 
 from aihf_control.environments.gym import Envs, EnvSpec
+from aihf_control.experts.crossq import CrossQ, CrossQConfig
 from aihf_control.learning.evaluation import greedy_returns
 from aihf_control.learning.replay import Buffer
 from aihf_control.learning.sac import SAC, SACConfig
@@ -21,6 +22,7 @@ from aihf_control.models.lanes import Dims, Random
 from aihf_control.models.networks import Policy, RewardFn
 from aihf_control.models.sb3 import Expert, expert_of, policy_of
 
+Learner = SAC | CrossQ
 START_SEED, CHOICE_SEED = 50_000_000, 40_000  # training, and choosing among snapshots, see no evaluation's start
 
 
@@ -48,6 +50,10 @@ class TruthConfig:
     sac: SACConfig = SACConfig(lr=6e-4, gamma=0.997, alpha=(0.05, 0.1, 0.2), alpha_fade=0.0, average=1e-3)
     """The learner. A long horizon, because a hopper that looks only 100 steps ahead does well to leap once and fall: at
     0.99 the five lanes of a trial were still at returns of 281 to 420 after 70,000 updates."""
+    learner: Literal["sac", "crossq"] = "sac"
+    """SAC as all methods have it (`sac`), or CrossQ (`crossq`), each with its own settings."""
+    crossq: CrossQConfig = CrossQConfig()
+    """Settings of CrossQ."""
 
 
 def learn(
@@ -57,7 +63,7 @@ def learn(
     start: Expert | None = None,
     reward: RewardFn | None = None,
     **dims: Any,
-) -> Iterator[tuple[int, SAC]]:
+) -> Iterator[tuple[int, Learner]]:
     """Trains a lane for each seed, from a fresh policy or from `start`, and yields the learner after every update.
 
     With a `reward` it is paid by that in place of the truth.
@@ -79,11 +85,11 @@ class Pupil:
     ):
         size = Dims(tuple(seeds), spec.n_obs, spec.n_act, **dims)
         policy = policy_of(start, size) if start else None
-        self.sac = SAC(size, cfg.sac, policy, prior=policy.frozen_copy() if policy and cfg.near else None)
+        self.sac = _learner(size, cfg, policy)
         self.cfg, self.fresh, self.reward, self.sampler = cfg, start is None, reward, _Sampler(spec, size, cfg)
         self.k = 0  # updates done, with those of the warmup
 
-    def learn(self) -> Iterator[tuple[int, SAC]]:
+    def learn(self) -> Iterator[tuple[int, Learner]]:
         """Goes on to the last update, and yields the learner after each."""
         cfg = self.cfg
         while self.k < cfg.updates:
@@ -110,6 +116,13 @@ class Pupil:
         self.k = state["k"]
         self.sac.load_state_dict(state["sac"])
         self.sampler.load_state_dict(state["sampler"], rows)
+
+
+def _learner(dims: Dims, cfg: TruthConfig, policy: Policy | None) -> Learner:
+    """The learner that the settings name, from a fresh policy or from `policy`."""
+    if cfg.learner == "crossq":
+        return CrossQ(dims, cfg.crossq, policy)
+    return SAC(dims, cfg.sac, policy, prior=policy.frozen_copy() if policy and cfg.near else None)
 
 
 class _Sampler:
@@ -163,12 +176,17 @@ class _Sampler:
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """One lane's averaged policy at one step, with its mean greedy return."""
+    """One lane's averaged policy at one step, with its worth: mean less standard deviation of its greedy returns."""
 
     seed: int
     step: int
     policy: Expert
     value: float
+
+
+def worth(returns: np.ndarray) -> float:
+    """Mean less standard deviation of returns (n,): a policy that sometimes falls is worth less than its mean."""
+    return float(returns.mean() - returns.std())
 
 
 class Gallery:
@@ -179,7 +197,7 @@ class Gallery:
         self.snapshots: list[Snapshot] = []
         self.rows: list[dict[str, Any]] = []
 
-    def look(self, step: int, sac: SAC) -> np.ndarray:
+    def look(self, step: int, sac: Learner) -> np.ndarray:
         """Mean greedy return of each lane's averaged policy, (L,)."""
         both = {"raw": sac.policy, "average": sac.average}
         returns = {name: greedy_returns(policy, self.spec, self.episodes, CHOICE_SEED) for name, policy in both.items()}
@@ -191,7 +209,7 @@ class Gallery:
             ]
         means = returns["average"].mean(1)
         for i, seed in enumerate(self.seeds):
-            self.snapshots.append(Snapshot(seed, step, expert_of(sac.average, i), float(means[i])))
+            self.snapshots.append(Snapshot(seed, step, expert_of(sac.average, i), worth(returns["average"][i])))
         return means
 
     def frame(self) -> pd.DataFrame:
@@ -205,8 +223,8 @@ class Gallery:
         self.snapshots = [Snapshot(**{**s, "policy": Expert(**s["policy"])}) for s in state["snapshots"]]
 
     def graded(self, shares: dict[str, float], judge: Any) -> dict[str, Snapshot]:
-        """The best snapshot, and for each level the one whose return is nearest to its share of the best's: each by
-        `judge(policy)`, among the five that looked so at the time."""
+        """The best snapshot, and for each level the one whose worth is nearest to its share of the best's: each by
+        `judge(policy)`, among the five that looked so at the time. A level that no other snapshot fits is left out."""
         best = max(self._judged(lambda s: -s.value, judge), key=lambda s: s.value)
         levels = {"expert": best}
         for level, share in shares.items():
@@ -214,7 +232,9 @@ class Gallery:
             def far(s: Snapshot, wanted: float = share * best.value) -> float:
                 return abs(s.value - wanted)
 
-            levels[level] = min(self._judged(far, judge), key=far)
+            found = min(self._judged(far, judge), key=far)
+            if all((found.seed, found.step) != (s.seed, s.step) for s in levels.values()):
+                levels[level] = found
         return levels
 
     def _judged(self, order: Any, judge: Any) -> list[Snapshot]:

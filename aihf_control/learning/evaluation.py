@@ -11,6 +11,7 @@ from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec
 from aihf_control.environments.rollout import rollout
 from aihf_control.models.networks import Policy, RewardFn
+from aihf_control.models.sb3 import Expert
 
 Array = np.ndarray
 
@@ -29,6 +30,17 @@ def greedy_returns(policy: Policy, spec: EnvSpec, n: int, first: int = EVALUATIO
 
     episodes = rollout(spec, act, [first + i for _ in range(n_lanes) for i in range(n)])
     return np.array([t.reward.sum() for t in episodes]).reshape(n_lanes, n)
+
+
+def expert_returns(policy: Expert, spec: EnvSpec, n: int, first: int = EVALUATION_SEED, sampled: bool = False) -> Array:
+    """True returns of `n` episodes of a policy from a zip, (n,), greedy or with sampled actions."""
+    rng = torch.Generator().manual_seed(0)
+
+    def act(obs: Array) -> Array:
+        noise = torch.randn(len(obs), spec.n_act, generator=rng) if sampled else None
+        return policy.act(torch.as_tensor(obs), noise).numpy()
+
+    return np.array([t.reward.sum() for t in rollout(spec, act, range(first, first + n))])
 
 
 class RewardEvaluator:

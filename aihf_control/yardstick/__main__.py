@@ -33,9 +33,9 @@ from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, spec_of
 from aihf_control.environments.modules import allow_module
 from aihf_control.environments.rollout import rollout
 from aihf_control.experts.session import Training
-from aihf_control.experts.true_reward import Pupil, TruthConfig
+from aihf_control.experts.true_reward import Learner, Pupil, TruthConfig
 from aihf_control.learning.evaluation import greedy_returns
-from aihf_control.learning.sac import SAC, SACConfig
+from aihf_control.learning.sac import SACConfig
 from aihf_control.models.device import use_one_thread
 from aihf_control.training.run_folder import CHECKPOINT
 from aihf_control.yardstick.table import Rows, compare, read
@@ -190,7 +190,7 @@ def _ours(spec: EnvSpec, options: Options, done: set[int]) -> Iterator[Rows]:
     if k := training.restore(print):
         print(f"going on at update {k:,}", flush=True)
 
-    def look(step: int, learner: SAC) -> bool:
+    def look(step: int, learner: Learner) -> bool:
         return book.note(step, lambda n: greedy_returns(learner.policy, spec, n))
 
     training.run(look)
