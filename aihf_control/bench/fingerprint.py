@@ -14,6 +14,7 @@ from pathlib import Path
 import grimp
 
 from aihf_control.core.files import read_bytes, sha256
+from aihf_control.methods import registry
 
 PACKAGE = "aihf_control"
 ROOTS = (f"{PACKAGE}.training.run", f"{PACKAGE}.data.generate")  # training, and making the data
@@ -21,14 +22,17 @@ ROOTS = (f"{PACKAGE}.training.run", f"{PACKAGE}.data.generate")  # training, and
 
 def code_of(method: str) -> str:
     """Return a short hash of the package's code that a run of `method` executes."""
-    roots = (*ROOTS, f"{PACKAGE}.methods.{method}")
-    modules = set(roots).union(*(imports().find_upstream_modules(root) for root in roots))
-    return _hash(sorted(modules))
+    plugin = registry.plugin_files(method)
+    # the import graph does not know a plug-in, so everything counts that one is built from
+    own = imports().find_descendants(f"{PACKAGE}.learning") if plugin else {f"{PACKAGE}.methods.{method}"}
+    roots = {*ROOTS, *own}
+    modules = roots.union(*(imports().find_upstream_modules(root) for root in roots))
+    return _hash([*map(file_of, sorted(modules)), *plugin])
 
 
 def whole_package() -> str:
     """Return a short hash of all code of the package."""
-    return _hash(sorted(imports().modules))
+    return _hash([file_of(name) for name in sorted(imports().modules)])
 
 
 @functools.cache
@@ -37,8 +41,11 @@ def imports() -> grimp.ImportGraph:
     return grimp.build_graph(PACKAGE, exclude_type_checking_imports=True, cache_dir=None)
 
 
-def _hash(modules: list[str]) -> str:
-    return sha256("\n".join(f"{name} {module_hash(file_of(name))}" for name in modules).encode())[:8]
+def _hash(files: list[Path]) -> str:
+    """Hash files with their names; the package's own by their place in it."""
+    root = Path(__file__).parents[1]
+    names = [str(p.relative_to(root)) if p.is_relative_to(root) else p.name for p in files]
+    return sha256("\n".join(f"{name} {module_hash(p)}" for name, p in zip(names, files, strict=True)).encode())[:8]
 
 
 def file_of(module: str) -> Path:

@@ -44,7 +44,7 @@ def envs_folder() -> Path:
 
 
 def card_of(env_id: str, folder: Path | None = None) -> Card | None:
-    """Return the card of an environment, bundled or in `folder`; None if it has none. Raises BadInput if it is not valid."""
+    """Return the card of an environment, bundled or in `folder`, or None. Raises BadInput if it is not valid."""
     folder = folder or envs_folder() / folder_name(env_id)
     path = folder / "card.toml"
     if not path.is_file():
