@@ -142,7 +142,7 @@ def test_two_runs_do_not_share_a_folder(dataset_folder, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_ends_a_run_with_what_there_is(dataset_folder, tmp_path, monkeypatch, capfd):
-    def interrupted(whole, dataset, workers, stop, pause, place):
+    def interrupted(whole, dataset, workers, stop, pause, place, step_timeout):
         for event in cell.train_lanes(whole, dataset, stop, pause, place):
             yield event
             if isinstance(event, cell.Evaluated) and event.step == STEPS // 2 and not stop.is_set():
@@ -220,7 +220,7 @@ def test_an_unknown_environment_without_a_dataset_is_refused(refused):
 
 
 def test_an_environment_without_bundled_policies_is_refused_with_what_to_do(refused):
-    refused(["--env", "Pendulum-v1"], "no bundled policy for Pendulum-v1", "experts train")
+    refused(["--env", "Pendulum-v1"], "no bundled policy for Pendulum-v1", "aihf data make --env Pendulum-v1")
 
 
 @pytest.mark.parametrize("method", [m for m in methods.names() if m not in ("bc", "irl", "sapo")])

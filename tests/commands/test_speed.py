@@ -188,8 +188,8 @@ def test_the_plain_rival_learns():
         (["--sbx", __file__], f"--sbx {__file__}"),
         (["--seconds", "0"], "--seconds 0"),
         (["--envs", "Nowhere-v0"], "Nowhere-v0"),
-        (["--rounds", "0"], "--rounds 0"),
-        (["--lanes", "0"], "--lanes 0"),
+        (["--rounds", "0"], "--rounds must be at least 1, got 0"),
+        (["--lanes", "0"], "--lanes must be at least 1, got 0"),
         (["--device", "abacus"], "--device abacus"),
     ],
 )

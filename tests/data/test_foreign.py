@@ -395,7 +395,7 @@ def test_an_environment_that_pays_nan_is_refused_and_nothing_is_written(tmp_path
     finally:
         gym.registry.pop("Faulty-v0")
     err = capsys.readouterr().err
-    assert "Faulty-v0 paid a reward that is not finite, nan, at step 4" in err and err.count("\n") == 1
+    assert "Faulty-v0: the reward in step 5 of an episode is nan" in err and err.count("\n") == 1
     assert not (tmp_path / "made").exists()
 
 

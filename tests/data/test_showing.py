@@ -31,7 +31,7 @@ def test_what_the_simulator_made_it_gives_again(dataset, dataset_folder, capsys)
     assert list(verify(dataset)) == [None] * 16
     assert data_main(["verify", str(dataset_folder)]) == 0
     told = capsys.readouterr().out
-    assert "all 16 episodes are what the simulator gives here, bit for bit" in told and "made with python" in told
+    assert "all 16 episodes equal their replay here, bit for bit" in told and "made with python" in told
 
 
 @pytest.mark.parametrize(("what", "step"), [("obs", 5), ("reward", 6), ("qpos", 5), ("qvel", 5)])
@@ -178,7 +178,7 @@ def test_what_cannot_be_drawn_is_refused(dataset, tmp_path, row, name, told):
 
 def test_episodes_without_states_and_seeds_cannot_be_drawn(dataset, drawable, tmp_path):
     bare = dataclasses.replace(dataset, pool=[dataclasses.replace(t, qpos=None, seed=-1) for t in dataset.pool])
-    with pytest.raises(BadInput, match="without states and without the seed"):
+    with pytest.raises(BadInput, match="without simulator states and without the seed"):
         render_comparison(bare, 0, tmp_path / "pair.gif")
 
 

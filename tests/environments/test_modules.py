@@ -103,7 +103,7 @@ def small_run(foreign: Path, *more: str) -> list[str]:
 
 
 def test_resuming_a_foreign_run_imports_nothing(foreign, monkeypatch, capsys):
-    monkeypatch.setattr(run, "run_workers", in_this_process)
+    monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     assert run.main(small_run(foreign)) == 0
     (folder,) = (foreign.parent / "runs").glob("*/*/*")
     (folder / "summary.json").unlink()
@@ -118,7 +118,7 @@ def test_resuming_a_foreign_run_imports_nothing(foreign, monkeypatch, capsys):
 
 
 def test_a_resumed_run_without_a_dataset_makes_none_with_a_module_of_its_config(foreign, monkeypatch):
-    monkeypatch.setattr(run, "run_workers", in_this_process)
+    monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     assert run.main(small_run(foreign)) == 0
     (folder,) = (foreign.parent / "runs").glob("*/*/*")
     (folder / "summary.json").unlink()

@@ -265,7 +265,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_state(kept, dataset, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(BadInput, match=r"No space left on device; make room"):
+    with pytest.raises(BadInput, match=r"No space left on device; free some space"):
         outcome(train_lanes(cell_for("aihf"), dataset, place=CheckpointPlace(kept, 0.0)))
     monkeypatch.undo()
     assert {p.name: p.read_bytes() for p in kept.glob("*.state")} == before
@@ -374,7 +374,7 @@ def left_off(dataset_folder, tmp_path, monkeypatch, capsys) -> tuple[Path, list[
     """A run that SIGTERM stopped at its seventh step, and the words that began it."""
     args = words("aihf", dataset_folder, tmp_path / "runs")
 
-    def interrupted(whole, dataset, workers, stop, pause, place):
+    def interrupted(whole, dataset, workers, stop, pause, place, step_timeout):
         for event in train_lanes(whole, dataset, stop, After(7), place):
             yield event
             if isinstance(event, Evaluated) and event.step == 0:

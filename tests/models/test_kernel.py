@@ -18,6 +18,7 @@ from torch.nn.functional import layer_norm as normalised
 from aihf_control.models import functional as fused
 from aihf_control.models import kernel
 from aihf_control.models.functional import perceptron
+from aihf_control.models.optim import Adam
 
 needs_avx2 = pytest.mark.skipif(
     not torch.cpu._is_avx2_supported() or not shutil.which("cc"), reason="no AVX2 or no C compiler here"
@@ -279,7 +280,7 @@ def test_a_squashed_sample_and_its_gradient_are_torchs(products):
 def test_adam_and_what_follows_it_are_torchs(products, monkeypatch):
     def run(n: int) -> list[torch.Tensor]:
         params, slow = [numbers(3, 5), numbers(2, 7, 9)], [torch.zeros(3, 5), torch.zeros(2, 7, 9)]
-        adam = fused.Adam(params, 0.1, slow=slow, rate=0.2)
+        adam = Adam(params, 0.1, slow=slow, rate=0.2)
         for k in range(n):
             adam.step([numbers(5, 3, seed=k).T, numbers(2, 7, 9, seed=k)])  # one lies transposed in memory
         adam.follow()
