@@ -31,7 +31,7 @@ _HOMES = {
     "Result": "training.result",
     "train": "training.result",
     "Dataset": "data.dataset",
-    "BadInput": "core.files",
+    "BadInput": "core.errors",
     "DataConfig": "data.generate",
     "make_dataset": "data.generate",
     "load_dataset": "data.dataset",

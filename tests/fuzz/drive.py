@@ -37,6 +37,7 @@ from aihf_control.data.generate import DataConfig, make_dataset
 from aihf_control.experts.__main__ import main as experts_main
 from aihf_control.models.saved import load_policy, load_reward
 from aihf_control.report import __main__ as report
+from aihf_control.training import result
 from tests.fuzz import hostile
 from tests.helpers import in_this_process, random_policies, words
 
@@ -72,9 +73,9 @@ def make_material(folder: Path) -> None:
     truncated = np.isin(np.arange(len(steps.act)), ends)
     np.savez(folder / "mine.npz", **columns, terminated=steps.done > 0, truncated=truncated)
     line = [ENV if word == "Hopper-v4" else word for word in words("irl", folder / "data", folder / "runs")]
-    own, run.run_workers = run.run_workers, in_this_process
+    own, result.run_workers = result.run_workers, in_this_process
     assert run.main(line) == 0
-    run.run_workers = own
+    result.run_workers = own
     (found,) = (folder / "runs").glob("*/*/*")
     found.rename(folder / "run")
     shutil.rmtree(folder / "runs")
@@ -255,7 +256,7 @@ def _child(do: Callable[[Path], Any], folder: Path) -> int:
     sys.path.insert(0, str(folder))
     virtual = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (virtual + 2 * MEMORY, resource.RLIM_INFINITY))
-    setattr(run, "run_workers", _stop)  # noqa: B010
+    setattr(result, "run_workers", _stop)  # noqa: B010
     setattr(retrain.concurrent.futures, "ProcessPoolExecutor", _stop)  # noqa: B010
     run.Display.plan = lambda *_: None  # measures the machine for seconds
     try:

@@ -23,6 +23,7 @@ import torch
 from aihf_control import methods
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import make_dataset
+from aihf_control.models import kernel
 from aihf_control.training.run import Evaluated, Finished, RunSpec, train_lanes
 from tests.helpers import SMALL_DATA, random_policies, small_config
 
@@ -33,11 +34,13 @@ LIBRARIES = ("torch", "numpy", "mujoco", "gymnasium", "scipy")
 
 
 def machine() -> str:
-    """Name what the bits of a run depend on besides the code: processor, Python and libraries."""
+    """Name what the bits of a run depend on besides the code: processor, kernel, Python and libraries."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     fields = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
     model = " ".join(fields.get(name, "").strip() for name in ("model name", "cpu family", "model"))
-    return " ".join([model, platform.python_version(), *(f"{name} {version(name)}" for name in LIBRARIES)])
+    return " ".join(
+        [model, kernel.state("float32"), platform.python_version(), *(f"{name} {version(name)}" for name in LIBRARIES)]
+    )
 
 
 def golden_data(env: str, folder: Path) -> Dataset:
