@@ -150,7 +150,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
 
 
 def test_a_child_whose_parent_has_ended_starts_nothing():
-    with pytest.raises(SystemExit, match=r"parent process has ended"):
+    with pytest.raises(SystemExit, match="parent process has ended"):
         child.main(["1", "any", "/bin/false"])
 
 
@@ -240,7 +240,7 @@ def test_only_takes_a_swept_factor_of_the_dataset_by_its_short_name():
     weak = select(jobs, ["demo_level=weak", "method=aihf"])
     assert [job.cell.swept for job in weak] == [{"dataset.demo_level": "weak"}] * 2
     assert select(jobs, ["dataset.demo_level=weak", "method=aihf"]) == weak
-    with pytest.raises(BadInput, match=r"demo_level=good: it is none of expert, medium, weak"):
+    with pytest.raises(BadInput, match="demo_level=good: it is none of expert, medium, weak"):
         select(jobs, ["demo_level=good"])
 
 
@@ -383,19 +383,19 @@ def test_the_folder_on_a_cluster_machine_is_private(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "target")
     (tmp_path / "file").write_text("")
     for name in ("new", "link", "file"):
-        with pytest.raises(BadInput, match=r"with mode 700"):
+        with pytest.raises(BadInput, match="with mode 700"):
             private_folder(tmp_path / name)
 
 
 def test_a_folder_of_another_user_is_refused(tmp_path, monkeypatch):
     made = private_folder(tmp_path / "new")
     monkeypatch.setattr(os, "getuid", lambda: made.stat().st_uid + 1)
-    with pytest.raises(BadInput, match=r"must be a folder of this user"):
+    with pytest.raises(BadInput, match="must be a folder of this user"):
         private_folder(made)
 
 
 def test_a_file_outside_of_its_folder_is_refused(tmp_path):
-    with pytest.raises(BadInput, match=r"outside"):
+    with pytest.raises(BadInput, match="outside"):
         unpack({"../evil": b""}, tmp_path / "deep" / "here")
     assert not list(tmp_path.rglob("evil")) and not list((tmp_path / "deep").iterdir())
 

@@ -205,7 +205,7 @@ def test_existing_data_is_copied_and_named_by_its_digest(written, dataset_folder
     assert not {job.key for job in jobs} & set(keys(written(own(tmp_path / "mine"))))
     copy_data(again)  # the copy exists
     shutil.rmtree(copied)
-    with pytest.raises(BadInput, match=r"has changed since the bench started"):
+    with pytest.raises(BadInput, match="has changed since the bench started"):
         copy_data(again)
     assert not copied.exists()
 
@@ -213,15 +213,15 @@ def test_existing_data_is_copied_and_named_by_its_digest(written, dataset_folder
 def test_existing_data_that_is_too_small_or_of_another_environment_is_refused(written, dataset_folder, tmp_path):
     with pytest.raises(BadInput, match=f"x.toml, environment.Hopper-v4.data: cannot read {tmp_path / 'none'}"):
         jobs_of(written(own(tmp_path / "none")), Path("out"))
-    with pytest.raises(BadInput, match=r"is a dataset of Hopper-v4"):
+    with pytest.raises(BadInput, match="is a dataset of Hopper-v4"):
         jobs_of(written(own(dataset_folder).replace("Hopper", "Ant")), Path("out"))
-    with pytest.raises(BadInput, match=r"--demos 9: the dataset has 4"):
+    with pytest.raises(BadInput, match="--demos 9: the dataset has 4"):
         jobs_of(written(own(dataset_folder).replace("demos = 2", "demos = 9")), Path("out"))
 
 
 def test_two_names_for_the_same_are_refused(written):
     grid = written(BASE.replace('"bc"', '"other"') + '[method.other]\nof = "aihf"')
-    with pytest.raises(BadInput, match=r"aihf and other are the same"):
+    with pytest.raises(BadInput, match="aihf and other are the same"):
         jobs_of(grid, Path("out"))
 
 

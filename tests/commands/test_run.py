@@ -327,13 +327,13 @@ def policy(dataset):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_observations_that_are_not_finite_are_refused(policy, value):
-    with pytest.raises(BadInput, match=r"not finite"):
+    with pytest.raises(BadInput, match="not finite"):
         policy.predict(np.full((3, 11), value))
 
 
 @pytest.mark.parametrize("shape", [(), (10,), (11, 3), (2, 2, 11)])
 def test_observations_of_another_shape_are_refused(policy, shape):
-    with pytest.raises(BadInput, match=r"Hopper-v4 has 11 numbers"):
+    with pytest.raises(BadInput, match="Hopper-v4 has 11 numbers"):
         policy.predict(np.zeros(shape))
 
 
@@ -351,9 +351,9 @@ def test_bad_input_at_the_python_door_is_refused(dataset, wrong):
 
 
 def test_unknown_methods_and_names_are_refused(dataset):
-    with pytest.raises(BadInput, match=r"did you mean rlhf"):
+    with pytest.raises(BadInput, match="did you mean rlhf"):
         aihf.train("rhlf", dataset)
-    with pytest.raises(AttributeError, match=r"nonsense"):
+    with pytest.raises(AttributeError, match="nonsense"):
         aihf.nonsense  # noqa: B018
 
 

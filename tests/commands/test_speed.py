@@ -145,7 +145,7 @@ def test_a_learner_that_is_killed_between_turns_is_told():
     with speed._Served(what, speed.Options()) as learner:
         learner.process.kill()
         learner.process.wait()
-        with pytest.raises(BadInput, match=r"measuring products alone on Pendulum-v1 failed: it ended without a word"):
+        with pytest.raises(BadInput, match="measuring products alone on Pendulum-v1 failed: it ended without a word"):
             learner.turn("updates", 0.01)
 
 

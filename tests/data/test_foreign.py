@@ -424,7 +424,7 @@ def test_an_expert_is_better_by_more_than_chance():
     check_expert([10.0, 11.0], [0.0, 1.0])
     check_expert([10.0], [0.0, 1.0])
     for expert in ([0.5, 0.6], [0.0, 100.0], [-5.0], [float("nan")]):
-        with pytest.raises(BadInput, match=r"no better than random"):
+        with pytest.raises(BadInput, match="no better than random"):
             check_expert(expert, [0.0, 1.0])
 
 
@@ -460,7 +460,7 @@ def test_the_default_folder_of_a_modules_environment_has_no_colon():
 
 
 def test_a_clip_longer_than_an_episode_is_refused(policy_zips, tmp_path):
-    with pytest.raises(BadInput, match=r"--clip must be at most 1000"):
+    with pytest.raises(BadInput, match="--clip must be at most 1000"):
         make_dataset("Hopper-v4", DataConfig(clip=1001), policy_zips, tmp_path)
 
 

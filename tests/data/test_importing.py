@@ -316,7 +316,7 @@ def test_a_minari_dataset_that_names_a_callable_instead_of_spaces_is_not_opened(
     about = json.loads(path.read_text())
     evil = gym.envs.registration.EnvSpec("Hopper-v4", entry_point="os:mkdir", kwargs={"path": str(marker)})
     path.write_text(json.dumps({k: v for k, v in about.items() if "space" not in k} | {"env_spec": evil.to_json()}))
-    with pytest.raises(BadInput, match=r"cannot be opened safely"):
+    with pytest.raises(BadInput, match="cannot be opened safely"):
         read_episodes("minari:evil-v0", spec_of("Hopper-v4"))
     assert not marker.exists()
     with pytest.raises(Exception):  # noqa: B017  # whatever it is that Minari makes of a folder
@@ -326,11 +326,11 @@ def test_a_minari_dataset_that_names_a_callable_instead_of_spaces_is_not_opened(
 
 def test_what_was_recorded_elsewhere_is_refused(dataset_folder, minari_root):
     assert data_main(["export", str(dataset_folder), "--minari", "four-v0"]) == 0
-    with pytest.raises(BadInput, match=r"was recorded in Hopper-v4; give --env Hopper-v4"):
+    with pytest.raises(BadInput, match="was recorded in Hopper-v4; give --env Hopper-v4"):
         read_episodes("minari:four-v0", spec_of("Hopper-v5"))
-    with pytest.raises(BadInput, match=r"was recorded with env Hopper-v4, not Hopper-v5"):
+    with pytest.raises(BadInput, match="was recorded with env Hopper-v4, not Hopper-v5"):
         read_episodes(str(dataset_folder), spec_of("Hopper-v5"))
-    with pytest.raises(BadInput, match=r"was recorded with options"):
+    with pytest.raises(BadInput, match="was recorded with options"):
         read_episodes(str(dataset_folder), spec_of("Hopper-v4", terminate_when_unhealthy=False))
     for name in ("absent-v0", "../four-v0", "four"):
         with pytest.raises(BadInput):

@@ -83,7 +83,7 @@ def test_an_episode_cut_by_time_has_a_future(regret, pool):
 
 
 def test_episodes_without_states_cannot_be_regretted(regret, pool):
-    with pytest.raises(BadInput, match=r"labels by regret need the simulator's states"):
+    with pytest.raises(BadInput, match="labels by regret need the simulator's states"):
         regret.step_scores([dataclasses.replace(pool[0], qpos=None)], [(0, 0)], 5)
 
 
@@ -106,6 +106,6 @@ def test_the_better_label_by_regret_may_be_the_worse_by_return(regret):
 def test_what_is_no_simulator_gives_no_labels_by_regret(tmp_path):
     from tests.helpers import random_policies
 
-    with pytest.raises(BadInput, match=r"labels by regret need the simulator's states"):
+    with pytest.raises(BadInput, match="labels by regret need the simulator's states"):
         cfg = DataConfig(demos=0, episodes=4, levels=("expert",), pairs=2, test_pairs=0, clip=10, label="regret")
         make_dataset("Pendulum-v1", cfg, random_policies("Pendulum-v1", tmp_path))

@@ -178,7 +178,7 @@ def test_what_cannot_be_drawn_is_refused(dataset, tmp_path, row, name, told):
 
 def test_episodes_without_states_and_seeds_cannot_be_drawn(dataset, drawable, tmp_path):
     bare = dataclasses.replace(dataset, pool=[dataclasses.replace(t, qpos=None, seed=-1) for t in dataset.pool])
-    with pytest.raises(BadInput, match=r"without simulator states and without the seed"):
+    with pytest.raises(BadInput, match="without simulator states and without the seed"):
         render_comparison(bare, 0, tmp_path / "pair.gif")
 
 
@@ -200,5 +200,5 @@ def test_what_needs_a_library_to_be_drawn_says_so(tmp_path):
 
 def test_without_a_graphics_library_one_line_says_so(dataset, tmp_path, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "nonsense")
-    with pytest.raises(BadInput, match=r"MUJOCO_GL is 'nonsense'; known are egl"):
+    with pytest.raises(BadInput, match="MUJOCO_GL is 'nonsense'; known are egl"):
         render_comparison(dataset, 0, tmp_path / "pair.gif")

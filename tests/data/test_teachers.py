@@ -146,7 +146,7 @@ def test_another_pair_is_asked_for_each_that_was_skipped():
 
 def test_a_teacher_that_skips_all_is_not_asked_for_ever():
     segment_pool = SegmentPool(pool_of([0, 1, 2]), [0, 1, 2], 2)
-    with pytest.raises(BadInput, match=r"skipped 105 of 105 pairs; give a lower --skip"):
+    with pytest.raises(BadInput, match="skipped 105 of 105 pairs; give a lower --skip"):
         collect_comparisons(segment_pool, 5, make_teacher("skip", skip=9.0), "train", np.random.default_rng(0))
 
 

@@ -75,7 +75,7 @@ def test_what_will_not_do_is_refused_in_one_line(env, words):
 
 
 def test_unbounded_actions_are_refused():
-    with pytest.raises(BadInput, match=r"Walk-v0 has unbounded actions"):
+    with pytest.raises(BadInput, match="Walk-v0 has unbounded actions"):
         spec_of("Walk-v0", act_bound=np.inf)
 
 
@@ -211,13 +211,13 @@ def test_an_environment_that_shows_something_else_than_its_simulator_is_not_put(
     envs = Envs(spec_of("Hopper-v4"), 1)
     envs.envs[0] = gym.wrappers.TransformObservation(envs.envs[0], lambda x: 2 * x, None)
     inner: Any = envs.envs[0].unwrapped
-    with pytest.raises(BadInput, match=r"wraps its observations"):
+    with pytest.raises(BadInput, match="wraps its observations"):
         envs.put(0, inner.init_qpos, inner.init_qvel)
 
 
 def test_an_environment_that_is_no_simulator_cannot_be_put():
     envs = Envs(spec_of("Walk-v0"), 1)
-    with pytest.raises(BadInput, match=r"Walk-v0 has no state that can be set"):
+    with pytest.raises(BadInput, match="Walk-v0 has no state that can be set"):
         envs.put(0, np.zeros(1), np.zeros(1))
 
 
@@ -245,7 +245,7 @@ def test_halfcheetah_is_made_and_played_in_silence(tmp_path, monkeypatch, capfd)
 
 
 def test_other_warnings_of_the_simulator_reach_the_user():
-    with pytest.warns(RuntimeWarning, match=r"MuJoCo: something else"):
+    with pytest.warns(RuntimeWarning, match="MuJoCo: something else"):
         environments._mujoco_warning("something else")
     with warnings.catch_warnings(action="error"):
         environments._mujoco_warning("settotalmass is deprecated")
@@ -258,7 +258,7 @@ def test_other_warnings_while_making_reach_the_user():
             super().__init__()
 
     gym.register("OldWalk-v0", Old)
-    with pytest.warns(UserWarning, match=r"hurts the knees"):
+    with pytest.warns(UserWarning, match="hurts the knees"):
         spec_of("OldWalk-v0")
     del gym.registry["OldWalk-v0"]
 

@@ -142,7 +142,7 @@ def test_a_faulty_environment_is_refused_when_first_made(cls, message):
 
 @pytest.mark.parametrize("error", [OSError, RuntimeError, KeyError, AssertionError])
 def test_any_exception_of_a_constructor_is_reported(error):
-    with pytest.raises(BadInput, match=r"no robot"):
+    with pytest.raises(BadInput, match="no robot"):
         spec_of("FailsWhenMade-v0", error=error)
 
 
@@ -183,7 +183,7 @@ def test_a_deterministic_environment_gets_no_note(env):
 
 
 def test_an_unknown_id_gets_a_hint_about_modules():
-    with pytest.raises(BadInput, match=r"give the id as MODULE:ID, for example my_package:Reach-v0"):
+    with pytest.raises(BadInput, match="give the id as MODULE:ID, for example my_package:Reach-v0"):
         spec_of("Reach-v0")
     with pytest.raises(BadInput) as refusal:
         spec_of("Hopper-v99")
@@ -227,13 +227,13 @@ SPEC = {"id": "x", "options": {}, "n_obs": 2, "n_act": 1, "low": [-1.0], "high":
 )
 def test_a_description_with_wrong_fields_is_refused(change):
     assert EnvSpec.from_dict(SPEC).n_obs == 2
-    with pytest.raises(BadInput, match=r"not the description of an environment"):
+    with pytest.raises(BadInput, match="not the description of an environment"):
         EnvSpec.from_dict(SPEC | change)
 
 
 @pytest.mark.parametrize("fields", [None, [], "x", 3, {}])
 def test_a_description_that_is_no_table_is_refused(fields):
-    with pytest.raises(BadInput, match=r"not the description of an environment"):
+    with pytest.raises(BadInput, match="not the description of an environment"):
         EnvSpec.from_dict(fields)
 
 

@@ -140,7 +140,7 @@ def test_workers_and_retrain_import_what_was_named_and_nothing_else(foreign, cap
     assert f"--env {ENV}" in capsys.readouterr().err and not (folder / "retrained.csv").exists()
     assert retrain.main([str(folder), *small, "--env", ENV]) == 0 and (folder / "retrained.csv").exists()
     disarm(foreign.parent)
-    with pytest.raises(BadInput, match=r"planted_module"):
+    with pytest.raises(BadInput, match="planted_module"):
         spaces_of(load_reward(folder / "reward.safetensors").spec)
     assert not was_imported(foreign.parent)
 
@@ -157,14 +157,14 @@ def test_an_experiment_imports_no_module(planted, capsys):
 def test_no_spelling_of_an_id_imports_a_module(planted, env):
     spec = EnvSpec(env, {}, 3, 1, *spec_of("Pendulum-v1").to_env([[-1.0], [1.0]]), 20)
     for use in (lambda: spec_of(env), lambda: make_env(spec), lambda: spaces_of(spec)):
-        with pytest.raises(BadInput, match=r"comes from a file"):
+        with pytest.raises(BadInput, match="comes from a file"):
             use()
     assert not was_imported(planted)
 
 
 @pytest.mark.parametrize("env", [3, None, ["planted_module:Swing-v0"], {"id": "x"}])
 def test_an_id_that_is_no_string_is_refused(env):
-    with pytest.raises(BadInput, match=r"must be a string"):
+    with pytest.raises(BadInput, match="must be a string"):
         spec_of(env)
 
 

@@ -40,7 +40,7 @@ def test_the_same_seed_finds_the_same():
 
 
 def test_impossible_settings_are_refused():
-    with pytest.raises(BadInput, match=r"between 1 and"):
+    with pytest.raises(BadInput, match="between 1 and"):
         SearchConfig(best=9)
 
 

@@ -123,9 +123,9 @@ def test_a_folder_with_another_training_is_refused(tmp_path, capsys):
         return Training(Pupil(spec, (0,), TINY), Gallery(spec, (0,)), tmp_path / "new", settings, 1.0)
 
     first = begin(every=10, updates=30)
-    with pytest.raises(BadInput, match=r"every was 10, not 20"):
+    with pytest.raises(BadInput, match="every was 10, not 20"):
         begin(every=20, updates=30)
-    with pytest.raises(BadInput, match=r"in use by a running process"):
+    with pytest.raises(BadInput, match="in use by a running process"):
         begin(every=10, updates=30)
     first.lock.close()
     begin(every=10, updates=60).close()
@@ -216,7 +216,7 @@ def test_a_measurement_that_was_left_off_goes_on_to_the_same_returns(tmp_path, m
         words += ["--out", str(tmp_path / name)]
         if name == "halves":
             monkeypatch.setattr(yardstick, "greedy_returns", ended)
-            with pytest.raises(SystemExit, match=r"143"):
+            with pytest.raises(SystemExit, match="143"):
                 yardstick.main(words)
             monkeypatch.setattr(yardstick, "greedy_returns", real)
             monkeypatch.setattr(Training, "close", lambda self: self.lock.close())
@@ -245,5 +245,5 @@ def test_the_time_to_a_share_of_the_expert_is_the_first_evaluation_there(tmp_pat
 
 
 def test_a_table_of_no_measurements_is_told(tmp_path):
-    with pytest.raises(BadInput, match=r"no measurements"):
+    with pytest.raises(BadInput, match="no measurements"):
         yardstick_table.compare(tmp_path)

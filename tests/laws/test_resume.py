@@ -320,7 +320,7 @@ def test_an_environment_that_does_not_play_alike_is_refused():
     envs.step(np.zeros((1, 3), np.float32))
     state = envs.state_dict()
     state["last"] = state["last"] + 1
-    with pytest.raises(BadInput, match=r"is not deterministic"):
+    with pytest.raises(BadInput, match="is not deterministic"):
         envs.load_state_dict(state)
 
 
@@ -362,7 +362,7 @@ def test_tensors_and_arrays_survive_being_packed():
 
 
 def test_what_cannot_be_packed_is_named():
-    with pytest.raises(TypeError, match=r"/a: a checkpoint cannot hold a set"):
+    with pytest.raises(TypeError, match="/a: a checkpoint cannot hold a set"):
         pack({"a": set()}, {})
 
 

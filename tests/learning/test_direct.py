@@ -243,7 +243,7 @@ def test_online_methods_ask_for_as_many_comparisons_as_are_offered(name, dataset
 @pytest.mark.parametrize("name", ["oaif", "bpo", "parl"])
 def test_answers_by_return_are_not_taken_for_answers_by_regret(name, dataset):
     by_regret = dataclasses.replace(dataset, meta=dataset.meta | {"config": {"label": "regret"}})
-    with pytest.raises(BadInput, match=r"--label regret"):
+    with pytest.raises(BadInput, match="--label regret"):
         play(name, make_task(by_regret), 1)
 
 

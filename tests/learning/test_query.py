@@ -43,7 +43,7 @@ def test_of_thinned_demonstrations_only_given_steps_are_starts_and_no_clip_is_sh
     for lane, i in np.ndindex(3, 200):
         which, t = starts[lane, i].tolist()
         assert (t - rollouts.demos[lane][which].seed) % 7 == 0
-    with pytest.raises(BadInput, match=r"--demo-every"):
+    with pytest.raises(BadInput, match="--demo-every"):
         task.demo_clips(starts, LENGTH)
 
 
@@ -51,7 +51,7 @@ def test_demonstrations_that_do_not_say_how_they_began_are_refused(task, policy)
     rollouts = task._rollouts
     unknown = {"seed": -1, "qpos": None, "qvel": None}
     rollouts.demos = [[dataclasses.replace(demo, **unknown) for demo in demos] for demos in rollouts.demos]
-    with pytest.raises(BadInput, match=r"neither their seeds nor their states"):
+    with pytest.raises(BadInput, match="neither their seeds nor their states"):
         task.rollout(policy, task.starts(2, LENGTH), LENGTH)
 
 
@@ -76,7 +76,7 @@ def test_a_demonstration_that_broke_off_too_early_is_not_shown_as_a_fall(task):
     rollouts.demos = [[short(first), short(second)] for first, second in whole]
     starts = task.starts(50, LENGTH)
     assert (starts[..., 1] == 0).all()
-    with pytest.raises(BadInput, match=r"clips of 8 steps"):
+    with pytest.raises(BadInput, match="clips of 8 steps"):
         task.demo_clips(starts, LENGTH)
 
 
@@ -204,7 +204,7 @@ def test_no_more_is_asked_than_was_offered(task, policy):
     starts = task.starts(7, LENGTH)
     first, second = (task.rollout(policy, starts, LENGTH) for _ in range(2))
     task.compare(first, second)
-    with pytest.raises(AssertionError, match=r"offered"):
+    with pytest.raises(AssertionError, match="offered"):
         task.compare(first, second)
 
 

@@ -116,7 +116,7 @@ def test_irl_can_do_without_comparisons(dataset):
 
 @pytest.mark.parametrize("name", NEED_PAIRS)
 def test_methods_that_compare_say_that_they_need_comparisons(name, dataset):
-    with pytest.raises(BadInput, match=r"--pairs"):
+    with pytest.raises(BadInput, match="--pairs"):
         play(name, make_task(dataset, n_pairs=0), 7)
 
 

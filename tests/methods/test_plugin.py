@@ -66,7 +66,7 @@ def test_a_name_that_is_taken_is_refused(monkeypatch):
     entry = types.SimpleNamespace(name="aihf", value="elsewhere", module="elsewhere")
     monkeypatch.setattr(registry, "entry_points", lambda group: [entry])
     registry.plugins.cache_clear()
-    with pytest.raises(BadInput, match=r"'aihf' of elsewhere has the name of one of this package"):
+    with pytest.raises(BadInput, match="'aihf' of elsewhere has the name of one of this package"):
         methods.names()
     registry.plugins.cache_clear()
 
@@ -91,5 +91,5 @@ def test_a_method_that_forgets_its_state_is_found(installed, dataset):
 
     module = types.ModuleType("forgets", "A method whose state is not saved.")
     module.__dict__.update(Config=installed.Config, train=train)
-    with pytest.raises(AssertionError, match=r"a resumed run does not give the same bits"):
+    with pytest.raises(AssertionError, match="a resumed run does not give the same bits"):
         check_method(module, dataclasses.replace(installed.Config(), steps=6), dataset)

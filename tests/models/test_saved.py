@@ -157,7 +157,7 @@ def test_a_wrong_header_is_refused(written, header):
 
 def test_a_pipe_is_refused(written, tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(BadInput, match=r"not a regular file"):
+    with pytest.raises(BadInput, match="not a regular file"):
         READERS[written[0]](tmp_path / "pipe")
 
 

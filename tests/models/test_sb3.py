@@ -93,7 +93,7 @@ def test_the_activation_is_the_zips(kind, activation, tmp_path):
 
 def test_an_activation_that_is_not_known_is_refused(tmp_path):
     model_of(SAC, "Pendulum-v1", activation_fn=torch.nn.SiLU).save(tmp_path / "theirs.zip")
-    with pytest.raises(BadInput, match=r"activation SiLU"):
+    with pytest.raises(BadInput, match="activation SiLU"):
         read_zip(tmp_path / "theirs.zip")
 
 
@@ -402,7 +402,7 @@ def normalized(tmp_path_factory) -> dict:
 def test_statistics_of_vecnormalize_are_folded_into_the_policy(normalized, kind):
     folder, (model, env), spec = normalized["folder"], normalized[kind], spec_of("Pendulum-v1")
     statistics = read_vecnormalize(folder / f"{kind}.pkl")
-    with pytest.warns(InputWarning, match=r"not clipped at 10 standard deviations"):
+    with pytest.warns(InputWarning, match="not clipped at 10 standard deviations"):
         expert = read_zip(folder / f"{kind}.zip", spec, statistics=statistics)
     obs = observations(spec)
     theirs, _ = model.predict(env.normalize_obs(obs), deterministic=True)
@@ -415,7 +415,7 @@ def test_statistics_of_vecnormalize_are_folded_into_the_policy(normalized, kind)
 
 @pytest.mark.parametrize("kind", ["PPO", "A2C"])
 def test_a_zip_of_vecnormalize_without_its_statistics_is_reported(normalized, kind):
-    with pytest.warns(InputWarning, match=r"trained under VecNormalize: give its statistics with --vecnormalize"):
+    with pytest.warns(InputWarning, match="trained under VecNormalize: give its statistics with --vecnormalize"):
         read_zip(normalized["folder"] / f"{kind}.zip")
 
 
@@ -467,11 +467,11 @@ def test_what_statistics_cannot_keep_is_refused(normalized, tmp_path):
             read_zip(path, statistics=statistics)
     hopper = VecNormalize(DummyVecEnv([lambda: gym.make("Hopper-v4")]))
     hopper.save(str(tmp_path / "x.pkl"))
-    with pytest.raises(BadInput, match=r"has 3 observations, and the VecNormalize file 11"):
+    with pytest.raises(BadInput, match="has 3 observations, and the VecNormalize file 11"):
         read_zip(path, statistics=read_vecnormalize(tmp_path / "x.pkl"))
     assert read_vecnormalize(vecnormalize_file(tmp_path / "x.pkl", norm_obs=False)) is None
     for fields in ({"clip_obs": float("nan")}, {"clip_obs": "10"}, {"epsilon": -2.0}, {"obs_rms": None}):
-        with pytest.raises(BadInput, match=r"is not a VecNormalize file"):
+        with pytest.raises(BadInput, match="is not a VecNormalize file"):
             read_vecnormalize(vecnormalize_file(tmp_path / "x.pkl", **fields))
 
 
@@ -479,7 +479,7 @@ def test_a_pickle_in_place_of_statistics_is_not_executed(bomb, tmp_path):
     path = vecnormalize_file(tmp_path / "x.pkl", obs_rms=bomb, old_obs=bomb)
     for data in (pickle.dumps(bomb), pickle.dumps([bomb]), path.read_bytes()):
         path.write_bytes(data)
-        with pytest.raises(BadInput, match=r"is not a VecNormalize file"):
+        with pytest.raises(BadInput, match="is not a VecNormalize file"):
             read_vecnormalize(path)
     assert not bomb.marker.exists()
 
@@ -573,7 +573,7 @@ def test_a_policy_class_of_ones_own_needs_its_activation(tmp_path):
 
 
 def test_an_activation_other_than_the_stated_one_is_refused(good):
-    with pytest.raises(BadInput, match=r"has the activation ReLU, not Tanh; leave out --activation"):
+    with pytest.raises(BadInput, match="has the activation ReLU, not Tanh; leave out --activation"):
         read_zip(good, activation="Tanh")
 
 

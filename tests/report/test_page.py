@@ -510,5 +510,5 @@ def test_reading_a_grid_takes_linear_time(tmp_path):
 def test_a_grid_without_a_finished_run_is_refused(grid):
     for folder in (grid / "cells").iterdir():
         (folder / "summary.json").unlink()
-    with pytest.raises(BadInput, match=r"no finished run"):
+    with pytest.raises(BadInput, match="no finished run"):
         write_report(grid)
