@@ -1,4 +1,4 @@
-"""What all tests run with: one thread, a robot compiled once, and a small dataset that needs no bundled policy."""
+"""Set-up of all tests: one thread, a robot compiled once, and a small dataset that needs no bundled policy."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What tests share: small settings of any method, small data, and short command lines."""
+"""Helpers that tests share: small settings of any method, small data, and short command lines."""
 
 from __future__ import annotations
 

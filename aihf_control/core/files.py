@@ -143,9 +143,13 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe would block
+        info = os.fstat(file)
+        if not stat.S_ISREG(info.st_mode):
+            os.close(file)
+            raise BadInput(f"cannot read {path}: it is not a regular file")
         with os.fdopen(file, "rb") as f:
-            if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise BadInput(f"cannot read {path}: it is not a regular file")
+            if limit is not None and info.st_size > limit:
+                raise BadInput(f"cannot read {path}: it is larger than {limit / 2**20:g} MiB")
             data = f.read() if limit is None else f.read(limit + 1)
     except (OSError, ValueError) as e:  # ValueError: a path with a NUL character
         raise BadInput(f"cannot read {path}: {getattr(e, 'strerror', None) or e}") from e

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import stat
 import struct
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from aihf_control.core.errors import BadInput
-from aihf_control.core.files import read_bytes
+from aihf_control.core.files import read_json
 
 Array = np.ndarray
 MAX_BYTES = 4 * 2**30  # of all arrays of a file, unpacked
@@ -25,12 +24,6 @@ MAX_TEXT = 256 * 2**20  # of a JSON or csv file
 MAX_MEMBERS = 10_000
 FREE_BYTES, MAX_RATIO = 64 * 2**20, 100  # above so many bytes, a file may unpack to at most so many times its size
 KINDS = "fiubU"  # numbers, flags and text; all other dtypes are refused, objects among them
-
-
-def read_regular(path: Path, limit: int = MAX_BYTES) -> bytes:
-    """Read a regular file of at most `limit` bytes. Raises BadInput for a pipe, a device or a larger file."""
-    check_regular(path, limit)
-    return read_bytes(path)
 
 
 def check_regular(path: Path, limit: int = MAX_BYTES) -> None:
@@ -48,12 +41,7 @@ def check_regular(path: Path, limit: int = MAX_BYTES) -> None:
 
 def read_json_table(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises BadInput if the file is large, deeply nested, or no JSON object."""
-    try:
-        value = json.loads(read_regular(path, MAX_TEXT))
-    except ValueError as e:
-        raise BadInput(f"{path} is not valid JSON: {e}") from e
-    except RecursionError as e:
-        raise BadInput(f"{path} is nested too deeply to be read as JSON") from e
+    value = read_json(path)
     if not isinstance(value, dict):
         raise BadInput(f"{path} is no JSON object")
     return value

@@ -18,7 +18,7 @@ import pandas as pd
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_bytes, sha256, write_arrays, write_bytes, write_json
 from aihf_control.core.types import LaneData, Preferences, Steps, Trajectory, correct_share, cut, join
-from aihf_control.data.arrays import read_json_table, read_npz, read_regular
+from aihf_control.data.arrays import MAX_BYTES, read_json_table, read_npz
 from aihf_control.data.ties import draw_rows, find_second_halves
 
 Array = np.ndarray
@@ -122,7 +122,7 @@ class Dataset:
         """Read and check a dataset folder. Raises BadInput that names the wrong file and field."""
         folder = Path(folder)
         meta = _read_meta(folder / "meta.json")
-        contents = {name: read_regular(folder / name) for name in ("pool.npz", "preferences.csv")}
+        contents = {name: read_bytes(folder / name, MAX_BYTES) for name in ("pool.npz", "preferences.csv")}
         for name, data in contents.items():
             if sha256(data) != meta["sha256"].get(name):
                 raise BadInput(f"{folder / name} differs from its sha256 in meta.json; make the dataset again")

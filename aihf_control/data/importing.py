@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from aihf_control.core.errors import BadInput, BadLines
+from aihf_control.core.files import read_bytes
 from aihf_control.core.provenance import versions
 from aihf_control.core.types import Trajectory
-from aihf_control.data.arrays import MAX_TEXT, read_regular
+from aihf_control.data.arrays import MAX_TEXT
 from aihf_control.data.dataset import PAIR_COLUMNS, REFERENCE_COLUMNS, Dataset, references
 from aihf_control.data.pool import bundled_policies, check_expert, evaluate_returns
 from aihf_control.data.sources import assign_unknown_seeds, read_episodes, stated_options
@@ -219,7 +220,7 @@ def read_comparisons(
 def _read_lines(path: Path) -> list[tuple[int, dict[Any, Any]]]:
     """Read the lines of a csv with their numbers, all cells stripped. Raises BadInput."""
     try:
-        text = read_regular(path, MAX_TEXT).decode("utf-8-sig")
+        text = read_bytes(path, MAX_TEXT).decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         header = [str(name).strip() for name in reader.fieldnames or ()]
         reader.fieldnames = header

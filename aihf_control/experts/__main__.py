@@ -60,11 +60,11 @@ def train(
     step_timeout: float = DEFAULT_TIMEOUT,
     cfg: Annotated[TruthConfig, tyro.conf.arg(name="")] = TRUTH,
 ) -> None:
-    """Trains on the true reward, a lane a seed, and keeps the best policy and weaker ones at 60 and 30 % of it.
+    """Train on the true reward, a lane a seed, and save the best policy and weaker ones at 60 and 30 % of it.
 
-    Writes expert.zip, medium.zip, weak.zip (SB3 zips), training.csv and card.toml. Killed, or left off by SIGTERM,
-    which writes a checkpoint, the same command goes on, to the same numbers. Ctrl-C ends it with what there is, as does
-    the same command with no more `--updates` than are done.
+    Writes expert.zip, medium.zip, weak.zip (SB3 zips), training.csv and card.toml. After a kill, or after SIGTERM,
+    which writes a checkpoint, the same command resumes to the same numbers. Ctrl-C ends the training early and saves
+    the policies seen so far, as does the same command with at most as many `--updates` as are done.
 
     Args:
         env: Gymnasium id.

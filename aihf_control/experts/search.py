@@ -69,7 +69,7 @@ def linear_expert(weights: Array, log_std: float) -> Expert:
 
 
 def step_of(deltas: Array, plus: Array, minus: Array, cfg: SearchConfig) -> Array:
-    """What is added to the weights for directions (N, A, O + 1) and their returns (N,) on both sides."""
+    """Return the change of the weights, from directions (N, A, O + 1) and their returns (N,) on both sides."""
     kept = np.argsort(-np.maximum(plus, minus), kind="stable")[: cfg.best]
     spread = max(float(np.concatenate([plus[kept], minus[kept]]).std()), 1e-8)
     return cfg.step / (cfg.best * spread) * np.einsum("n,nao->ao", (plus - minus)[kept], deltas[kept])

@@ -1,4 +1,4 @@
-"""A training on the true reward that can be left off, or killed, and gone on with to the same bits."""
+"""A training on the true reward that resumes after SIGTERM or a kill, to the same bits."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from aihf_control.experts.true_reward import Learner, Pupil
 from aihf_control.training.checkpoint import Checkpoints
 from aihf_control.training.run_folder import CHECKPOINT, lock_run
 
-LATER = ("updates",)  # settings that may be others when a training is gone on with
+LATER = ("updates",)  # settings that may differ when a training is resumed
 
 
 class Record(Protocol):
-    """What is kept of what was seen on the way."""
+    """The evaluations that a training collects."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -32,9 +32,9 @@ Seen = TypeVar("Seen", bound=Record)
 
 
 class Training(Generic[Seen]):
-    """A learner, what was seen of it, and the folder that keeps both while it lasts.
+    """A learner, its evaluations, and the folder with the checkpoints of both.
 
-    Raises BadInput where the folder holds a training with other `settings`, or one that still runs.
+    Raises BadInput if the folder holds a training with other `settings`, or one that is still running.
     """
 
     def __init__(self, pupil: Pupil, seen: Seen, folder: Path, settings: dict[str, Any], minutes: float):
@@ -51,10 +51,11 @@ class Training(Generic[Seen]):
         return {"replay": self.pupil.sampler.buffer}
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state of the learner and of the evaluations, without the replay's rows."""
         return {"pupil": self.pupil.state_dict(), "seen": self.seen.state_dict()}
 
     def restore(self, tell: Callable[[str], None]) -> int:
-        """Goes to the last state, if there is one; the updates done."""
+        """Restore the last checkpoint, if there is one; return the number of updates done."""
         saved = self.states.last(tell)
         if saved:
             state = saved.state["task"]
@@ -63,8 +64,10 @@ class Training(Generic[Seen]):
         return self.pupil.k
 
     def run(self, look: Callable[[int, Learner], bool]) -> None:
-        """Trains to the end, or until `look` at an update has seen enough. SIGTERM leaves off, with a state, by
-        SystemExit 143."""
+        """Train to the end, or until `look` returns True for an update.
+
+        SIGTERM writes a checkpoint and raises SystemExit 143.
+        """
         asked = threading.Event()
         before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
         try:
@@ -73,19 +76,19 @@ class Training(Generic[Seen]):
                     break
                 self.save(now=asked.is_set())
                 if asked.is_set():
-                    print(f"left off at update {k:,}; the same command goes on")
+                    print(f"paused at update {k:,}; resume with the same command")
                     raise SystemExit(143)
         finally:
             signal.signal(signal.SIGTERM, before)
 
     def save(self, now: bool = False) -> None:
-        """Writes a state when one is due."""
+        """Write a checkpoint if one is due, or `now`."""
         if now or time.monotonic() - self.last >= self.seconds:
             self.states.save(self.pupil.k, [], self)
             self.last = time.monotonic()
 
     def close(self) -> None:
-        """Forgets all states: for a training that has ended."""
+        """Remove the checkpoints of a training that has ended."""
         self.lock.close()
         shutil.rmtree(self.folder, ignore_errors=True)
         if not any(self.folder.parent.iterdir()):

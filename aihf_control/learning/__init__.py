@@ -1,1 +1,1 @@
-"""What methods are built from: the task, SAC, reward models, direct losses, buffers."""
+"""The parts of methods: the task, SAC, reward models, direct losses, buffers."""

@@ -127,7 +127,7 @@ class Features(nn.Module):
         self.form = nn.Parameter(torch.zeros(dims.n_lanes, n, n, device=dims.device))
 
     def inputs(self, obs: Tensor, act: Tensor) -> Tensor:
-        """What the features are of, (L, B, O + A)."""
+        """Return the input of the features, (L, B, O + A)."""
         return torch.cat([self.units(obs), act], -1)
 
     def forward(self, inputs: Tensor) -> Tensor:

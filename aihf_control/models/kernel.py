@@ -36,7 +36,7 @@ class InstructionSet:
 
     name: str
     products: torch.dtype
-    """What the factors of products are rounded to."""
+    """Type that the factors of products are rounded to."""
     vector: int
     """Numbers of 32 bits in a vector."""
     needs: tuple[str, ...]
@@ -65,7 +65,7 @@ SETS = (  # the faster first
 
 
 class _Stack(ctypes.Structure):
-    """What kernel.c is told of a stack: sizes and addresses."""
+    """The sizes and addresses of a stack of networks, as kernel.c reads them."""
 
     _fields_ = (
         *((name, ctypes.c_int) for name in ("nets", "batch", "layers", "layer_norm", "share", "room")),
@@ -325,7 +325,7 @@ def _forward(
 def _room(
     x: Tensor, weights: Sequence[Tensor], products: torch.dtype, layer_norm: bool, nets: int = 0
 ) -> dict[str, list[Tensor]]:
-    """What the gradient needs of each hidden layer, of all networks or of `nets`. Rows are padded to whole blocks."""
+    """Allocate what the gradient reads of each hidden layer, for all networks or `nets`, in whole blocks of rows."""
     rows = -(-x.shape[1] // ROWS) * ROWS
     shapes = [(nets or w.shape[0], rows, w.shape[-1]) for w in weights]
     kept = {"h": [x.new_empty(shape, dtype=products) for shape in shapes]}

@@ -144,7 +144,7 @@ def _of_ours(best: str, device: str) -> Iterator[tuple[str, str]]:
 
 
 def _kernel_of(learner: str, precision: str, device: str) -> str:
-    """What computes the perceptrons of one of ours."""
+    """Name the kernel that computes the perceptrons of one of our learners."""
     return "torch" if learner == BY_TORCH or device != "cpu" else kernel.state(precision)
 
 

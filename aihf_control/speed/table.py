@@ -31,7 +31,7 @@ def table(frame: pd.DataFrame) -> str:
 
 
 def _kernels(rows: pd.DataFrame) -> str:
-    """What computes our perceptrons, by precision."""
+    """Name the kernel that computes our perceptrons, by precision."""
     if "kernel" not in rows:
         return ""
     ours = rows.loc[rows["learner"] == OURS].drop_duplicates(["precision", "kernel"])

@@ -4,8 +4,8 @@
     python -m aihf_control.yardstick --env Hopper-v4 --learner sb3
     python -m aihf_control.yardstick --table
 
-Each measurement is a csv in results/yardstick; `--table` compares what is there. One that was killed, or left off by
-SIGTERM, goes on with the same command: ours from its last checkpoint, SB3's from its last whole seed.
+Each measurement is a csv in results/yardstick; `--table` compares what is there. After a kill or SIGTERM the
+same command resumes: ours from its last checkpoint, SB3's from its last whole seed.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ def test_a_pipe_or_device_is_refused_and_not_waited_for(spec, tmp_path, kind, ep
     if kind == "pipe":
         os.mkfifo(path)
     refused("give a regular file", read_transitions, path, spec)
-    refused("give a regular file", read_comparisons, path, episodes)
+    refused("not a regular file", read_comparisons, path, episodes)
 
 
 def folder_with(dataset_folder: Path, tmp_path: Path, meta: str) -> Path:

@@ -1,6 +1,5 @@
 """CrossQ: its normalisation, its gradients, its resumption, and what it learns."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -12,8 +11,7 @@ from aihf_control.environments.cards import card_of
 from aihf_control.environments.gym import spec_of
 from aihf_control.experts.__main__ import main as experts_main
 from aihf_control.experts.crossq import EPS, CrossQ, CrossQConfig, NormedTwinQ, _normalise
-from aihf_control.experts.session import Training
-from aihf_control.experts.true_reward import Gallery, Pupil, TruthConfig, learn
+from aihf_control.experts.true_reward import TruthConfig, learn
 from aihf_control.learning.evaluation import expert_returns, greedy_returns
 from aihf_control.learning.replay import Batch
 from aihf_control.models.lanes import Dims
@@ -115,28 +113,6 @@ def test_the_actor_moves_every_delay_updates():
 def test_impossible_settings_are_refused():
     with pytest.raises(BadInput, match=r"--crossq\.delay"):
         CrossQConfig(delay=0)
-
-
-def test_a_training_taken_up_goes_on_to_the_same_bits(tmp_path):
-    """The ring has gone round: 48 steps a lane in a replay of 40."""
-    spec, cfg = spec_of("Pendulum-v1"), dataclasses.replace(TINY, capacity=40, warmup=15)
-    ends = []
-    for stops in ((30,), (24, 30)):
-        for i, stop in enumerate(stops):
-            pupil = Pupil(spec, (0, 1), dataclasses.replace(cfg, updates=stop))
-            training = Training(pupil, Gallery(spec, (0, 1), 10, 1), tmp_path / str(len(stops)), {"a": 1}, 1.0)
-            assert training.restore(print) == (stops[i - 1] if i else 0)
-            for k, learner in pupil.learn():
-                if k % 10 == 0:
-                    training.seen.look(k, learner)
-            training.save(now=True)
-            training.lock.close()
-        ends.append((pupil.sac.state_dict(), training.seen.rows))
-    (whole, rows), (halves, other_rows) = ends
-    assert rows == other_rows
-    for part in ("policy", "average", "q"):
-        assert all(torch.equal(t, halves[part][name]) for name, t in whole[part].items()), part
-    assert torch.equal(whole["log_alpha"], halves["log_alpha"])
 
 
 def test_it_leaves_as_a_stable_baselines3_zip(tmp_path):

@@ -24,7 +24,7 @@ def test_the_network_is_the_linear_policy(tmp_path):
 
 
 def test_a_step_by_hand():
-    """Of two directions the better is kept: (3 - 1) times it, over the deviation 1 of its returns, times 0.5."""
+    """The better of two directions is kept: (3 - 1) times it, over the deviation 1 of its returns, times 0.5."""
     deltas = np.array([[[1.0, 0.0]], [[0.0, 1.0]]])
     cfg = SearchConfig(directions=2, best=1, step=0.5)
     np.testing.assert_allclose(step_of(deltas, np.array([3.0, 0.0]), np.array([1.0, 2.0]), cfg), [[1.0, 0.0]])

@@ -16,6 +16,7 @@ from aihf_control.core.files import lock
 from aihf_control.core.provenance import versions
 from aihf_control.environments.gym import spec_of
 from aihf_control.experts.__main__ import main as experts_main
+from aihf_control.experts.crossq import CrossQConfig
 from aihf_control.experts.session import Training
 from aihf_control.experts.true_reward import Gallery, Pupil, Snapshot, TruthConfig, _Sampler, learn
 from aihf_control.learning.sac import SACConfig
@@ -84,7 +85,7 @@ def test_a_training_that_is_left_off_goes_on_to_the_same_policies(tmp_path):
                 training.terminate()
                 break
         told = training.stdout.read()
-    assert training.returncode == 143 and "the same command goes on" in told
+    assert training.returncode == 143 and "resume with the same command" in told
     assert {f.name for f in (tmp_path / "new").iterdir()} == {"checkpoint"}
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "going on at update" in again.stdout and "update 10 " not in again.stdout
@@ -95,10 +96,12 @@ def test_a_training_that_is_left_off_goes_on_to_the_same_policies(tmp_path):
         assert (tmp_path / "new" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_training_taken_up_goes_on_to_the_same_bits(tmp_path):
+@pytest.mark.parametrize("learner", ["sac", "crossq"])
+def test_a_training_taken_up_goes_on_to_the_same_bits(learner, tmp_path):
     """The ring has gone round: 48 steps a lane in a replay of 40."""
-    spec, cfg = spec_of("Pendulum-v1"), dataclasses.replace(TINY, capacity=40, warmup=15)
-    ends = []
+    small = CrossQConfig(hidden=(8, 8), actor=(8, 8))
+    cfg = dataclasses.replace(TINY, capacity=40, warmup=15, learner=learner, crossq=small)
+    spec, ends = spec_of("Pendulum-v1"), []
     for stops in ((30,), (24, 30)):
         for i, stop in enumerate(stops):
             pupil = Pupil(spec, (0, 1), dataclasses.replace(cfg, updates=stop))
@@ -109,9 +112,11 @@ def test_a_training_taken_up_goes_on_to_the_same_bits(tmp_path):
                     training.seen.look(k, sac)
             training.save(now=True)
             training.lock.close()
-        ends.append((pupil.sac, training.seen, pupil.sampler))
-    (sac, gallery, sampler), (other, others, sampled) = ends
-    assert torch.equal(sac.policy.mean.weight, other.policy.mean.weight) and torch.equal(sampler.tape, sampled.tape)
+        ends.append((pupil.sac.state_dict(), training.seen, pupil.sampler))
+    (whole, gallery, sampler), (halves, others, sampled) = ends
+    for part in ("policy", "average", "q"):
+        assert all(torch.equal(t, halves[part][name]) for name, t in whole[part].items()), part
+    assert torch.equal(whole["log_alpha"], halves["log_alpha"]) and torch.equal(sampler.tape, sampled.tape)
     assert torch.equal(sampler.buffer.data, sampled.buffer.data) and gallery.rows == others.rows
     assert [s.value for s in gallery.snapshots] == [s.value for s in others.snapshots]
 

@@ -105,7 +105,10 @@ class RoundedProduct(torch.autograd.Function):
 
 
 def expected(x, pairs, products, norm: bool):
-    """What kernel.c is to give. All sums are exact; of bfloat16 the outer layers' values, and other factors rounded."""
+    """Compute the expected results of kernel.c.
+
+    All sums are exact; of bfloat16 the outer layers' values, and other factors rounded.
+    """
     h = x.double()
     for i, (w, b) in enumerate(pairs):
         if products == torch.bfloat16:
