@@ -146,7 +146,8 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
         info = os.fstat(file)
         if not stat.S_ISREG(info.st_mode):
             os.close(file)
-            raise BadInput(f"cannot read {path}: it is not a regular file")
+            kind = "Is a directory," if stat.S_ISDIR(info.st_mode) else "it is"
+            raise BadInput(f"cannot read {path}: {kind} not a regular file")
         with os.fdopen(file, "rb") as f:
             if limit is not None and info.st_size > limit:
                 raise BadInput(f"cannot read {path}: it is larger than {limit / 2**20:g} MiB")
