@@ -151,7 +151,8 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
         with os.fdopen(file, "rb") as f:
             if limit is not None and info.st_size > limit:
                 raise BadInput(f"cannot read {path}: it is larger than {limit / 2**20:g} MiB")
-            data = f.read() if limit is None else f.read(limit + 1)
+            # A read of n bytes allocates n first: ask for no more than the file has, and one to see that it grew.
+            data = f.read() if limit is None else f.read(min(limit, info.st_size) + 1)
     except (OSError, ValueError) as e:  # ValueError: a path with a NUL character
         raise BadInput(f"cannot read {path}: {getattr(e, 'strerror', None) or e}") from e
     if limit is not None and len(data) > limit:
