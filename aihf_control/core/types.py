@@ -1,6 +1,6 @@
-"""Training data: trajectories, their transitions and segments (clips), and comparisons of segments.
+"""Training data: trajectories, their transitions and segments, and comparisons of segments.
 
-Shapes: T steps of an episode, K steps of a segment, N of anything, O observation size, A action size. Actions are in
+Shapes: T steps of an episode, K steps of a segment, N items, O observation size, A action size. Actions are in
 (-1, 1). Only `Trajectory` stores the true reward; `Steps` and `Clips`, which learners receive, have no field for it.
 """
 
@@ -26,7 +26,7 @@ class Steps(NamedTuple):
 
 
 class Clips(NamedTuple):
-    """Segments (clips) of K steps: obs (N, K, O), act (N, K, A), real (N, K).
+    """Segments of K steps, called clips in code: obs (N, K, O), act (N, K, A), real (N, K).
 
     If an episode terminates inside a segment, the rest is in the absorbing state: `real` is 0 there, obs and act are
     padding. A whole trajectory is the segment from step 0 with the length of the horizon.
@@ -38,7 +38,7 @@ class Clips(NamedTuple):
 
 
 class Preferences(NamedTuple):
-    """Comparisons: each segment of `win` is preferred to the one of `lose`, with weight (N,)."""
+    """Preferences between pairs of segments: each of `win` is preferred to that of `lose`, with weight (N,)."""
 
     win: Clips
     lose: Clips
@@ -62,7 +62,7 @@ class Trajectory:
     level: str
     """Policy that acted: "expert", "medium", "expert+0.3" (30 % random actions), ..."""
     qpos: Array | None = None
-    """(T + 1, ...) simulator positions, if available, from which any segment can be rendered or restarted."""
+    """(T + 1, ...) simulator positions, if available, with which segments can be rendered or restarted."""
     qvel: Array | None = None
     every: int = 1
     """Subsampling stride of a demonstration: learners receive every such step from step `first` on."""
@@ -76,7 +76,7 @@ class Trajectory:
 
     @property
     def first(self) -> int:
-        """The first step that learners receive; it depends on the seed."""
+        """First step that learners receive; it depends on the seed."""
         return self.seed % min(self.every, len(self))
 
     def steps(self) -> Steps:
@@ -121,13 +121,13 @@ def join(steps: Sequence[Steps]) -> Steps:
 
 
 @dataclasses.dataclass(frozen=True)
-class LaneData:
-    """The data of one lane: its sample of a dataset's demonstrations and comparisons."""
+class LaneSample:
+    """The sample of a dataset's demonstrations and comparisons that one lane learns from."""
 
     demos: list[Trajectory]
     pairs: Preferences | None
     clip_steps: Steps | None
-    """The transitions inside the compared segments, without duplicates."""
+    """Transitions inside the compared segments, without duplicates."""
     right: float = float("nan")
     """Share of the comparisons that prefer the segment of higher return; only logged."""
 

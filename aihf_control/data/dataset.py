@@ -17,7 +17,7 @@ import pandas as pd
 
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_bytes, sha256, write_arrays, write_bytes, write_json
-from aihf_control.core.types import LaneData, Preferences, Steps, Trajectory, correct_share, cut, join
+from aihf_control.core.types import LaneSample, Preferences, Steps, Trajectory, correct_share, cut, join
 from aihf_control.data.arrays import MAX_BYTES, read_json_table, read_npz
 from aihf_control.data.ties import draw_rows, find_second_halves
 
@@ -73,7 +73,7 @@ class Dataset:
         """Return the episodes that are neither demonstrations nor part of a training comparison."""
         return [self.pool[i] for i in self.meta["held_out"]]
 
-    def draw(self, seed: int, n_demos: int, n_pairs: int) -> LaneData:
+    def draw(self, seed: int, n_demos: int, n_pairs: int) -> LaneSample:
         """Draw the data of the lane with this seed, without replacement. Raises BadInput if the dataset is too small.
 
         `n_pairs` counts table rows: a tie, which has two rows, is drawn whole and counts twice.
@@ -87,9 +87,9 @@ class Dataset:
         demos = [there[i] for i in rng.permutation(len(there))[:n_demos]]
         rows = train.iloc[draw_rows(find_second_halves(train), n_pairs, rng)]
         if not n_pairs:
-            return LaneData(demos, None, None)
+            return LaneSample(demos, None, None)
         right = float(correct_share(margins(self.pool, rows)).mean())
-        return LaneData(demos, self.preferences(rows), self._steps_inside(rows), right)
+        return LaneSample(demos, self.preferences(rows), self._steps_inside(rows), right)
 
     def preferences(self, rows: pd.DataFrame) -> Preferences:
         """Cut the segments of these comparisons from the pool."""

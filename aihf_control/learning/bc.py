@@ -1,4 +1,7 @@
-"""Behaviour cloning, from which every method starts."""
+"""Behaviour cloning, the initial policy of every method.
+
+See `direct.py` for the density that is used.
+"""
 
 from __future__ import annotations
 
@@ -15,32 +18,32 @@ from aihf_control.models.optim import Adam
 
 @dataclasses.dataclass(frozen=True)
 class CloneConfig:
-    """Settings of behaviour cloning, from which every method starts."""
+    """Settings of behaviour cloning, the initial policy of every method."""
 
     updates: int = 5000
     """Gradient steps."""
     lr: float = 1e-3
     """Adam's learning rate."""
     batch: int = 256
-    """Steps of the demonstrations in one gradient step."""
+    """Environment steps of the demonstrations per gradient step."""
     log_std: float = -1.0
-    """Log deviation, before the squashing, with which the clone explores."""
+    """Log standard deviation of the clone's exploration before squashing."""
 
     def __post_init__(self):
         at_least_one({"--clone.updates": self.updates, "--clone.batch": self.batch})
 
 
 def initial_policy(task: Task, hidden: tuple[int, ...], log_std: float) -> Policy:
-    """A policy in the units of the lanes' data, with a fixed deviation to begin with."""
+    """Return a new policy, normalized by the lanes' observations, with a constant log standard deviation."""
     policy = Policy(task.dims, hidden)
-    policy.units.set(*task.units())
+    policy.units.set(*task.compute_obs_stats())
     with torch.no_grad():
         policy.log_std.bias.fill_(log_std)
     return policy
 
 
 class Cloner:
-    """Behaviour cloning: the policy, and a gradient step at a time."""
+    """A policy that is trained by behaviour cloning, and its optimiser."""
 
     def __init__(self, task: Task, cfg: CloneConfig, hidden: tuple[int, ...]):
         self.task, self.cfg = task, cfg
@@ -48,6 +51,7 @@ class Cloner:
         self.opt = Adam(mean_parameters(self.policy), cfg.lr)
 
     def step(self) -> dict[str, Tensor]:
+        """Take a gradient step; return the loss, (L,)."""
         batch = self.task.demos.sample(self.cfg.batch)
         loss = -step_logp(self.policy, batch.obs, batch.act).mean(-1)
         self.opt.descend(loss)
@@ -62,7 +66,7 @@ class Cloner:
 
 
 def clone(task: Task, cfg: CloneConfig, hidden: tuple[int, ...]) -> Policy:
-    """The policy after `cfg.updates` steps of cloning."""
+    """Return a policy trained by `cfg.updates` gradient steps of behaviour cloning."""
     cloner = Cloner(task, cfg, hidden)
     for _ in range(cfg.updates):
         cloner.step()
@@ -70,14 +74,15 @@ def clone(task: Task, cfg: CloneConfig, hidden: tuple[int, ...]) -> Policy:
 
 
 def mean_parameters(policy: Policy) -> list[nn.Parameter]:
-    """All but the deviation's, which has no part in the density below."""
+    """Return all parameters except those of the standard deviation, which the density below does not use."""
     return [*policy.body.parameters(), *policy.mean.parameters()]
 
 
 def step_logp(policy: Policy, obs: Tensor, act: Tensor) -> Tensor:
-    """Log density a step, (L, B), up to a constant: see the head of this file."""
-    return _logp(policy.greedy(obs), act)
+    """Return the log density of actions, (L, B), up to a constant: see `direct.py`."""
+    return action_logp(policy.greedy(obs), act)
 
 
-def _logp(greedy: Tensor, act: Tensor) -> Tensor:
+def action_logp(greedy: Tensor, act: Tensor) -> Tensor:
+    """Return the log density of actions, (..., A) to (...), for given greedy actions."""
     return -(act - greedy).square().sum(-1)

@@ -1,13 +1,13 @@
-"""Policies from data alone: cloning, and what the methods share that learn from comparisons without a reward.
+"""The policy update of methods that learn from comparisons without a reward model.
 
-A density for their losses has to survive pairs of actions at the bounds, where the squashed Gaussian's is infinite, and
-must not reward its own collapse. So, as contrastive preference learning does (arXiv 2310.13639), the log density of an
-action here is  -|a - tanh(mean(s))|^2:  a Gaussian of fixed deviation around the greedy action, up to a constant.
+Their losses need a density that is finite for actions at the bounds, where that of a squashed Gaussian is infinite, and
+that does not grow as the standard deviation shrinks. Therefore, as in contrastive preference learning (arXiv
+2310.13639), the log density of an action is  -|a - tanh(mean(s))|^2:  a Gaussian of constant standard deviation around
+the greedy action, up to a constant. The standard deviation of the policy, used for exploration, is not trained.
 
-The logit of a pair is then linear in the greedy action, and a loss that always wants more runs to the actions' bounds.
-What stands against it: the anchors of RPO, AIHF-DPO and SLiC, the finite margin of IPO, the bias of CPL. The log shows
-it: `saturated` is the share of actions at their bounds, `logp_win` and `logp_lose` whether both likelihoods fall. The
-deviation, of which the exploration is made, is not trained.
+The logit of a pair is then linear in the greedy action, so a loss without a minimum drives actions to their bounds. The
+anchors of RPO, AIHF-DPO and SLiC, the finite margin of IPO and the bias of CPL counteract this. In the log, `saturated`
+is the share of actions at their bounds, and `logp_win` and `logp_lose` show whether both likelihoods fall.
 """
 
 from __future__ import annotations
@@ -21,50 +21,50 @@ from torch import Tensor
 
 from aihf_control.core.errors import at_least_one
 from aihf_control.core.types import Clips, Preferences
-from aihf_control.learning.bc import CloneConfig, _logp, clone, mean_parameters, step_logp
+from aihf_control.learning.bc import CloneConfig, action_logp, clone, mean_parameters, step_logp
 from aihf_control.learning.preference_buffer import PreferenceBuffer
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.networks import Policy
 from aihf_control.models.optim import Adam
 
-SATURATED = 0.99  # an action is at its bound
+SATURATED = 0.99  # size from which an action counts as at its bound
 
 
 @dataclasses.dataclass(frozen=True)
 class DirectConfig:
-    """Settings of the direct methods' gradient steps."""
+    """Settings of the gradient steps, common to all direct methods."""
 
     hidden: tuple[int, ...] = (128, 128)
     """Widths of the policy's hidden layers."""
     beta: float = 50.0
-    """How strongly a log ratio to the reference, averaged over a clip's steps, speaks for a clip. The larger it is, the
-    nearer to the reference a loss is content: at 5, DPO undid its clone (`experiments/tuning.md`)."""
+    """Factor of the log ratio to the reference, averaged over a segment's steps, in the logit of a pair. A larger one
+    keeps the policy closer to the reference: with 5, DPO lost what its clone had learned (`experiments/tuning.md`)."""
     lr: float = 3e-5
     """Adam's learning rate."""
     pair_steps: int = 3200
-    """Steps of the compared clips in one gradient step: 32 pairs of clips of 50, 16 of whole trajectories, of which
-    every tenth step is looked at."""
+    """Environment steps of compared segments per gradient step: 32 pairs of segments of 50 steps, or 16 pairs of whole
+    trajectories, which are subsampled to every tenth step."""
 
     def __post_init__(self):
         at_least_one({"--direct.pair-steps": self.pair_steps})
 
 
 def clip_logp(policy: Policy, clips: Clips) -> Tensor:
-    """Log density a step of clips, (L, n); steps after termination count as nothing."""
-    return _clip_logp(_greedy(policy, clips), clips)
+    """Return the mean log density of a segment's steps, (L, n); steps after termination count as 0."""
+    return _mean_logp(_greedy_actions(policy, clips), clips)
 
 
-def _greedy(policy: Policy, clips: Clips) -> Tensor:
-    """The greedy action of every step of clips, (L, n, K, A)."""
+def _greedy_actions(policy: Policy, clips: Clips) -> Tensor:
+    """Return the greedy action of every step of segments, (L, n, K, A)."""
     return policy.greedy(clips.obs.flatten(1, 2)).view(clips.act.shape)
 
 
-def _clip_logp(greedy: Tensor, clips: Clips) -> Tensor:
-    return (_logp(greedy, clips.act) * clips.real).mean(-1)
+def _mean_logp(greedy: Tensor, clips: Clips) -> Tensor:
+    return (action_logp(greedy, clips.act) * clips.real).mean(-1)
 
 
 class PairScores(NamedTuple):
-    """What a policy says of n compared pairs, each (L, n): log densities a step, and h = beta log(pi / reference)."""
+    """Scores of n compared pairs, each (L, n): mean log densities, and h = beta log(pi / reference)."""
 
     logp_win: Tensor
     logp_lose: Tensor
@@ -74,7 +74,7 @@ class PairScores(NamedTuple):
 
 
 class DirectTrainer:
-    """A policy that begins as the clone, the reference that it is measured against, and its optimiser."""
+    """A policy that starts as the clone, its reference, which is the clone until moved, and its optimiser."""
 
     def __init__(self, task: Task, cfg: DirectConfig, clone_cfg: CloneConfig):
         self.task, self.cfg = task, cfg
@@ -82,34 +82,34 @@ class DirectTrainer:
         self.reference = self.policy.frozen_copy()
         self.opt = Adam(mean_parameters(self.policy), cfg.lr)
 
-    def sides(self, pairs: Preferences) -> PairScores:
-        """Log densities and log ratios of pairs of clips."""
+    def score(self, pairs: Preferences) -> PairScores:
+        """Return the scores of compared pairs, and measure the share of saturated actions."""
         win, lose, weight = pairs
-        greedy = [_greedy(self.policy, side) for side in (win, lose)]
+        greedy = [_greedy_actions(self.policy, side) for side in (win, lose)]
         self.saturated = (torch.cat(greedy, 1).detach().abs() > SATURATED).float().mean((1, 2, 3))
-        logp = [_clip_logp(a, side) for a, side in zip(greedy, (win, lose), strict=True)]
+        logp = [_mean_logp(a, side) for a, side in zip(greedy, (win, lose), strict=True)]
         with torch.no_grad():
             base = [clip_logp(self.reference, side) for side in (win, lose)]
         h = [self.cfg.beta * (x - b) for x, b in zip(logp, base, strict=True)]
         return PairScores(logp[0], logp[1], h[0], h[1], weight)
 
     def demo_loss(self) -> Tensor:
-        """-log pi(a | s) on a batch of the demonstrations, (L,)."""
+        """Return -log pi(a | s) on a batch of the demonstrations, (L,)."""
         batch = self.task.demos.sample(max(1, self.cfg.pair_steps // 2))
         return -step_logp(self.policy, batch.obs, batch.act).mean(-1)
 
     def descend(self, loss: Tensor) -> None:
-        """A gradient step of the policy, loss (L,)."""
+        """Take a gradient step of the policy on a loss (L,)."""
         self.opt.descend(loss)
 
     def move_reference(self, policy: Policy) -> None:
-        """Moves the reference to where a policy is now."""
+        """Copy the weights of a policy to the reference."""
         self.reference.load_state_dict(policy.state_dict())
 
-    def progress(self, loss: Tensor, sides: PairScores) -> Progress:
-        """What to yield after a gradient step."""
-        info = {"loss": loss, "margin": (sides.h_win - sides.h_lose).mean(-1), "saturated": self.saturated}
-        info |= {"logp_win": sides.logp_win.mean(-1), "logp_lose": sides.logp_lose.mean(-1)}
+    def report(self, loss: Tensor, scores: PairScores) -> Progress:
+        """Return what to yield after a gradient step: the policy, scalars for the log, the implicit reward."""
+        info = {"loss": loss, "margin": (scores.h_win - scores.h_lose).mean(-1), "saturated": self.saturated}
+        info |= {"logp_win": scores.logp_win.mean(-1), "logp_lose": scores.logp_lose.mean(-1)}
         return Progress(self.policy, {name: x.detach() for name, x in info.items()}, ImplicitReward(self))
 
     def state_dict(self) -> dict:
@@ -132,17 +132,17 @@ class ImplicitReward:
         return t.cfg.beta * (step_logp(t.policy, obs, act) - step_logp(t.reference, obs, act))
 
     def export(self) -> None:
-        """It is not saved: the policy holds all of it."""
+        """Return None: the reward is not saved, as it follows from the policies."""
         return
 
 
 def train_direct(
     task: Task, pairs: PreferenceBuffer, trainer: DirectTrainer, loss_of: Callable[[PairScores], Tensor]
 ) -> Iterator[Progress]:
-    """The offline methods' loop: `loss_of` is what a paper proposes, a loss (L,) of compared pairs."""
+    """Run the loop of offline direct methods; `loss_of` is a paper's loss (L,) of the scores of compared pairs."""
     yield Progress(trainer.reference, {})
     for _ in task.iterations(trainer=trainer):
-        sides = trainer.sides(pairs.draw(trainer.cfg.pair_steps))
-        loss = loss_of(sides)
+        scores = trainer.score(pairs.draw(trainer.cfg.pair_steps))
+        loss = loss_of(scores)
         trainer.descend(loss)
-        yield trainer.progress(loss, sides)
+        yield trainer.report(loss, scores)

@@ -1,4 +1,4 @@
-"""How good a policy is, by the true return, and how good a learned reward is, on data it never saw."""
+"""Evaluation of policies by the true return, and of learned rewards on held-out data."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from aihf_control.models.networks import Policy, RewardFn
 from aihf_control.models.sb3 import Expert
 
 Array = np.ndarray
-
-
-AT_A_TIME = 10_000  # steps that a reward judges at once: a thousand whole trajectories at once would take gigabytes
+CHUNK = 10_000  # steps per call of a reward; a thousand whole trajectories at once would take gigabytes
 
 
 def greedy_returns(policy: Policy, spec: EnvSpec, n: int, first: int = EVALUATION_SEED) -> Array:
-    """True returns of `n` greedy episodes of every lane, (L, n), from the same starts in every lane."""
+    """Return the true returns of `n` greedy episodes per lane, (L, n), with the same seeds in every lane."""
     n_lanes = policy.mean.bias.shape[0]
     device = policy.mean.bias.device
 
@@ -33,7 +31,7 @@ def greedy_returns(policy: Policy, spec: EnvSpec, n: int, first: int = EVALUATIO
 
 
 def expert_returns(policy: Expert, spec: EnvSpec, n: int, first: int = EVALUATION_SEED, sampled: bool = False) -> Array:
-    """True returns of `n` episodes of a policy from a zip, (n,), greedy or with sampled actions."""
+    """Return the true returns of `n` episodes of a policy from a zip, (n,), greedy or with sampled actions."""
     rng = torch.Generator().manual_seed(0)
 
     def act(obs: Array) -> Array:
@@ -44,7 +42,7 @@ def expert_returns(policy: Expert, spec: EnvSpec, n: int, first: int = EVALUATIO
 
 
 class RewardEvaluator:
-    """Held-out comparisons and trajectories of a dataset, by which a learned reward is judged."""
+    """Held-out comparisons and trajectories of a dataset, on which a learned reward is evaluated."""
 
     def __init__(self, dataset: Dataset, n_lanes: int, device: torch.device | str = "cpu"):
         test = dataset.pairs.loc[dataset.pairs["split"] == "test"]
@@ -53,16 +51,16 @@ class RewardEvaluator:
         self.episodes = dataset.held_out
 
     def accuracy(self, reward: RewardFn) -> Array:
-        """Share of held-out comparisons that the reward orders rightly, (L,); a tie is half right."""
+        """Return the share of held-out comparisons that the reward orders correctly, (L,); a tie counts half."""
         if self.pairs is None:
             return np.full(self.n_lanes, np.nan)
         win, lose = (self._clip_returns(reward, side) for side in (self.pairs.win, self.pairs.lose))
         return ((win > lose) + 0.5 * (win == lose)).mean(-1)
 
     def rank_correlation(self, reward: RewardFn) -> Array:
-        """Spearman's correlation of the reward's return with the true one over held-out episodes, (L,).
+        """Return Spearman's correlation of learned and true returns of held-out episodes, (L,).
 
-        NaN where fewer than two are held out.
+        It is NaN if fewer than two episodes are held out.
         """
         if len(self.episodes) < 2:
             return np.full(self.n_lanes, np.nan)
@@ -83,6 +81,6 @@ class RewardEvaluator:
         def lanes(x: Array) -> torch.Tensor:
             return torch.as_tensor(x, device=self.device).expand(self.n_lanes, *x.shape)
 
-        parts = [slice(i, i + AT_A_TIME) for i in range(0, len(obs), AT_A_TIME)]
-        given = [reward(lanes(obs[part]), lanes(act[part])) for part in parts]
-        return torch.cat(given, -1).double().cpu().numpy()
+        parts = [slice(i, i + CHUNK) for i in range(0, len(obs), CHUNK)]
+        values = [reward(lanes(obs[part]), lanes(act[part])) for part in parts]
+        return torch.cat(values, -1).double().cpu().numpy()

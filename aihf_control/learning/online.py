@@ -1,4 +1,4 @@
-"""What the online methods share: their rollouts' settings, and the pairs that they have gathered."""
+"""Common parts of online methods: the settings of their rollouts, and buffers of the pairs that they collect."""
 
 from __future__ import annotations
 
@@ -20,89 +20,91 @@ PAIR_LOSSES = {
     "ipo": lambda win, lose, weight: squared_margin(win, lose, weight, 1.0),
     "slic": hinge,
 }
-"""What BPO and OAIF can be built on: losses of h(win), h(lose) and weight, (L, B) to (L,)."""
+"""Losses of h(win), h(lose) and weight, (L, B) to (L,), that BPO and OAIF can use."""
 
-NEAR = DirectConfig(beta=500.0, lr=1e-5)
-"""Settings for learning from own clips: two of one policy differ by its noise alone, to which a loss with the settings
-for given clips bends it at once (`experiments/tuning.md`)."""
+ONLINE_DIRECT = DirectConfig(beta=500.0, lr=1e-5)
+"""Settings for a policy's own segments. Two of them differ by its exploration noise alone, which a loss with the
+default settings overfits (`experiments/tuning.md`)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class OnlineConfig:
-    """Settings of the clips that a method plays."""
+    """Settings of the segments that a method plays."""
 
     length: int = 100
-    """Steps of a clip. Both of a pair begin in the same state, that of a random moment of the demonstrations."""
+    """Environment steps of a segment. Both of a pair start in the same random state of the demonstrations."""
     phases: int = 10
-    """In how many turns new clips are played, evenly spaced over the run's gradient steps."""
+    """Phases of a run, evenly spaced over its gradient steps. New segments are played at the start of each."""
 
     def __post_init__(self):
         at_least_one({"--online.length": self.length, "--online.phases": self.phases})
 
-    def begins(self, k: int, steps: int) -> bool:
-        """Whether a phase begins with iteration k = 1, 2, ... of `steps`; the last one goes on for as long as asked."""
+    def starts_phase(self, k: int, steps: int) -> bool:
+        """Return whether iteration k = 1, 2, ... of `steps` starts a phase; the last phase has no end."""
         every = max(1, steps // self.phases)
         return (k - 1) % every == 0 and (k - 1) // every < self.phases
 
-    def questions(self, task: Task) -> int:
-        """Comparisons to ask for in the next phase, so that all together ask for as many as were offered.
-
-        Raises BadInput where a phase would have none, or the annotator judges otherwise than `Task.compare` does.
-        """
+    def check_queries(self, task: Task) -> None:
+        """Raise BadInput if a phase would have no query, or if the task's labels are not by return."""
         if task.n_offered < self.phases:
             raise BadInput(f"--pairs {task.n_offered}: this method asks in {self.phases} phases; give at least as many")
         if task.by_regret:
-            raise BadInput("this method asks about its own clips, which are judged by return; --label regret is not")
+            raise BadInput("this method asks about its own segments, which are labelled by return, not --label regret")
+
+    def count_queries(self, task: Task) -> int:
+        """Return the number of queries in the next phase; those of all phases sum to the number offered."""
         after = (task.n_offered * phase // self.phases for phase in range(1, self.phases + 1))
         return min(n for n in after if n > task.n_asked) - task.n_asked
 
 
 class PairBuffer:
-    """Pairs of clips that a method had played: those that were put in last, or with a capacity so many newest ones."""
+    """Pairs of played segments: those added last or, with a capacity, that many of the newest."""
 
     def __init__(self, task: Task, capacity: int = 0):
         self.capacity, self.rng, self.device = capacity, Random(task.dims, "gathered"), task.dims.device
         self.pairs: Preferences | None = None
 
     def add(self, pairs: Preferences) -> None:
-        """Puts pairs in."""
+        """Add pairs; without a capacity they replace the previous ones."""
         if self.pairs and self.capacity:
-            both = zip(_flat(self.pairs), _flat(pairs), strict=True)
-            pairs = _whole([torch.cat(old_and_new, 1)[:, -self.capacity :] for old_and_new in both])
+            columns = zip(_flatten(self.pairs), _flatten(pairs), strict=True)
+            pairs = _unflatten([torch.cat(old_and_new, 1)[:, -self.capacity :] for old_and_new in columns])
         self.pairs = pairs
 
     def draw(self, n_steps: int) -> Preferences:
-        """Pairs a lane, uniformly with replacement, as many as give `n_steps` steps to look at."""
-        assert self.pairs, "pairs are gathered before they are drawn"
+        """Draw pairs uniformly with replacement, as many per lane as have `n_steps` steps in total."""
+        assert self.pairs, "pairs must be added before they are drawn"
         n_pairs, length = self.pairs.win.real.shape[1:]
         high = torch.full((len(self.pairs.weight),), n_pairs, device=self.device)
         index = self.rng.integers(high, max(1, n_steps // (2 * length)))
         lane = torch.arange(len(index), device=self.device)[:, None]
-        return _whole([x[lane, index] for x in _flat(self.pairs)])
+        return _unflatten([x[lane, index] for x in _flatten(self.pairs)])
 
     def state_dict(self) -> dict:
-        return {"rng": self.rng.state_dict(), "pairs": self.pairs and [x.clone() for x in _flat(self.pairs)]}
+        return {"rng": self.rng.state_dict(), "pairs": self.pairs and [x.clone() for x in _flatten(self.pairs)]}
 
     def load_state_dict(self, state: dict) -> None:
         self.rng.load_state_dict(state["rng"])
-        self.pairs = state["pairs"] and _whole([x.to(self.device) for x in state["pairs"]])
+        self.pairs = state["pairs"] and _unflatten([x.to(self.device) for x in state["pairs"]])
 
 
-def _flat(pairs: Preferences) -> list[Tensor]:
+def _flatten(pairs: Preferences) -> list[Tensor]:
+    """List the seven tensors of pairs."""
     return [*pairs.win, *pairs.lose, pairs.weight]
 
 
-def _whole(flat: list[Tensor]) -> Preferences:
+def _unflatten(flat: list[Tensor]) -> Preferences:
     return Preferences(Clips(*flat[:3]), Clips(*flat[3:6]), flat[6])
 
 
-def known_winners(win: Clips, lose: Clips) -> Preferences:
-    """Pairs whose winner is known without asking."""
+def make_pairs(win: Clips, lose: Clips) -> Preferences:
+    """Pair segments whose order is known without a query, with weight 1."""
     return Preferences(win, lose, torch.ones_like(win.real[..., 0]))
 
 
 def query_pairs(task: Task, policy: Policy, cfg: OnlineConfig) -> Preferences:
-    """A phase's pairs of clips of the policy, each from one start, and what the annotator says of them."""
-    starts = task.starts(cfg.questions(task), cfg.length)
+    """Play a phase's pairs of segments of the policy, both from one start, and ask the annotator to compare them."""
+    cfg.check_queries(task)
+    starts = task.draw_starts(cfg.count_queries(task), cfg.length)
     first, second = (task.rollout(policy, starts, cfg.length) for _ in range(2))
     return task.compare(first, second)

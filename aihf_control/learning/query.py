@@ -1,13 +1,13 @@
-"""Clips played on purpose: by any policy, from chosen moments of the demonstrations, and compared by the annotator.
+"""Rollouts from states of the demonstrations, and their comparison by the annotator.
 
-What the steps truly paid stays in here. A method gets clips without reward, and a ticket to have them compared with.
+True rewards stay in this module. A method receives segments without rewards, and a key with which to compare them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,21 +21,21 @@ from aihf_control.models.lanes import Dims, Random
 from aihf_control.models.networks import Mixture, Policy
 
 Array = np.ndarray
-KEPT = 64  # rollouts that can still be compared
+N_COMPARABLE = 64  # last rollouts whose rewards are kept, so that they can be compared
 
 
 class Rollout(NamedTuple):
-    """Clips that were played, and the ticket to have them compared with."""
+    """Segments that a policy played, and the key of their rewards in the `QuerySession`."""
 
     clips: Clips
-    ticket: int
+    key: int
 
 
 class QuerySession:
-    """Plays clips for every lane at once and has them compared.
+    """Rollouts of segments in all lanes at once, and their comparison.
 
-    A start (L, n, 2) names moments of a lane's demonstrations: which one, and its step. Two rollouts from the same
-    start begin in the same state of the simulator, as two answers to one prompt do.
+    A start (L, n, 2) is a demonstration of the lane and one of its steps. Two rollouts from the same start begin in the
+    same state of the simulator, as two answers to one prompt do.
     """
 
     def __init__(
@@ -48,129 +48,154 @@ class QuerySession:
     ):
         self.spec, self.dims, self.demos, self.pool = spec, dims, demos, pool
         self.annotator = annotator
-        self.teachers: dict[int, Annotator] = {}
+        self.annotators: dict[int, Annotator] = {}
         self.acting, self.choosing = Random(dims, "rollouts"), Random(dims, "starts")
-        self.doubts = Random(dims, "annotator")
-        self.paid: dict[int, Array] = {}
-        self.ticket = 0
-        self.answered, self.right = (np.zeros(dims.n_lanes) for _ in range(2))  # questions, and how many rightly
+        self.labelling = Random(dims, "annotator")
+        self.rewards: dict[int, Array] = {}
+        self.key = 0
+        self.answered, self.right = (np.zeros(dims.n_lanes) for _ in range(2))  # answers, and correct ones, by lane
         self._envs: dict[int, Envs] = {}
 
-    def starts(self, n: int, length: int, put: bool = True) -> Tensor:
-        """`n` moments a lane, (L, n, 2), from which a demonstration goes on for `length` steps, or to its fall.
+    def draw_starts(self, n: int, length: int, restart: bool = True) -> Tensor:
+        """Draw `n` starts per lane, (L, n, 2), that a demonstration follows by `length` steps or by its fall.
 
-        Where the simulator is to be `put` there and cannot be, these are the demonstrations' beginnings; so they are in
-        lanes whose demonstrations are all too short.
+        If the simulator must `restart` there and the states are unknown, the starts are first steps of demonstrations.
+        The same holds for lanes whose demonstrations are all shorter than `length`.
         """
         u = self.choosing.uniform(n, 2).cpu().numpy()
-        lanes = [self._moments(demos, u[i], length, put) for i, demos in enumerate(self.demos)]
+        lanes = [_draw_lane_starts(demos, u[i], length, restart) for i, demos in enumerate(self.demos)]
         return torch.from_numpy(np.stack(lanes)).long()
 
-    def _moments(self, demos: Sequence[Trajectory], u: Array, length: int, put: bool) -> Array:
-        enough = np.array([i for i, demo in enumerate(demos) if demo.starts(length)] or range(len(demos)))
-        which = enough[(u[:, 0] * len(enough)).astype(int)]
-        at = [_moments_of(demos[i], length, put) for i in which]
-        return np.stack([which, [t[int(x * len(t))] for t, x in zip(at, u[:, 1], strict=True)]], 1)
-
     def demo_clips(self, starts: Tensor, length: int) -> Clips:
-        """What the demonstrations themselves did from there. Raises BadInput where they were thinned out."""
+        """Return the demonstrations' segments from these starts. Raises BadInput if they are subsampled or short."""
         if any(demo.every > 1 for demos in self.demos for demo in demos):
-            raise BadInput("this method is shown whole clips of the demonstrations; use data with --demo-every 1")
+            raise BadInput("this method needs whole segments of the demonstrations; use data with --demo-every 1")
         if not all(any(demo.starts(length) for demo in demos) for demos in self.demos):
-            raise BadInput(f"this method is shown clips of {length} steps, more than some seed's demonstrations have")
+            raise BadInput(f"this method needs segments of {length} steps; some seed has no demonstration that long")
         lanes = [[(int(e), int(t), length) for e, t in lane] for lane in starts]
         cuts = [cut(demos, lane) for demos, lane in zip(self.demos, lanes, strict=True)]
-        return Clips(*(self._tensor(np.stack(column)) for column in zip(*cuts, strict=True)))
+        return Clips(*(self.dims.tensor(np.stack(column)) for column in zip(*cuts, strict=True)))
 
-    def play(self, policy: Policy | Mixture, starts: Tensor, length: int) -> tuple[Rollout, Array]:
-        """A clip of sampled actions from every start, and the steps that each lane played, (L,).
+    def roll_out(self, policy: Policy | Mixture, starts: Tensor, length: int) -> tuple[Rollout, Array]:
+        """Play a segment of sampled actions from each start; return it and the number of steps of each lane, (L,).
 
-        Clips: obs (L, n, K, O), act (L, n, K, A), real (L, n, K), 0 after the end of an episode.
+        Segments: obs (L, n, K, O), act (L, n, K, A), real (L, n, K), which is 0 after the end of an episode.
         """
+        lanes = starts.shape[:2]
+        obs, act, real, rewards = self._play(policy, starts, min(length, self.spec.horizon))
+        clips = Clips(*(self.dims.tensor(x).view(*lanes, *x.shape[1:]) for x in (obs, act, real)))
+        return Rollout(clips, self._keep(rewards)), real.reshape(lanes[0], -1).sum(1)
+
+    def _play(self, policy: Policy | Mixture, starts: Tensor, length: int) -> list[Array]:
+        """Play segments from the starts; return their obs, act, real and rewards, each (L n, K, ...)."""
+        n_lanes, n = starts.shape[:2]
+        envs, obs = self._restart(starts)
+        steps, live = [], np.ones(len(obs), bool)
+        for _ in range(length):
+            noise = self.acting.normal(n, self.spec.n_act)
+            act = policy.act(self.dims.tensor(obs).view(n_lanes, n, -1), noise).flatten(0, 1).cpu().numpy()
+            before, real, reward = obs.copy(), live.copy(), np.zeros(len(live))
+            which = np.flatnonzero(live).tolist()
+            if which:
+                obs[which], reward[which], terminated, truncated = envs.step(act[which], which)
+                live[which] = ~(terminated | truncated)
+            steps.append((before, act, real, reward))
+        return [np.stack(column, 1) for column in zip(*steps, strict=True)]
+
+    def _restart(self, starts: Tensor) -> tuple[Envs, Array]:
+        """Reset an environment to each start; return the environments and their observations, (L n, O)."""
         n_lanes, n = starts.shape[:2]
         if n not in self._envs:
             self._envs[n] = Envs(self.spec, n_lanes * n)
-        envs = self._envs[n]
-        now = np.stack([self._begin(envs, i, i // n, *pair) for i, pair in enumerate(starts.flatten(0, 1).tolist())])
-        steps, live = [], np.ones(n_lanes * n, bool)
-        for _ in range(min(length, self.spec.horizon)):
-            seen = self._tensor(now).view(n_lanes, n, -1)
-            act = policy.act(seen, self.acting.normal(n, self.spec.n_act)).flatten(0, 1).cpu().numpy()
-            obs, paid, real = now.copy(), np.zeros(len(live)), live.copy()
-            which = np.flatnonzero(live).tolist()
-            if which:
-                now[which], paid[which], terminated, truncated = envs.step(act[which], which)
-                live[which] = ~(terminated | truncated)
-            steps.append((obs, act, real, paid))
-        obs, act, real, paid = (np.stack(column, 1) for column in zip(*steps, strict=True))
-        self.ticket += 1
-        self.paid[self.ticket] = paid
-        self.paid.pop(self.ticket - KEPT, None)
-        clips = Clips(*(self._tensor(x).view(n_lanes, n, *x.shape[1:]) for x in (obs, act, real)))
-        return Rollout(clips, self.ticket), real.reshape(n_lanes, -1).sum(1)
+        pairs = enumerate(starts.flatten(0, 1).tolist())
+        obs = [self._reset(self._envs[n], i, self.demos[i // n][episode], t) for i, (episode, t) in pairs]
+        return self._envs[n], np.stack(obs)
 
-    def _begin(self, envs: Envs, i: int, lane: int, episode: int, t: int) -> Array:
-        demo = self.demos[lane][episode]
+    def _reset(self, envs: Envs, i: int, demo: Trajectory, t: int) -> Array:
+        """Reset environment i to step t of a demonstration. Raises BadInput if neither seed nor state is known."""
         if t == 0 and demo.seed >= 0:
             return envs.reset(i, demo.seed)
         if demo.qpos is None or demo.qvel is None:
-            raise BadInput("this method begins where demonstrations do; these say neither their seeds nor their states")
+            raise BadInput("this method starts where demonstrations do; these contain neither seeds nor states")
         return envs.put(i, demo.qpos[t], demo.qvel[t])
 
-    def compare(self, first: Rollout, second: Rollout) -> Preferences:
-        """What the annotator says of n pairs a lane: (L, n) comparisons, the weight of a skipped one 0. Of one who
-        knows ties it is (L, 2n): a tie weighs 1/2 in both orders, and the other pairs nothing in their second."""
-        n, n_steps = first.clips.real.shape[1:]
-        u = self.doubts.uniform(n, 2).flatten(0, 1).cpu().numpy()
-        paid, other = self.paid[first.ticket], self.paid[second.ticket]
-        weight = self._teacher(n_steps).judge(paid, other, u)
-        self._count(weight, paid.sum(1) - other.sum(1))
-        weight = self._tensor(weight).view(-1, n, 2)
-        better = weight[..., 0] >= weight[..., 1]
-        win, lose = _chosen(better, first.clips, second.clips), _chosen(better, second.clips, first.clips)
-        high, low = weight.amax(-1), weight.amin(-1)
-        if not self.annotator.equal:  # what a lane is told does not hang on the others' ties
-            return Preferences(win, lose, high)
-        return Preferences(_joined(win, lose), _joined(lose, win), torch.cat([high, low], 1))
+    def _keep(self, rewards: Array) -> int:
+        """Keep the rewards of a rollout, and drop those of the oldest; return their key."""
+        self.key += 1
+        self.rewards[self.key] = rewards
+        self.rewards.pop(self.key - N_COMPARABLE, None)
+        return self.key
 
-    def _count(self, weight: Array, margin: Array) -> None:
-        """Answers (N, 2) to pairs of which the first clip paid more by `margin`, (N,)."""
-        answered, named = weight.any(1), weight[:, 0] - weight[:, 1]
-        for total, x in ((self.answered, answered), (self.right, answered * correct_share(named * margin))):
+    def compare(self, first: Rollout, second: Rollout) -> Preferences:
+        """Return the annotator's preferences between n pairs per lane, (L, n); a skipped pair has weight 0.
+
+        If the annotator knows ties, the result is (L, 2n): a tie has weight 1/2 in both orders, and other pairs have
+        weight 0 in their second order.
+        """
+        n, n_steps = first.clips.real.shape[1:]
+        u = self.labelling.uniform(n, 2).flatten(0, 1).cpu().numpy()
+        one, other = self.rewards[first.key], self.rewards[second.key]
+        answers = self._scaled_annotator(n_steps).judge(one, other, u)
+        self._count_right(answers, one.sum(1) - other.sum(1))
+        weight = self.dims.tensor(answers).view(-1, n, 2)
+        first_wins = weight[..., 0] >= weight[..., 1]
+        win, lose = _where(first_wins, first.clips, second.clips), _where(first_wins, second.clips, first.clips)
+        high, low = weight.amax(-1), weight.amin(-1)
+        if not self.annotator.equal:  # shapes depend on the annotator alone, not on another lane's ties
+            return Preferences(win, lose, high)
+        return Preferences(_concatenate(win, lose), _concatenate(lose, win), torch.cat([high, low], 1))
+
+    def _count_right(self, answers: Array, margin: Array) -> None:
+        """Count answers (N, 2) to pairs whose first segment has a return higher by `margin`, (N,)."""
+        answered, preference = answers.any(1), answers[:, 0] - answers[:, 1]
+        right = answered * correct_share(preference * margin)
+        for total, x in ((self.answered, answered), (self.right, right)):
             total += x.reshape(len(total), -1).sum(1)
 
-    def _teacher(self, length: int) -> Annotator:
-        """The dataset's annotator, its dials in units of the pool's clips this long."""
-        if length not in self.teachers:
+    def _scaled_annotator(self, length: int) -> Annotator:
+        """Return the dataset's annotator with thresholds in units of the returns of the pool's segments this long."""
+        if length not in self.annotators:
             gains = [t.return_of(s, length) for t in self.pool for s in range(0, t.starts(length), max(1, length // 2))]
             units = {"spread": float(np.std(gains)), "mean": float(np.mean(gains))} if gains else {}
-            self.teachers[length] = dataclasses.replace(self.annotator, **units)
-        return self.teachers[length]
-
-    def _tensor(self, x: Array) -> Tensor:
-        return torch.as_tensor(x, dtype=torch.float32, device=self.dims.device)
+            self.annotators[length] = dataclasses.replace(self.annotator, **units)
+        return self.annotators[length]
 
     def streams(self) -> dict[str, Random]:
-        return {"rollouts": self.acting, "starts": self.choosing, "annotator": self.doubts}
+        """Return the random streams by name."""
+        return {"rollouts": self.acting, "starts": self.choosing, "annotator": self.labelling}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts of answers; random streams are saved by `TaskState`, rewards are not saved."""
+        return {"answers": [self.answered.tolist(), self.right.tolist()]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.answered, self.right = map(np.array, state["answers"])
 
 
-def _moments_of(demo: Trajectory, length: int, put: bool) -> Array:
-    """The steps of a demonstration from which clips may begin: of those that a learner is given, for one that is
-    thinned out."""
-    room = 1 if put and demo.qpos is None else max(1, demo.starts(length))
-    given = np.arange(demo.first, room, demo.every)
-    return given if len(given) else np.zeros(1, int)
+def _draw_lane_starts(demos: Sequence[Trajectory], u: Array, length: int, restart: bool) -> Array:
+    """Return starts (n, 2) chosen by uniform numbers u (n, 2) among demonstrations that are long enough, if any."""
+    enough = np.array([i for i, demo in enumerate(demos) if demo.starts(length)] or range(len(demos)))
+    which = enough[(u[:, 0] * len(enough)).astype(int)]
+    steps = [_list_start_steps(demos[i], length, restart) for i in which]
+    return np.stack([which, [at[int(x * len(at))] for at, x in zip(steps, u[:, 1], strict=True)]], 1)
 
 
-def _chosen(which: Tensor, a: Clips, b: Clips) -> Clips:
-    """Of each pair the clip of `a` where `which` (L, n), else that of `b`."""
-
-    def one(x: Tensor, y: Tensor) -> Tensor:
-        return torch.where(which.view(*which.shape, *[1] * (x.dim() - 2)), x, y)
-
-    return Clips(*map(one, a, b))
+def _list_start_steps(demo: Trajectory, length: int, restart: bool) -> Array:
+    """List the steps of a demonstration at which segments may start, among those that a learner receives."""
+    stop = 1 if restart and demo.qpos is None else max(1, demo.starts(length))
+    steps = np.arange(demo.first, stop, demo.every)
+    return steps if len(steps) else np.zeros(1, int)
 
 
-def _joined(a: Clips, b: Clips) -> Clips:
-    """The clips of both, (L, 2n, K, ...)."""
+def _where(condition: Tensor, a: Clips, b: Clips) -> Clips:
+    """Select the segments of a where the condition (L, n) holds, else those of b."""
+
+    def select(x: Tensor, y: Tensor) -> Tensor:
+        return torch.where(condition.view(*condition.shape, *[1] * (x.dim() - 2)), x, y)
+
+    return Clips(*map(select, a, b))
+
+
+def _concatenate(a: Clips, b: Clips) -> Clips:
+    """Concatenate the segments of both, (L, 2n, K, ...)."""
     return Clips(*(torch.cat(both, 1) for both in zip(a, b, strict=True)))

@@ -1,4 +1,4 @@
-"""A reward while it is being learned: the network, its optimiser, and the terms of its loss on a task's data."""
+"""A learned reward: its network, its optimiser, and the terms of its loss on a task's data."""
 
 from __future__ import annotations
 
@@ -19,55 +19,57 @@ from aihf_control.models.reward_state import RewardState, of_network
 
 @dataclasses.dataclass(frozen=True)
 class RewardConfig:
-    """Settings of the learned reward, the same for every method that has one."""
+    """Settings of the learned reward, common to all methods that have one."""
 
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers."""
     lr: float = 3e-4
     """Adam's learning rate for the network."""
     decay: float = 1000.0
-    """Reward steps over which the learning rates fall by a factor of sqrt(2): eta_k = eta_0 / sqrt(1 + k / decay), the
-    pace of Algorithm 1 of AIHF with s = 1/2."""
+    """Reward steps in which the learning rates fall by a factor of sqrt(2): eta_k = eta_0 / sqrt(1 + k / decay), the
+    schedule of Algorithm 1 of AIHF with s = 1/2."""
     weight_decay: float = 1e-3
-    """Its weight decay."""
+    """Weight decay of the network."""
     alive: float = 1.0
-    """Bonus a step for not having fallen, at first; it is learned from there."""
+    """Initial alive bonus per step; it is learned."""
     alive_bound: float = 2.0
-    """Bound of that bonus."""
+    """Bound of the alive bonus."""
     alive_lr: float = 1e-3
-    """Adam's learning rate for it."""
+    """Adam's learning rate for the alive bonus."""
     batch: int = 256
-    """Steps of the agent, and of the demonstrations, in one reward step."""
+    """Environment steps of the agent, and of the demonstrations, per reward step."""
     pair_steps: int = 3200
-    """Steps of the compared clips in one reward step: 32 pairs of clips of 50, 16 of whole trajectories, of which every
-    tenth step is looked at."""
+    """Environment steps of compared segments per reward step: 32 pairs of segments of 50 steps, or 16 pairs of whole
+    trajectories, which are subsampled to every tenth step."""
     last: int = 10_000
-    """The agent's steps are drawn from this many last ones of its replay."""
+    """Last steps of the agent's replay buffer from which its batch is drawn."""
     penalty: float = 10.0
     """Weight of the gradient penalty."""
     tau: float = 0.02
-    """Bradley-Terry's temperature: the difference in reward per step that counts as one logit."""
+    """Temperature of the Bradley-Terry model: the difference in reward per step that equals one logit."""
 
     def __post_init__(self):
         if not -self.alive_bound < self.alive < self.alive_bound:
-            raise BadInput(f"--reward.alive {self.alive}: give less than --reward.alive-bound {self.alive_bound}")
+            raise BadInput(
+                f"--reward.alive {self.alive}: its size must be below --reward.alive-bound {self.alive_bound}"
+            )
         at_least_one({"--reward.batch": self.batch, "--reward.pair-steps": self.pair_steps, "--reward.last": self.last})
         if self.tau <= 0 or self.decay <= 0:
             raise BadInput("--reward.tau and --reward.decay must be above 0")
 
 
 def decay_schedule(opt: torch.optim.Optimizer, cfg: RewardConfig) -> torch.optim.lr_scheduler.LambdaLR:
-    """Lowers the learning rates from step to step, as `decay` says."""
+    """Return the schedule that lowers the learning rates by `decay`."""
     return torch.optim.lr_scheduler.LambdaLR(opt, lambda k: (1 + k / cfg.decay) ** -0.5)
 
 
 class RewardModel:
-    """A reward network and its optimiser. Called, it gives the reward: (L, B, O), (L, B, A) to (L, B)."""
+    """A reward network and its optimiser. A call returns the reward: (L, B, O), (L, B, A) to (L, B)."""
 
     def __init__(self, task: Task, cfg: RewardConfig):
         self.task, self.cfg = task, cfg
         self.net = RewardNet(task.dims, cfg.hidden, cfg.alive, cfg.alive_bound)
-        self.net.units.set(*task.units())
+        self.net.units.set(*task.compute_obs_stats())
         body = [p for name, p in self.net.named_parameters() if name != "alive"]
         groups = [{"params": body, "weight_decay": cfg.weight_decay}, {"params": [self.net.alive], "lr": cfg.alive_lr}]
         self.opt = torch.optim.Adam(groups, cfg.lr)
@@ -82,68 +84,66 @@ class RewardModel:
         return of_network(self.net)
 
     def demo_term(self, buffer: Buffer) -> tuple[Tensor, Tensor]:
-        """L1's loss a step, (L,), and the gradient penalty between the agent and the demonstrations, (L,).
+        """Return the loss of L1 per step, and the gradient penalty between agent and demonstrations, each (L,).
 
-        The agent's expectation has two windows: its steps before termination are drawn from the last `last` ones, the
-        share of absorbing steps is that of its last finished episodes.
+        The agent's expectation uses two windows: its steps before termination are drawn from the last `last` ones, and
+        its share of absorbing steps is that of its last finished episodes.
         """
-        x_agent, x_demo = self._both(buffer)
-        g_demo = self.net.features(x_demo)
-        gap = demo_gap(
-            self.net.level(self.net.features(x_agent)),
-            self.net.level(g_demo),
-            self.task.absorbed,
-            self.task.demo_absorbed,
-        )
+        x_agent, x_demo = self._sample_inputs(buffer)
+        g_demo, g_agent = self.net.features(x_demo), self.net.features(x_agent)
+        absorbed = self.task.absorbed, self.task.demo_absorbed
+        gap = demo_gap(self.net.level(g_agent), self.net.level(g_demo), *absorbed)
         self.net.recentre(g_demo)
         return gap, self._penalty(x_agent, x_demo)
 
     def agent_term(self, buffer: Buffer) -> tuple[Tensor, Tensor]:
-        """What the agent is paid a step above the demonstrations' mean, which is the reward's zero, (L,), and the
-        gradient penalty between the two, (L,). Without the bonus of being alive: comparisons of clips that do not fall
-        leave it open, and whatever raises the agent's pay would raise it to its bound.
+        """Return the agent's mean reward minus the demonstrations', per step, and the gradient penalty, each (L,).
+
+        The alive bonus is left out: comparisons of segments without a fall do not determine it, so a term that raises
+        the agent's reward would raise the bonus to its bound.
         """
-        x_agent, x_demo = self._both(buffer)
+        x_agent, x_demo = self._sample_inputs(buffer)
         g_agent, g_demo = self.net.features(x_agent), self.net.features(x_demo)
         self.net.recentre(g_demo)
         return (1 - self.task.absorbed) * (g_agent.mean(-1) - g_demo.mean(-1)), self._penalty(x_agent, x_demo)
 
     def pair_term(self, pairs: Preferences | None = None) -> Tensor:
-        """L2's loss, (L,): Bradley-Terry on these pairs, or on a draw of the comparisons that were given."""
+        """Return the loss of L2, (L,): Bradley-Terry on these pairs, or on a sample of the given comparisons."""
         win, lose, weight = pairs or self.task.comparisons().draw(self.cfg.pair_steps)
         return bradley_terry(self.clip_returns(*win), self.clip_returns(*lose), weight)
 
     def clip_returns(self, obs: Tensor, act: Tensor, real: Tensor) -> Tensor:
-        """Returns of clips, obs (L, n, K, O) to (L, n), in Bradley-Terry's logits."""
+        """Return the returns of segments in logits of Bradley-Terry, obs (L, n, K, O) to (L, n)."""
         reward = self(obs.flatten(1, 2), act.flatten(1, 2)).view(real.shape)
         return clip_return(reward, real, self.cfg.tau)
 
     def clip_penalty(self) -> Tensor:
-        """The gradient penalty between steps of the compared clips, (L,)."""
+        """Return the gradient penalty between steps of the compared segments, (L,)."""
         clips = self.task.clips
-        assert clips, "a method that asks for this has asked for comparisons"
+        assert clips, "this penalty needs comparisons"
         a, b = (self._inputs(clips.sample(self.cfg.batch)) for _ in range(2))
         return self._penalty(a, b)
 
     def recentre(self) -> None:
-        """Moves the reward's zero towards the demonstrations' mean."""
+        """Move the zero of the reward towards its mean over the demonstrations."""
         self.net.recentre(self.net.features(self._inputs(self.task.demos.sample(self.cfg.batch))))
 
     def fit(self, updates: int) -> None:
-        """Learns from the comparisons alone, as the second stage of RLHF does."""
+        """Train on the comparisons alone, as in the second stage of RLHF, for `updates` steps."""
         for _ in range(updates):
             self.descend(self.pair_term() + self.clip_penalty())
             self.recentre()
 
     def descend(self, loss: Tensor) -> None:
+        """Take a gradient step on a loss (L,), whose sum keeps the lanes independent."""
         self.opt.zero_grad()
         loss.sum().backward()
         self.opt.step()
         self.pace.step()
 
-    def _both(self, buffer: Buffer) -> tuple[Tensor, Tensor]:
-        """What g reads of the agent's last steps, and of the demonstrations'."""
-        agent, demo = buffer.recent(self.cfg.batch, self.cfg.last), self.task.demos.sample(self.cfg.batch)
+    def _sample_inputs(self, buffer: Buffer) -> tuple[Tensor, Tensor]:
+        """Draw the network's inputs from the agent's last steps and from the demonstrations, each (L, B, O + A)."""
+        agent, demo = buffer.sample_recent(self.cfg.batch, self.cfg.last), self.task.demos.sample(self.cfg.batch)
         return self._inputs(agent), self._inputs(demo)
 
     def _inputs(self, batch: Batch) -> Tensor:

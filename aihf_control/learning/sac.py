@@ -1,7 +1,7 @@
-"""Soft actor-critic in lanes, under a reward that may change at any time.
+"""Soft actor-critic in lanes, for a reward that may change at any time.
 
-The replay stores no reward. The learner is given `reward_fn` at every update and evaluates it on the sampled batch, so
-the reward is never stale and nothing is ever relabelled.
+The replay buffer stores no reward. Every update evaluates `reward_fn` on its sampled batch, so the reward is always the
+current one and nothing is relabelled.
 """
 
 from __future__ import annotations
@@ -22,44 +22,45 @@ from aihf_control.models.optim import Adam
 
 @dataclasses.dataclass(frozen=True)
 class SACConfig:
-    """Settings of the learner, the same for every method that has one."""
+    """Settings of SAC, common to all methods that use it."""
 
     hidden: tuple[int, ...] = (128, 128)
     """Widths of the hidden layers of actor and critics."""
     lr: float = 3e-4
-    """Adam's learning rate, for actor and critics."""
+    """Adam's learning rate for actor and critics."""
     gamma: float = 0.99
     """Discount."""
     tau: float = 0.02
-    """Rate at which the target critics follow. Values approach theirs over 1 / (tau (1 - gamma)) updates: 20,000 at the
-    usual 0.005, which is a third of a short run."""
+    """Rate at which the target critics follow. Values converge in about 1 / (tau (1 - gamma)) updates: 20,000 with the
+    usual 0.005, which is long for short runs."""
     alpha: tuple[float, ...] = (0.2,)
-    """Entropy weight (with a prior: weight of the KL to it); several are dealt to the lanes by seed. None at all adapts
-    it to an entropy of -A, as in SAC's paper (to a KL of A); under a reward that is itself being learned a fixed one is
-    steadier."""
+    """Entropy weight (with a prior: weight of the KL divergence from it). Several are assigned to the lanes by seed.
+    Empty: tune automatically to an entropy of -A, as in the paper of SAC (to a KL divergence of A). A fixed weight is
+    more stable if the reward is learned."""
     alpha_start: float = 2.0
-    """With a prior: the weight of the KL to it at first, while the critics know nothing and would undo the clone."""
+    """With a prior: initial weight of the KL divergence from it, while untrained critics would undo the clone."""
     alpha_fade: float = 4000.0
-    """Updates in which what that weight has above `alpha` falls by a factor of e; 0 begins with `alpha`."""
+    """Updates in which the excess of that weight over `alpha` falls by a factor of e; 0: start at `alpha`."""
     layer_norm: bool = True
-    """Layer normalisation in the critics."""
+    """Layer normalization in the critics."""
     hold: int = 0
-    """Updates for which the actor is held while the critics, which know nothing at first, learn what it is worth."""
+    """Number of first updates in which the actor is frozen and only the critics are trained."""
     average: float = 2e-4
     """Rate of the exponential average of the actor that is evaluated and exported."""
 
     def __post_init__(self):
         if min(self.alpha_start, self.alpha_fade) < 0:
-            raise BadInput(f"--sac.alpha-start {self.alpha_start}, --sac.alpha-fade {self.alpha_fade}: give at least 0")
+            raise BadInput(
+                f"--sac.alpha-start {self.alpha_start}, --sac.alpha-fade {self.alpha_fade}: both must be at least 0"
+            )
 
 
 class SAC:
-    """Soft actor-critic (Haarnoja et al., arXiv 1812.05905): actor, twin critics and their targets for every lane, and
-    one `update` of them all.
+    """Soft actor-critic (Haarnoja et al., arXiv 1812.05905): actor, twin critics and target critics of every lane.
 
     With a `prior` policy pi_0 the entropy term -alpha log pi becomes -alpha log(pi / pi_0): the lower level L3 of AIHF
-    (arXiv 2406.06874, equation 3) with pi_0 given. Its weight begins at `alpha_start`, which keeps the policy where it
-    was while the critics know nothing, and fades to `alpha`.
+    (arXiv 2406.06874, equation 3) with pi_0 given. Its weight decays from `alpha_start`, which keeps the policy near
+    pi_0 while the critics are untrained, to `alpha`.
     """
 
     def __init__(self, dims: Dims, cfg: SACConfig, policy: Policy | None = None, prior: Policy | None = None):
@@ -71,27 +72,25 @@ class SAC:
         self.q_target = TwinQ(dims, cfg.hidden, cfg.layer_norm).requires_grad_(False)
         self.q_target.load_state_dict(self.q.state_dict())
         self.fixed_q = frozen_view(self.q)
-        at_first = [cfg.alpha[seed % len(cfg.alpha)] if cfg.alpha else 1.0 for seed in dims.seeds]
-        self.log_alpha = torch.tensor(at_first, device=dims.device)[:, None].log().requires_grad_()
+        alpha = [cfg.alpha[seed % len(cfg.alpha)] if cfg.alpha else 1.0 for seed in dims.seeds]
+        self.log_alpha = torch.tensor(alpha, device=dims.device)[:, None].log().requires_grad_()
         self.opt_pi = Adam(self.policy.parameters(), cfg.lr, slow=self.average.parameters(), rate=cfg.average)
         self.opt_q = Adam(self.q.parameters(), cfg.lr, slow=self.q_target.parameters(), rate=cfg.tau)
         self.opt_alpha = Adam([self.log_alpha], cfg.lr)
         self.rng = Random(dims, "updates")
         self.n_updates = 0
-        self.replayed = GraphRunner()
+        self.run_graph = GraphRunner()
 
     def update(
         self, batch: Batch, reward_fn: RewardFn, absorbing: float | Tensor = 0.0, actor: bool | None = None
     ) -> dict[str, Tensor]:
-        """One step of critics, actor, targets and average. Returns scalars of shape (L,).
+        """Update critics, actor, target critics and average once; return scalars of shape (L,).
 
-        The actor is held for the first `hold` updates; `actor` says otherwise.
+        `absorbing` is the reward per step of the absorbing state, a number or (L, 1); its value is
+        absorbing / (1 - gamma). The actor is frozen in the first `hold` updates unless `actor` is given.
 
-        Among them `q_of_reach`: the critics' mean |Q| as a share of what a policy could earn at most if every step paid
-        the batch's largest |reward| and entropy. Above 1 the critics have diverged.
-
-        `absorbing` is the reward a step of the state after termination, a number or (L, 1); a terminated episode goes
-        on in it for ever, which is worth absorbing / (1 - gamma).
+        The scalar `q_of_reach` is the critics' mean |Q| divided by the value of the batch's largest |reward| and
+        entropy cost at every step. Above 1 the critics have diverged.
         """
         self.n_updates += 1
         actor = self.n_updates > self.cfg.hold if actor is None else actor
@@ -99,53 +98,53 @@ class SAC:
             reward = reward_fn(batch.obs, batch.act)
         ended = torch.zeros_like(reward[:, :1]) + absorbing / (1 - self.cfg.gamma)
         noise = self.rng.normal(2, batch.act.shape[1], self.dims.n_act)
-        return self.replayed(self._update, reward, ended, self.alpha(), noise, *batch, actor=actor)
+        return self.run_graph(self._update, reward, ended, self.alpha(), noise, *batch, actor=actor)
 
     def _update(
         self, reward: Tensor, ended: Tensor, alpha: Tensor, noise: Tensor, *columns: Tensor, actor: bool
     ) -> dict[str, Tensor]:
-        """The update itself, which must be fit to be replayed (`graphs.py`): nothing but tensors changes."""
+        """Update on tensors alone, so that a CUDA graph can record and replay it (`models/cuda_graphs.py`)."""
         batch = Batch(*columns)
         target = self.target(batch, reward, ended, alpha, noise[:, 0])
         q, q_loss, grads = self.q.regress(batch.obs, batch.act, target)
-        self.opt_q.step(grads)  # and the targets follow
+        self.opt_q.step(grads)  # also updates the target critics
 
         with torch.set_grad_enabled(actor):
-            act, cost = self.act(batch.obs, noise[:, 1])
+            act, cost = self.sample_action(batch.obs, noise[:, 1])
         if actor:
             pi_loss = (alpha * cost - self.fixed_q.least(batch.obs, act)).mean(-1)
-            self.opt_pi.descend(pi_loss)  # and the average follows
+            self.opt_pi.descend(pi_loss)  # also updates the average
         else:
             self.opt_pi.follow()
         if not self.cfg.alpha:
-            gap = cost.detach().mean(-1, keepdim=True) - self.dims.n_act  # the target entropy is -A
-            self.opt_alpha.step([-gap])  # down -log_alpha gap
+            gap = cost.detach().mean(-1, keepdim=True) - self.dims.n_act  # target entropy -A
+            self.opt_alpha.step([-gap])  # gradient of -log_alpha gap
         return self._info(q, q_loss, cost.detach(), reward, alpha)
 
     def alpha(self) -> Tensor:
-        """Entropy weight, (L, 1); with a prior the weight of the KL to it."""
+        """Return the entropy weight, (L, 1); with a prior, the weight of the KL divergence from it."""
         alpha = self.log_alpha.detach().exp()
         if self.prior is None or not self.cfg.alpha or not self.cfg.alpha_fade:
             return alpha
         return alpha + (self.cfg.alpha_start - alpha) * math.exp(-self.n_updates / self.cfg.alpha_fade)
 
-    def act(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """A sampled action (L, B, A) and what it costs (L, B): log pi, or log(pi / prior)."""
+    def sample_action(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a sampled action (L, B, A) and its entropy cost (L, B): log pi, or log(pi / prior)."""
         act, cost, raw = self.policy.sample(obs, noise)
         return act, cost if self.prior is None else cost - self.prior.log_prob(obs, raw)
 
     @torch.no_grad()
     def target(self, batch: Batch, reward: Tensor, ended: Tensor, alpha: Tensor, noise: Tensor) -> Tensor:
-        """What the critics are to say, (L, B). `ended` (L, 1) is the value of the state after termination."""
-        act, cost = self.act(batch.next_obs, noise)
-        going_on = self.q_target(batch.next_obs, act).amin(1) - alpha * cost
-        return reward + self.cfg.gamma * torch.where(batch.done > 0, ended, going_on)
+        """Return the critics' regression target, (L, B). `ended` (L, 1) is the value of the absorbing state."""
+        act, cost = self.sample_action(batch.next_obs, noise)
+        next_value = self.q_target(batch.next_obs, act).amin(1) - alpha * cost
+        return reward + self.cfg.gamma * torch.where(batch.done > 0, ended, next_value)
 
     def _info(self, q: Tensor, q_loss: Tensor, cost: Tensor, reward: Tensor, alpha: Tensor) -> dict[str, Tensor]:
-        reach = reward.abs().amax(-1) + (alpha * cost).abs().amax(-1)
+        largest = reward.abs().amax(-1) + (alpha * cost).abs().amax(-1)
         return {
             "q": q.mean((1, 2)),
-            "q_of_reach": q.abs().mean((1, 2)) * (1 - self.cfg.gamma) / reach,
+            "q_of_reach": q.abs().mean((1, 2)) * (1 - self.cfg.gamma) / largest,
             "q_loss": q_loss,
             "entropy_cost": cost.mean(-1),
             "reward": reward.mean(-1),
@@ -170,6 +169,6 @@ class SAC:
 
 @torch.no_grad()
 def polyak_update(slow: nn.Module, fast: nn.Module, rate: float) -> None:
-    """slow += rate * (fast - slow), for all parameters."""
-    after, ahead = tuple(slow.parameters()), tuple(fast.parameters())
-    torch._foreach_lerp_(after, ahead, rate)  # pyright: ignore[reportPrivateImportUsage]
+    """Move all parameters: slow += rate * (fast - slow)."""
+    targets, sources = tuple(slow.parameters()), tuple(fast.parameters())
+    torch._foreach_lerp_(targets, sources, rate)  # pyright: ignore[reportPrivateImportUsage]

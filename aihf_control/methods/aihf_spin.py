@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from aihf_control.core.errors import at_least_one
 from aihf_control.learning.bc import CloneConfig
 from aihf_control.learning.direct import DirectConfig, DirectTrainer
-from aihf_control.learning.online import NEAR, OnlineConfig, PairBuffer, known_winners
+from aihf_control.learning.online import ONLINE_DIRECT, OnlineConfig, PairBuffer, make_pairs
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import bradley_terry
 
@@ -37,7 +37,7 @@ class Config:
     """w1, weight of the demonstrations' superiority."""
     w_pref: float = 1.0
     """w2, weight of the preferences' likelihood; at 0 it does without comparisons."""
-    direct: DirectConfig = NEAR
+    direct: DirectConfig = ONLINE_DIRECT
     online: OnlineConfig = OnlineConfig(phases=4)
     clone: CloneConfig = CloneConfig()
 
@@ -50,15 +50,15 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     trainer, duels = DirectTrainer(task, cfg.direct, cfg.clone), PairBuffer(task)
     yield Progress(trainer.reference, {})
     for k in task.iterations(trainer=trainer, duels=duels):
-        if cfg.online.begins(k, cfg.steps):
+        if cfg.online.starts_phase(k, cfg.steps):
             trainer.move_reference(trainer.policy)
-            starts = task.starts(cfg.played, cfg.online.length)
+            starts = task.draw_starts(cfg.played, cfg.online.length)
             own = task.rollout(trainer.reference, starts, cfg.online.length).clips
-            duels.add(known_winners(task.demo_clips(starts, cfg.online.length), own))
-        sides = trainer.sides(duels.draw(cfg.direct.pair_steps))
-        loss = cfg.w_demo * bradley_terry(sides.h_win, sides.h_lose, sides.weight)
+            duels.add(make_pairs(task.demo_clips(starts, cfg.online.length), own))
+        scores = trainer.score(duels.draw(cfg.direct.pair_steps))
+        loss = cfg.w_demo * bradley_terry(scores.h_win, scores.h_lose, scores.weight)
         if pairs:
-            sides = trainer.sides(pairs.draw(cfg.direct.pair_steps))
-            loss = loss + cfg.w_pref * bradley_terry(sides.h_win, sides.h_lose, sides.weight)
+            scores = trainer.score(pairs.draw(cfg.direct.pair_steps))
+            loss = loss + cfg.w_pref * bradley_terry(scores.h_win, scores.h_lose, scores.weight)
         trainer.descend(loss)
-        yield trainer.progress(loss, sides)
+        yield trainer.report(loss, scores)

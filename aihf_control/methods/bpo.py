@@ -25,7 +25,7 @@ import torch
 from aihf_control.core.errors import at_least_one
 from aihf_control.learning.bc import CloneConfig
 from aihf_control.learning.direct import DirectConfig, DirectTrainer
-from aihf_control.learning.online import NEAR, PAIR_LOSSES, OnlineConfig, PairBuffer, query_pairs
+from aihf_control.learning.online import ONLINE_DIRECT, PAIR_LOSSES, OnlineConfig, PairBuffer, query_pairs
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.networks import Policy
 
@@ -40,7 +40,7 @@ class Config:
     """What the pairs are learned from by."""
     ensemble: int = 1
     """Policies whose weights are averaged."""
-    direct: DirectConfig = NEAR
+    direct: DirectConfig = ONLINE_DIRECT
     online: OnlineConfig = OnlineConfig()
     clone: CloneConfig = CloneConfig()
 
@@ -49,24 +49,24 @@ class Config:
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    cfg.online.questions(task)
+    cfg.online.check_queries(task)
     trainers = {f"trainer{i}": DirectTrainer(task, cfg.direct, cfg.clone) for i in range(cfg.ensemble)}
     answers, first = PairBuffer(task), trainers["trainer0"]
     for trainer in trainers.values():
         trainer.policy.load_state_dict(first.policy.state_dict())  # one clone, not a mean of several
     yield Progress(first.reference, {})
     for k in task.iterations(answers=answers, **trainers):
-        if cfg.online.begins(k, cfg.steps):
+        if cfg.online.starts_phase(k, cfg.steps):
             behaviour = mean_of([trainer.policy for trainer in trainers.values()])
             for trainer in trainers.values():
                 trainer.move_reference(behaviour)
                 trainer.policy.load_state_dict(behaviour.state_dict())
             answers.add(query_pairs(task, behaviour, cfg.online))
         for trainer in reversed(trainers.values()):  # the first comes last: its figures are told
-            sides = trainer.sides(answers.draw(cfg.direct.pair_steps))
-            loss = PAIR_LOSSES[cfg.loss](sides.h_win, sides.h_lose, sides.weight)
+            scores = trainer.score(answers.draw(cfg.direct.pair_steps))
+            loss = PAIR_LOSSES[cfg.loss](scores.h_win, scores.h_lose, scores.weight)
             trainer.descend(loss)
-        yield first.progress(loss, sides)._replace(policy=mean_of([trainer.policy for trainer in trainers.values()]))
+        yield first.report(loss, scores)._replace(policy=mean_of([trainer.policy for trainer in trainers.values()]))
 
 
 def mean_of(policies: list[Policy]) -> Policy:

@@ -60,13 +60,13 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     chosen = Chosen(torch.zeros(task.dims.n_lanes, device=task.dims.device))
     yield Progress(trainer.reference, {}, r)
     for k in task.iterations(trainer=trainer, r=r, chosen=chosen):
-        sides = trainer.sides(pairs.draw(cfg.direct.pair_steps))
-        loss = bradley_terry(sides.h_win, sides.h_lose, sides.weight)
+        scores = trainer.score(pairs.draw(cfg.direct.pair_steps))
+        loss = bradley_terry(scores.h_win, scores.h_lose, scores.weight)
         trainer.descend(loss)
         if k % max(1, cfg.steps // cfg.online.phases) == 0:
             chosen.step.copy_(choose(task, trainer, r, cfg))
         policy = extrapolated(trainer.reference, trainer.policy, chosen.step)
-        info = trainer.progress(loss, sides).info | {"step_size": chosen.step.clone()}
+        info = trainer.report(loss, scores).info | {"step_size": chosen.step.clone()}
         yield Progress(policy, info, r)
 
 
@@ -85,7 +85,7 @@ class Chosen:
 
 def choose(task: Task, trainer: DirectTrainer, r: RewardModel, cfg: Config) -> Tensor:
     """Each lane's step, (L,): the one whose clips, all from the same starts, have the highest learned return."""
-    starts, found = task.starts(cfg.tries, cfg.online.length), []
+    starts, found = task.draw_starts(cfg.tries, cfg.online.length), []
     for size in cfg.step_sizes:
         step = torch.full((task.dims.n_lanes,), size, device=task.dims.device)
         policy = extrapolated(trainer.reference, trainer.policy, step)

@@ -64,8 +64,8 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     lists = Lists(task, cfg.clips)
     yield Progress(trainer.reference, {}, r)
     for k in task.iterations(trainer=trainer, r=r, lists=lists):
-        if cfg.online.begins(k, cfg.steps):
-            starts = task.starts(cfg.lists, cfg.online.length).repeat_interleave(cfg.clips, 1)
+        if cfg.online.starts_phase(k, cfg.steps):
+            starts = task.draw_starts(cfg.lists, cfg.online.length).repeat_interleave(cfg.clips, 1)
             clips = task.rollout(trainer.policy, starts, cfg.online.length).clips
             lists.put(clips, r.clip_returns(*clips).detach())
         clips, returns = lists.draw(cfg.direct.pair_steps)

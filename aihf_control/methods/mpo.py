@@ -56,7 +56,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     r.fit(cfg.reward_updates)
     easy = easy_half(task, r)
     for _ in range(cfg.direct_updates):
-        s = trainer.sides(pairs.draw(cfg.direct.pair_steps, easy))
+        s = trainer.score(pairs.draw(cfg.direct.pair_steps, easy))
         trainer.descend(bradley_terry(s.h_win, s.h_lose, s.weight))
     sac = SAC(task.dims, cfg.sac, trainer.policy, prior=trainer.policy.frozen_copy())
     buffer = Buffer(task.dims, cfg.replay.capacity)
@@ -68,6 +68,6 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
 
 def easy_half(task: Task, r: RewardModel) -> Tensor:
     """Which comparisons of each lane the reward finds easiest to tell apart, (L, n / 2)."""
-    win, lose, _ = task.comparisons().every()
+    win, lose, _ = task.comparisons().read_all()
     gap = (r.clip_returns(*win) - r.clip_returns(*lose)).detach().abs()
     return gap.topk(max(1, gap.shape[1] // 2), 1).indices

@@ -74,8 +74,8 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     model.fit(cfg.reward_updates)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, model=model, opponent=opponent, buffer=buffer):
-        if cfg.online.begins(k, cfg.steps):
-            starts = task.starts(cfg.played, cfg.online.length)
+        if cfg.online.starts_phase(k, cfg.steps):
+            starts = task.draw_starts(cfg.played, cfg.online.length)
             model.set_opponent(task.rollout(opponent, starts, cfg.online.length).clips)
         task.collect(sac.policy, into=buffer)
         info = sac.update(hybrid_batch(buffer, task.demos, task.clips, cfg.replay), model) if k > cfg.warmup else {}

@@ -21,7 +21,7 @@ from typing import Literal
 
 from aihf_control.learning.bc import CloneConfig
 from aihf_control.learning.direct import DirectConfig, DirectTrainer
-from aihf_control.learning.online import NEAR, PAIR_LOSSES, OnlineConfig, PairBuffer, query_pairs
+from aihf_control.learning.online import ONLINE_DIRECT, PAIR_LOSSES, OnlineConfig, PairBuffer, query_pairs
 from aihf_control.learning.task import Progress, Task
 
 
@@ -33,19 +33,19 @@ class Config:
     """Gradient steps."""
     loss: Literal["dpo", "ipo", "slic"] = "dpo"
     """What the pairs are learned from by."""
-    direct: DirectConfig = NEAR
+    direct: DirectConfig = ONLINE_DIRECT
     online: OnlineConfig = OnlineConfig()
     clone: CloneConfig = CloneConfig()
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    cfg.online.questions(task)
+    cfg.online.check_queries(task)
     trainer, answers = DirectTrainer(task, cfg.direct, cfg.clone), PairBuffer(task)
     yield Progress(trainer.reference, {})
     for k in task.iterations(trainer=trainer, answers=answers):
-        if cfg.online.begins(k, cfg.steps):
+        if cfg.online.starts_phase(k, cfg.steps):
             answers.add(query_pairs(task, trainer.policy, cfg.online))
-        sides = trainer.sides(answers.draw(cfg.direct.pair_steps))
-        loss = PAIR_LOSSES[cfg.loss](sides.h_win, sides.h_lose, sides.weight)
+        scores = trainer.score(answers.draw(cfg.direct.pair_steps))
+        loss = PAIR_LOSSES[cfg.loss](scores.h_win, scores.h_lose, scores.weight)
         trainer.descend(loss)
-        yield trainer.progress(loss, sides)
+        yield trainer.report(loss, scores)

@@ -58,14 +58,14 @@ class Config:
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    cfg.online.questions(task)
+    cfg.online.check_queries(task)
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r, answers = RewardModel(task, cfg.reward), PairBuffer(task, 2 * task.n_offered)  # a tie is kept in both orders
     buffer = Buffer(task.dims, cfg.replay.capacity)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer, answers=answers):
-        if cfg.online.begins(k, cfg.steps):
+        if cfg.online.starts_phase(k, cfg.steps):
             answers.add(query_pairs(task, sac.policy, cfg.online))
         task.collect(sac.policy, into=buffer)
         info = sac.update(hybrid_batch(buffer, task.demos, task.clips, cfg.replay), r) if k > cfg.warmup else {}

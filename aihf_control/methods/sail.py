@@ -24,7 +24,7 @@ from torch import Tensor
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.learning.bc import CloneConfig
 from aihf_control.learning.direct import DirectConfig, DirectTrainer, PairScores
-from aihf_control.learning.online import NEAR, OnlineConfig, PairBuffer, known_winners
+from aihf_control.learning.online import ONLINE_DIRECT, OnlineConfig, PairBuffer, make_pairs
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import bradley_terry
 
@@ -41,7 +41,7 @@ class Config:
     """Pairs that it plays in a phase."""
     w_sampling: float = 0.1
     """Weight of the bilevel term."""
-    direct: DirectConfig = NEAR
+    direct: DirectConfig = ONLINE_DIRECT
     online: OnlineConfig = OnlineConfig()
     clone: CloneConfig = CloneConfig()
 
@@ -56,15 +56,15 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     trainer, duels = DirectTrainer(task, cfg.direct, cfg.clone), PairBuffer(task)
     yield Progress(trainer.reference, {})
     for k in task.iterations(trainer=trainer, duels=duels):
-        if cfg.online.begins(k, cfg.steps):
-            starts = task.starts(cfg.played, cfg.online.length)
-            duels.add(known_winners(*(task.rollout(trainer.policy, starts, cfg.online.length).clips for _ in range(2))))
-        sides = trainer.sides(pairs.draw(cfg.direct.pair_steps))
-        loss = (1 - cfg.own) * bradley_terry(sides.h_win, sides.h_lose, sides.weight)
-        pair_loss, sampling = own_terms(trainer.sides(duels.draw(cfg.direct.pair_steps)), cfg.direct.beta)
+        if cfg.online.starts_phase(k, cfg.steps):
+            starts = task.draw_starts(cfg.played, cfg.online.length)
+            duels.add(make_pairs(*(task.rollout(trainer.policy, starts, cfg.online.length).clips for _ in range(2))))
+        scores = trainer.score(pairs.draw(cfg.direct.pair_steps))
+        loss = (1 - cfg.own) * bradley_terry(scores.h_win, scores.h_lose, scores.weight)
+        pair_loss, sampling = own_terms(trainer.score(duels.draw(cfg.direct.pair_steps)), cfg.direct.beta)
         loss = loss + cfg.own * pair_loss + cfg.w_sampling * sampling
         trainer.descend(loss)
-        yield trainer.progress(loss, sides)
+        yield trainer.report(loss, scores)
 
 
 def own_terms(s: PairScores, beta: float) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from aihf_control.core.errors import at_least_one
 from aihf_control.learning.bc import CloneConfig
 from aihf_control.learning.direct import DirectConfig, DirectTrainer
-from aihf_control.learning.online import NEAR, OnlineConfig, PairBuffer, known_winners
+from aihf_control.learning.online import ONLINE_DIRECT, OnlineConfig, PairBuffer, make_pairs
 from aihf_control.learning.sac import polyak_update
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import bradley_terry
@@ -39,7 +39,7 @@ class Config:
     """Pairs that are kept, the newest."""
     rate: float = 0.008
     """Rate of the average."""
-    direct: DirectConfig = NEAR
+    direct: DirectConfig = ONLINE_DIRECT
     online: OnlineConfig = OnlineConfig(phases=50)
     clone: CloneConfig = CloneConfig()
 
@@ -51,12 +51,12 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     trainer, queue = DirectTrainer(task, cfg.direct, cfg.clone), PairBuffer(task, cfg.queue)
     yield Progress(trainer.reference, {})
     for k in task.iterations(trainer=trainer, queue=queue):
-        if cfg.online.begins(k, cfg.steps):
-            starts = task.starts(cfg.played, cfg.online.length)
+        if cfg.online.starts_phase(k, cfg.steps):
+            starts = task.draw_starts(cfg.played, cfg.online.length)
             own = task.rollout(trainer.reference, starts, cfg.online.length).clips
-            queue.add(known_winners(task.demo_clips(starts, cfg.online.length), own))
-        sides = trainer.sides(queue.draw(cfg.direct.pair_steps))
-        loss = bradley_terry(sides.h_win, sides.h_lose, sides.weight)
+            queue.add(make_pairs(task.demo_clips(starts, cfg.online.length), own))
+        scores = trainer.score(queue.draw(cfg.direct.pair_steps))
+        loss = bradley_terry(scores.h_win, scores.h_lose, scores.weight)
         trainer.descend(loss)
         polyak_update(trainer.reference, trainer.policy, cfg.rate)
-        yield trainer.progress(loss, sides)
+        yield trainer.report(loss, scores)

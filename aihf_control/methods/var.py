@@ -67,7 +67,7 @@ def batch_of(task: Task, pairs: PreferenceBuffer, n_steps: int) -> Clips:
     """Clips of both sides of a draw of comparisons, and half as many of the demonstrations', (L, n, K, ...)."""
     win, lose, _ = pairs.draw(n_steps)
     n, length = win.real.shape[1:]
-    demo = task.demo_clips(task.starts(n, length, put=False), length)
+    demo = task.demo_clips(task.draw_starts(n, length, restart=False), length)
     return Clips(*(torch.cat(three, 1) for three in zip(win, lose, demo, strict=True)))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,10 @@ class Dims:
     @property
     def n_lanes(self) -> int:
         return len(self.seeds)
+
+    def tensor(self, x: Any) -> Tensor:
+        """Convert numbers to a float32 tensor on the device."""
+        return torch.as_tensor(x, dtype=torch.float32, device=self.device)
 
 
 class Random:

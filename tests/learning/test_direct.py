@@ -17,7 +17,7 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips
 from aihf_control.learning.bc import CloneConfig
 from aihf_control.learning.direct import DirectConfig, DirectTrainer, PairScores, train_direct
-from aihf_control.learning.online import PAIR_LOSSES, OnlineConfig, PairBuffer, known_winners, query_pairs
+from aihf_control.learning.online import PAIR_LOSSES, OnlineConfig, PairBuffer, make_pairs, query_pairs
 from aihf_control.learning.task import Task
 from aihf_control.methods import bpo, expo, lire, mpo, sail, var
 from aihf_control.models.losses import bradley_terry, hinge, squared_margin
@@ -123,7 +123,7 @@ def test_sides_by_hand(task):
     obs, act = torch.randn(2, 1, 3, 11), torch.rand(2, 1, 3, 3)
     real = torch.tensor([1.0, 1.0, 0.0]).expand(2, 1, 3)
     clip = Clips(obs, act, real)
-    s = trainer.sides(known_winners(clip, clip))
+    s = trainer.score(make_pairs(clip, clip))
     logp, base = (
         -((act[:, 0, :2] - net.act(obs[:, 0, :2])).square().sum((1, 2))) / 3
         for net in (trainer.policy, trainer.reference)
@@ -137,7 +137,7 @@ def test_a_policy_at_the_bounds_is_seen(task):
     with torch.no_grad():
         trainer.policy.mean.weight.zero_()
         trainer.policy.mean.bias.copy_(torch.tensor([9.0, 0.0, -9.0]))
-    trainer.sides(task.comparisons().draw(100))
+    trainer.score(task.comparisons().draw(100))
     torch.testing.assert_close(trainer.saturated, torch.full((2,), 2 / 3))
 
 
@@ -201,8 +201,12 @@ def test_spin_of_one_phase_is_dpo_of_demonstrations_over_own_samples(dataset):
     online = OnlineConfig(length=6, phases=1)
     spin = play("aihf_spin", make_task(dataset), 8, online=online, w_pref=0.0, played=4)[-1]
     task = make_task(dataset)
-    clone, duels, starts = DirectTrainer(make_task(dataset), DIRECT, CLONE).policy, PairBuffer(task), task.starts(4, 6)
-    duels.add(known_winners(task.demo_clips(starts, 6), task.rollout(clone, starts, 6).clips))
+    clone, duels, starts = (
+        DirectTrainer(make_task(dataset), DIRECT, CLONE).policy,
+        PairBuffer(task),
+        task.draw_starts(4, 6),
+    )
+    duels.add(make_pairs(task.demo_clips(starts, 6), task.rollout(clone, starts, 6).clips))
     by_hand = offline(task, duels, 8, lambda s: bradley_terry(s.h_win, s.h_lose, s.weight))[-1]
     same_policy(spin.policy, by_hand.policy)
 
@@ -226,15 +230,15 @@ def test_mpo_without_its_first_half_is_rlhf(dataset):
 
 
 def test_phases_are_evenly_spaced_and_no_more_than_asked():
-    assert [k for k in range(1, 30) if OnlineConfig(phases=3).begins(k, 10)] == [1, 4, 7]
-    assert [k for k in range(1, 30) if OnlineConfig(phases=1).begins(k, 10)] == [1]
+    assert [k for k in range(1, 30) if OnlineConfig(phases=3).starts_phase(k, 10)] == [1, 4, 7]
+    assert [k for k in range(1, 30) if OnlineConfig(phases=1).starts_phase(k, 10)] == [1]
 
 
 @pytest.mark.parametrize("name", ["oaif", "bpo"])
 def test_online_methods_ask_for_as_many_comparisons_as_are_offered(name, dataset):
     task, in_a_phase = make_task(dataset, n_pairs=20), []
-    answer = task._rollouts.compare
-    task._rollouts.compare = lambda a, b: in_a_phase.append(a.clips.real.shape[1]) or answer(a, b)
+    answer = task._queries.compare
+    task._queries.compare = lambda a, b: in_a_phase.append(a.clips.real.shape[1]) or answer(a, b)
     play(name, task, 9, online=OnlineConfig(length=6, phases=3))
     assert in_a_phase == [6, 7, 7] and task.n_labels == 20
     assert (task.n_steps > 0).all() and (task.n_steps <= 2 * 20 * 6).all()
@@ -249,9 +253,9 @@ def test_answers_by_return_are_not_taken_for_answers_by_regret(name, dataset):
 
 def test_the_units_of_what_never_moved_are_its_own(dataset):
     task = make_task(dataset)
-    demos, task._clips = task.demos, None
+    demos, task._data.clips = task.demos, None
     demos.data[0, :, 3], demos.count[1] = 0.25, 1
-    mean, std = task.units()
+    mean, std = task.compute_obs_stats()
     assert std[0, 3] == 1 and mean[0, 3] == 0.25 and (std[0, :3] != 1).all()
     assert (std[1] == 1).all() and torch.equal(mean[1], demos.data[1, 0, : task.spec.n_obs])
 
@@ -334,7 +338,7 @@ def test_mpos_easy_half_has_the_widest_gaps(task):
             return obs.sum((2, 3))
 
     easy = mpo.easy_half(task, ByWinner())  # type: ignore[arg-type]
-    win, lose, _ = task.comparisons().every()
+    win, lose, _ = task.comparisons().read_all()
     gap = (win.obs.sum((2, 3)) - lose.obs.sum((2, 3))).abs()
     assert easy.shape == (2, 10)
     rest = gap.scatter(1, easy, -1.0)
@@ -348,8 +352,8 @@ def test_gathered_pairs_are_the_newest(task):
     clips = [Clips(*(torch.full((2, 2, *shape), float(i)) for shape in ((4, 11), (4, 3), (4,)))) for i in range(4)]
     last, queue = PairBuffer(task), PairBuffer(task, 3)
     for clip in clips:
-        last.add(known_winners(clip, clip))
-        queue.add(known_winners(clip, clip))
+        last.add(make_pairs(clip, clip))
+        queue.add(make_pairs(clip, clip))
     assert set(last.draw(400).win.real.unique().tolist()) == {3.0}
     assert set(queue.draw(4000).win.real.unique().tolist()) == {2.0, 3.0}
     kept = PairBuffer(task, 3)
@@ -372,4 +376,4 @@ def test_long_clips_are_looked_at_every_few_steps(dataset):
         assert win.real.shape == (2, 4, 76) and (win.real.diff(dim=-1) == 3).all()
         first |= set(win.real[:, 0, 0].tolist())
     assert first == {0.0, 1.0, 2.0}
-    assert pairs.every().win.real.shape == (2, 5, 76)
+    assert pairs.read_all().win.real.shape == (2, 5, 76)

@@ -11,6 +11,6 @@ def test_a_reward_is_judged_in_parts_as_at_once(dataset, monkeypatch):
 
     judge = RewardEvaluator(dataset, 2)
     whole = judge.accuracy(reward), judge.rank_correlation(reward)
-    monkeypatch.setattr("aihf_control.learning.evaluation.AT_A_TIME", 7)
+    monkeypatch.setattr("aihf_control.learning.evaluation.CHUNK", 7)
     parts = judge.accuracy(reward), judge.rank_correlation(reward)
     assert np.array_equal(whole, parts)

@@ -88,7 +88,7 @@ def compared(kinds_of_pairs: list[tuple[int, int]]) -> Task:
     steps = Buffer(task.dims, 3, "clips")
     for k in range(3):
         steps.add(kinds[k, :1].expand(2, 11), torch.zeros(2, 3), kinds[k, :1].expand(2, 11), torch.zeros(2))
-    task.units = lambda: (torch.zeros(2, 11), torch.ones(2, 11))
+    task.compute_obs_stats = lambda: (torch.zeros(2, 11), torch.ones(2, 11))
     task.comparisons, task.clips, task.demos = (lambda: pairs), steps, steps
     return task  # type: ignore[return-value]
 
@@ -97,17 +97,17 @@ def test_it_learns_a_circle_that_no_reward_can_order():
     """Each of three kinds beats the next, in random order."""
     model = PreferenceModel(compared([(0, 1), (1, 2), (2, 0)] * 20), FAST, 3)
     model.fit(300)
-    win, lose, _ = model.task.comparisons().every()
+    win, lose, _ = model.task.comparisons().read_all()
     assert (model.share == 1).all() and (model.logit(win, lose) > 1).all()
-    assert (5 * model.ordered(win, lose).abs() < model.circle(win, lose)).all()
+    assert (5 * model.transitive_logit(win, lose).abs() < model.cyclic_logit(win, lose)).all()
 
 
 def test_an_order_that_a_reward_knows_is_left_to_it():
     model = PreferenceModel(compared([(0, 1), (1, 2), (0, 2)] * 20), FAST, 3)
     model.fit(300)
-    win, lose, _ = model.task.comparisons().every()
-    assert (model.ordered(win, lose) > 1).all()
-    assert (model.circle(win, lose).abs() < model.ordered(win, lose)).all()
+    win, lose, _ = model.task.comparisons().read_all()
+    assert (model.transitive_logit(win, lose) > 1).all()
+    assert (model.cyclic_logit(win, lose).abs() < model.transitive_logit(win, lose)).all()
 
 
 def test_a_circle_that_explains_nothing_new_has_no_share():
@@ -115,10 +115,13 @@ def test_a_circle_that_explains_nothing_new_has_no_share():
     model = PreferenceModel(compared([(0, 1), (1, 2), (2, 0)] * 20), FAST, 3)
     for _ in range(100):
         model.descend(model.task.comparisons().draw(400))
-    win, lose, weight = model.task.comparisons().every()
-    assert model.likeliest(Preferences(win, lose, weight)).tolist() == [[1.0], [1.0]]
-    assert model.likeliest(Preferences(lose, win, weight)).tolist() == [[0.0], [0.0]]
-    assert model.likeliest(model.task.comparisons().at(torch.zeros(2, 0, dtype=torch.long))).tolist() == [[0.0], [0.0]]
+    win, lose, weight = model.task.comparisons().read_all()
+    assert model.choose_share(Preferences(win, lose, weight)).tolist() == [[1.0], [1.0]]
+    assert model.choose_share(Preferences(lose, win, weight)).tolist() == [[0.0], [0.0]]
+    assert model.choose_share(model.task.comparisons().read(torch.zeros(2, 0, dtype=torch.long))).tolist() == [
+        [0.0],
+        [0.0],
+    ]
 
 
 def test_the_penalty_by_hand():
@@ -238,7 +241,7 @@ def test_nash_md_faces_its_opponent_at_the_beginning_of_a_phase(dataset, monkeyp
 
 def test_what_the_agent_is_paid_by_hand(dataset):
     task = make_task(dataset)
-    task._endings[0].extend([(40, True), (1000, False)])  # 960 of 2000 steps absorbed
+    task._collector.endings[0].extend([(40, True), (1000, False)])  # 960 of 2000 steps absorbed
     r, buffer = RewardModel(task, TINY["reward"]), Buffer(task.dims, 10)
     obs, act = torch.randn(2, 11), torch.zeros(2, 3)
     buffer.add(obs, act, obs, torch.zeros(2))

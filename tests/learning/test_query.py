@@ -1,4 +1,4 @@
-"""The task's doors to clips that are played on purpose: where they begin, what is counted, and what stays hidden."""
+"""Rollouts and queries of a task: their starts, their counts, and the rewards that stay hidden."""
 
 import dataclasses
 
@@ -27,9 +27,9 @@ def policy(task) -> Policy:
 
 
 def test_a_start_is_a_moment_of_a_demonstration_with_enough_after_it(task):
-    starts = task.starts(200, LENGTH)
+    starts = task.draw_starts(200, LENGTH)
     assert starts.shape == (3, 200, 2)
-    for lane, demos in enumerate(task._rollouts.demos):
+    for lane, demos in enumerate(task._queries.demos):
         for which, demo in enumerate(demos):
             t = starts[lane][starts[lane, :, 0] == which, 1]
             assert len(t) > 50 and t.min() >= 0 and t.max() < demo.starts(LENGTH)
@@ -37,9 +37,9 @@ def test_a_start_is_a_moment_of_a_demonstration_with_enough_after_it(task):
 
 
 def test_of_thinned_demonstrations_only_given_steps_are_starts_and_no_clip_is_shown(task):
-    rollouts = task._rollouts
+    rollouts = task._queries
     rollouts.demos = [[dataclasses.replace(demo, every=7) for demo in demos] for demos in rollouts.demos]
-    starts = task.starts(200, LENGTH)
+    starts = task.draw_starts(200, LENGTH)
     for lane, i in np.ndindex(3, 200):
         which, t = starts[lane, i].tolist()
         assert (t - rollouts.demos[lane][which].seed) % 7 == 0
@@ -48,23 +48,25 @@ def test_of_thinned_demonstrations_only_given_steps_are_starts_and_no_clip_is_sh
 
 
 def test_demonstrations_that_do_not_say_how_they_began_are_refused(task, policy):
-    rollouts = task._rollouts
+    rollouts = task._queries
     unknown = {"seed": -1, "qpos": None, "qvel": None}
     rollouts.demos = [[dataclasses.replace(demo, **unknown) for demo in demos] for demos in rollouts.demos]
-    with pytest.raises(BadInput, match="neither their seeds nor their states"):
-        task.rollout(policy, task.starts(2, LENGTH), LENGTH)
+    with pytest.raises(BadInput, match="neither seeds nor states"):
+        task.rollout(policy, task.draw_starts(2, LENGTH), LENGTH)
 
 
 def test_what_is_only_shown_begins_anywhere_without_states(task):
-    rollouts = task._rollouts
+    rollouts = task._queries
     rollouts.demos = [[dataclasses.replace(demo, qpos=None, qvel=None) for demo in demos] for demos in rollouts.demos]
-    assert (task.starts(50, LENGTH)[..., 1] == 0).all()
-    anywhere = task.starts(50, LENGTH, put=False)[..., 1]
-    assert anywhere.unique().numel() > 5 and task.demo_clips(task.starts(2, LENGTH, put=False), LENGTH).real.any()
+    assert (task.draw_starts(50, LENGTH)[..., 1] == 0).all()
+    anywhere = task.draw_starts(50, LENGTH, restart=False)[..., 1]
+    assert (
+        anywhere.unique().numel() > 5 and task.demo_clips(task.draw_starts(2, LENGTH, restart=False), LENGTH).real.any()
+    )
 
 
 def test_a_demonstration_that_broke_off_too_early_is_not_shown_as_a_fall(task):
-    rollouts = task._rollouts
+    rollouts = task._queries
 
     def short(demo):
         states = {name: getattr(demo, name)[:4] for name in ("obs", "qpos", "qvel")}
@@ -72,27 +74,27 @@ def test_a_demonstration_that_broke_off_too_early_is_not_shown_as_a_fall(task):
 
     whole = rollouts.demos
     rollouts.demos = [[short(first), second] for first, second in whole]
-    assert (task.starts(50, LENGTH)[..., 0] == 1).all()
+    assert (task.draw_starts(50, LENGTH)[..., 0] == 1).all()
     rollouts.demos = [[short(first), short(second)] for first, second in whole]
-    starts = task.starts(50, LENGTH)
+    starts = task.draw_starts(50, LENGTH)
     assert (starts[..., 1] == 0).all()
-    with pytest.raises(BadInput, match="clips of 8 steps"):
+    with pytest.raises(BadInput, match="segments of 8 steps"):
         task.demo_clips(starts, LENGTH)
 
 
 def test_what_is_shown_is_what_the_demonstration_did(task):
-    starts = task.starts(3, LENGTH)
+    starts = task.draw_starts(3, LENGTH)
     shown = task.demo_clips(starts, LENGTH)
     for lane, i in np.ndindex(3, 3):
         which, t = starts[lane, i].tolist()
-        demo = task._rollouts.demos[lane][which]
+        demo = task._queries.demos[lane][which]
         n = min(LENGTH, len(demo) - t)
         assert shown.real[lane, i].sum() == n
         np.testing.assert_array_equal(shown.obs[lane, i, :n].numpy(), demo.obs[t : t + n])
 
 
 def test_clips_begin_where_the_demonstration_was(task, policy):
-    starts = task.starts(3, LENGTH)
+    starts = task.draw_starts(3, LENGTH)
     clips = task.rollout(policy, starts, LENGTH).clips
     assert clips.obs.shape == (3, 3, LENGTH, 11) and clips.act.shape == (3, 3, LENGTH, 3)
     torch.testing.assert_close(clips.obs[:, :, 0], task.demo_clips(starts, LENGTH).obs[:, :, 0], atol=1e-5, rtol=0)
@@ -125,7 +127,7 @@ def test_steps_after_a_fall_are_not_real_and_not_counted(task, policy):
 def test_a_lane_plays_alike_beside_others(dataset, policy):
     def played(seeds):
         task = Task(dataset, seeds, n_demos=2, n_pairs=12)
-        return task.rollout(Policy(task.dims, (8, 8)), task.starts(2, LENGTH), LENGTH).clips
+        return task.rollout(Policy(task.dims, (8, 8)), task.draw_starts(2, LENGTH), LENGTH).clips
 
     together, alone = played((0, 1, 2)), played((1,))
     torch.testing.assert_close(together.obs[1], alone.obs[0], atol=1e-5, rtol=1e-5)
@@ -136,16 +138,16 @@ def by_hand(task: Task, answers: np.ndarray) -> QuerySession:
         def judge(self, first, second, u):
             return answers
 
-    task._rollouts.annotator = Fixed(equal=0.1)
-    return task._rollouts
+    task._queries.annotator = Fixed(equal=0.1)
+    return task._queries
 
 
 def test_the_better_of_two_is_named_by_what_they_paid(task, policy):
-    starts = task.starts(4, LENGTH)
+    starts = task.draw_starts(4, LENGTH)
     first, second = (task.rollout(policy, starts, LENGTH) for _ in range(2))
-    task._rollouts.annotator = Annotator(temperature=0.0)
+    task._queries.annotator = Annotator(temperature=0.0)
     win, lose, weight = task.compare(first, second)
-    paid = [task._rollouts.paid[x.ticket].sum(1).reshape(3, 4) for x in (first, second)]
+    paid = [task._queries.rewards[x.key].sum(1).reshape(3, 4) for x in (first, second)]
     better = torch.as_tensor(paid[0] > paid[1])[..., None, None]
     assert torch.equal(win.obs, torch.where(better, first.clips.obs, second.clips.obs))
     assert torch.equal(lose.obs, torch.where(better, second.clips.obs, first.clips.obs))
@@ -156,9 +158,9 @@ def test_the_better_of_two_is_named_by_what_they_paid(task, policy):
 def test_answers_are_counted_as_right_wrong_or_half(task, policy, dataset):
     """Of four questions a lane the first clip pays more in all: one right, one wrong, a tie, and a skipped one."""
     answers = np.tile(np.array([[1, 0], [0, 1], [0.5, 0.5], [0, 0]], np.float32), (3, 1))
-    rollouts, starts = by_hand(task, answers), task.starts(4, LENGTH)
+    rollouts, starts = by_hand(task, answers), task.draw_starts(4, LENGTH)
     first, second = (task.rollout(policy, starts, LENGTH) for _ in range(2))
-    rollouts.paid[first.ticket][:], rollouts.paid[second.ticket][:] = 1, 0
+    rollouts.rewards[first.key][:], rollouts.rewards[second.key][:] = 1, 0
     assert task.labels_right is None
     task.compare(first, second)
     assert rollouts.answered.tolist() == [3] * 3
@@ -190,7 +192,7 @@ def test_given_comparisons_are_right_where_the_winner_truly_paid_more(dataset):
 
 
 def test_ties_count_in_both_orders_and_skipped_pairs_in_none(task, policy):
-    starts = task.starts(2, LENGTH)
+    starts = task.draw_starts(2, LENGTH)
     first, second = (task.rollout(policy, starts, LENGTH) for _ in range(2))
     tie, skip = [0.5, 0.5], [0.0, 0.0]
     by_hand(task, np.array([tie, skip, [1, 0], [0, 1], tie, tie], np.float32))
@@ -201,7 +203,7 @@ def test_ties_count_in_both_orders_and_skipped_pairs_in_none(task, policy):
 
 
 def test_no_more_is_asked_than_was_offered(task, policy):
-    starts = task.starts(7, LENGTH)
+    starts = task.draw_starts(7, LENGTH)
     first, second = (task.rollout(policy, starts, LENGTH) for _ in range(2))
     task.compare(first, second)
     with pytest.raises(AssertionError, match="offered"):
@@ -209,15 +211,15 @@ def test_no_more_is_asked_than_was_offered(task, policy):
 
 
 def test_the_annotators_doubts_are_in_units_of_clips_that_long(task):
-    short, long = task._rollouts._teacher(4).spread, task._rollouts._teacher(16).spread
-    gains = [t.return_of(s, 4) for t in task._rollouts.pool for s in range(0, t.starts(4), 2)]
+    short, long = task._queries._scaled_annotator(4).spread, task._queries._scaled_annotator(16).spread
+    gains = [t.return_of(s, 4) for t in task._queries.pool for s in range(0, t.starts(4), 2)]
     assert short == pytest.approx(np.std(gains)) and long > short
 
 
 def test_what_a_method_gets_has_no_reward(task, policy):
-    rolled = task.rollout(policy, task.starts(2, LENGTH), LENGTH)
-    assert rolled._fields == ("clips", "ticket") and rolled.clips._fields == ("obs", "act", "real")
-    assert isinstance(rolled.ticket, int)
+    rolled = task.rollout(policy, task.draw_starts(2, LENGTH), LENGTH)
+    assert rolled._fields == ("clips", "key") and rolled.clips._fields == ("obs", "act", "real")
+    assert isinstance(rolled.key, int)
 
 
 def test_an_environment_that_cannot_be_put_is_played_from_the_demonstrations_beginnings(tmp_path):
@@ -226,7 +228,7 @@ def test_an_environment_that_cannot_be_put_is_played_from_the_demonstrations_beg
 
     data = make_dataset("Pendulum-v1", SMALL_DATA, policies=random_policies("Pendulum-v1", tmp_path))
     task = Task(data, (0, 1), n_demos=2, n_pairs=5)
-    starts = task.starts(6, LENGTH)
+    starts = task.draw_starts(6, LENGTH)
     assert (starts[..., 1] == 0).all()
     clips = task.rollout(Policy(task.dims, (8,)), starts, LENGTH).clips
     torch.testing.assert_close(clips.obs[:, :, 0], task.demo_clips(starts, LENGTH).obs[:, :, 0])

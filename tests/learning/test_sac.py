@@ -137,7 +137,7 @@ def test_recent_draws_from_the_last_ones_only():
     buffer = Buffer(d, 8)
     for k in range(11):
         buffer.add(*row(d, float(k)))
-    assert set(buffer.recent(400, last=3).obs[0, :, 0].tolist()) == {8, 9, 10}
+    assert set(buffer.sample_recent(400, last=3).obs[0, :, 0].tolist()) == {8, 9, 10}
 
 
 def test_filling_a_lane_is_adding_to_it():
@@ -252,7 +252,7 @@ def test_a_prior_equal_to_the_policy_costs_nothing():
     d = dims()
     policy = Policy(d, TINY.hidden)
     sac = SAC(d, TINY, policy, prior=policy.frozen_copy())
-    _, cost = sac.act(batch(d).obs, torch.randn(2, 32, 2))
+    _, cost = sac.sample_action(batch(d).obs, torch.randn(2, 32, 2))
     torch.testing.assert_close(cost, torch.zeros_like(cost), atol=1e-5, rtol=0)
 
 

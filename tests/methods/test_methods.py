@@ -13,9 +13,10 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips
 from aihf_control.learning.bc import CloneConfig, clone, initial_policy, step_logp
 from aihf_control.learning.direct import clip_logp
+from aihf_control.learning.lane_data import absorbed_share
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.sac import SAC
-from aihf_control.learning.task import Task, absorbed_share
+from aihf_control.learning.task import Task
 from tests.helpers import TINY, make_task, play
 
 NEED_PAIRS = [name for name in methods.names() if name not in ("bc", "irl", "sapo")]

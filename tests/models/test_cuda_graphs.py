@@ -189,7 +189,7 @@ def test_replayed_updates_on_a_gpu_equal_updates(monkeypatch, alpha):
     replayed, plain = learner(alpha, False, "cuda"), learner(alpha, False, "cuda")
     given = batches(plain.dims, 12)
     metrics = [replayed.update(b, reward) for b in given]
-    assert len(replayed.replayed.recordings) == 2 and all(r.replay for r in replayed.replayed.recordings.values())
+    assert len(replayed.run_graph.recordings) == 2 and all(r.replay for r in replayed.run_graph.recordings.values())
     monkeypatch.setattr(graphs, "uses_graphs", lambda x: False)
     for b, mine in zip(given, metrics, strict=True):
         theirs = plain.update(b, reward)
