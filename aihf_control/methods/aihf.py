@@ -1,13 +1,13 @@
 """AIHF: reward and policy learned jointly from demonstrations and preferences (arXiv 2406.06874, Algorithm 1).
 
-Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of clips:
+Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of segments:
 
     pi, pi_0 <- clone of D
     for k = 1, 2, ...:
-        tau^A ~ pi, into the replay                                  policy alignment (lower level, L3):
+        one step of pi, into the replay buffer                       policy alignment (lower level, L3):
         pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] - alpha KL(pi || pi_0)
-        every few steps:                                             reward (upper level, w1 L1 + w2 L2):
-            theta <- descend  w1 (E_pi r_theta - E_D r_theta)          the demonstrations' likelihood
+        every reward_every steps:                                    reward (upper level, w1 L1 + w2 L2):
+            theta <- descend  w1 (E_pi r_theta - E_D r_theta)          likelihood of the demonstrations
                             - w2 E_P log sigmoid(R_theta(win) - R_theta(lose))
 """
 
@@ -29,17 +29,17 @@ class Config:
     """Settings of AIHF."""
 
     steps: int = 25_000
-    """Environment steps a lane, each with one update of the policy."""
+    """Environment steps per lane, each with one update of the policy after the warm-up."""
     warmup: int = 1000
-    """Environment steps of the clone before the first update."""
+    """Environment steps before the first update, taken by the clone."""
     reward_every: int = 10
-    """Environment steps from one reward step to the next."""
+    """Environment steps between two gradient steps of the reward."""
     w_demo: float = 1.0
     """w1, weight of the demonstrations' likelihood."""
     w_pref: float = 1.0
     """w2, weight of the preferences' likelihood."""
     kl_to_clone: bool = True
-    """Whether the policy pays for its KL to the clone instead of being paid for its entropy."""
+    """Whether the KL divergence from the clone is penalised, instead of rewarding entropy."""
     sac: SACConfig = SACConfig()
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
@@ -50,7 +50,7 @@ class Config:
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    task.comparisons()
+    task.comparisons()  # raises BadInput, before the clone is trained, if there are none
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r = RewardModel(task, cfg.reward)

@@ -1,13 +1,15 @@
-"""AIHF-DPO: AIHF with the reward written as the policy's own (arXiv 2406.06874, its direct special case).
+"""AIHF-DPO: AIHF with the policy's own reward beta log(pi / pi_ref) (arXiv 2406.06874, its direct special case).
 
-Demonstrations D, comparisons P, policy pi, reference pi_0 = clone of D, h = beta log(pi / pi_0) a step of a clip. With
-r = beta log(pi / pi_0) both likelihoods of the upper level are the policy's, and there is no lower level:
+Demonstrations D, comparisons P, policy pi, reference pi_ref, h = mean of beta log(pi / pi_ref) over a segment:
 
+    pi, pi_ref <- clone of D
     for k = 1, 2, ...:
         (win, lose) ~ P,  (s, a) ~ D
-        descend  - w_demo beta log pi(a | s) - w_pref log sigmoid(h(win) - h(lose))
+        descend  -w_pref log sigmoid(h(win) - h(lose)) - w_demo beta log pi(a | s)
 
-It differs from RPO in whose actions stay likely: the demonstrations', not the winners'. No environment steps.
+With this reward both likelihoods of the upper level are those of the policy, and there is no lower level. AIHF-DPO
+differs from RPO in the actions that the second term keeps likely: those of the demonstrations, not of the preferred
+segments. No environment steps are taken.
 """
 
 from __future__ import annotations
@@ -42,6 +44,6 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
 
     def loss(s: PairScores) -> Tensor:
         pair_loss = bradley_terry(s.h_win, s.h_lose, s.weight)
-        return cfg.w_demo * cfg.direct.beta * trainer.demo_loss() + cfg.w_pref * pair_loss
+        return cfg.w_pref * pair_loss + cfg.w_demo * cfg.direct.beta * trainer.demo_loss()
 
     return train_direct(task, pairs, trainer, loss)

@@ -1,15 +1,16 @@
-"""AIHF-SPIN: AIHF's self-play special case (arXiv 2406.06874): demonstrations beat what the policy does itself.
+"""AIHF-SPIN: the self-play special case of AIHF (arXiv 2406.06874): demonstrations are preferred to own segments.
 
-Demonstrations D, comparisons P, policy pi, reference pi_ref = clone of D, h = beta log(pi / pi_ref) a step of a clip:
+Demonstrations D, comparisons P, policy pi, reference pi_ref, h = mean of beta log(pi / pi_ref) over a segment:
 
+    pi <- clone of D
     for k = 1, 2, ...:
-        where a phase begins:
+        at the start of a phase:
             pi_ref <- pi
-            own ~ pi_ref, from the states in which clips of D begin
+            own ~ pi_ref, from the first states of segments demo of D
         (demo, own) and (win, lose) ~ P
-        descend  - w_demo log sigmoid(h(demo) - h(own)) - w_pref log sigmoid(h(win) - h(lose))
+        descend  -w_demo log sigmoid(h(demo) - h(own)) - w_pref log sigmoid(h(win) - h(lose))
 
-The demonstrations' term is SPIN's (Chen et al., arXiv 2401.01335, equation 4.7). It needs no label, but env steps.
+The first term is that of SPIN (Chen et al., arXiv 2401.01335, equation 4.7). It needs no labels, but environment steps.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ class Config:
     steps: int = 1000
     """Gradient steps."""
     played: int = 32
-    """Clips of its own that it plays in a phase."""
+    """Own segments per phase."""
     w_demo: float = 1.0
-    """w1, weight of the demonstrations' superiority."""
+    """w1, weight of the preference for the demonstrations."""
     w_pref: float = 1.0
-    """w2, weight of the preferences' likelihood; at 0 it does without comparisons."""
+    """w2, weight of the preferences' likelihood; 0: no comparisons are needed."""
     direct: DirectConfig = ONLINE_DIRECT
     online: OnlineConfig = OnlineConfig(phases=4)
     clone: CloneConfig = CloneConfig()
@@ -47,15 +48,15 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pairs = task.comparisons() if cfg.w_pref else None
-    trainer, duels = DirectTrainer(task, cfg.direct, cfg.clone), PairBuffer(task)
+    trainer, own_pairs = DirectTrainer(task, cfg.direct, cfg.clone), PairBuffer(task)
     yield Progress(trainer.reference, {})
-    for k in task.iterations(trainer=trainer, duels=duels):
+    for k in task.iterations(trainer=trainer, duels=own_pairs):
         if cfg.online.starts_phase(k, cfg.steps):
             trainer.move_reference(trainer.policy)
             starts = task.draw_starts(cfg.played, cfg.online.length)
             own = task.rollout(trainer.reference, starts, cfg.online.length).clips
-            duels.add(make_pairs(task.demo_clips(starts, cfg.online.length), own))
-        scores = trainer.score(duels.draw(cfg.direct.pair_steps))
+            own_pairs.add(make_pairs(task.demo_clips(starts, cfg.online.length), own))
+        scores = trainer.score(own_pairs.draw(cfg.direct.pair_steps))
         loss = cfg.w_demo * bradley_terry(scores.h_win, scores.h_lose, scores.weight)
         if pairs:
             scores = trainer.score(pairs.draw(cfg.direct.pair_steps))

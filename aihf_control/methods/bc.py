@@ -1,8 +1,10 @@
-"""BC: behaviour cloning (Pomerleau 1989), from which every other method here starts.
+"""BC: behaviour cloning (Pomerleau 1989), the initial policy of every other method.
 
-for k = 1, 2, ...:
-    (s, a) ~ D
-    descend  -log pi(a | s)
+Demonstrations D, policy pi:
+
+    for k = 1, 2, ...:
+        (s, a) ~ D
+        descend  -log pi(a | s)
 """
 
 from __future__ import annotations

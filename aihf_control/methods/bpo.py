@@ -1,17 +1,19 @@
-"""BPO: online preferences against the policy that was compared (Xu et al., arXiv 2406.12168, algorithm 1).
+"""BPO: online preferences with the behaviour policy as reference (Xu et al., arXiv 2406.12168, algorithm 1).
 
-Demonstrations D, policy pi, which begins as the clone of D, annotator, h = beta log(pi / pi_ref) a step of a clip:
+Demonstrations D, annotator, policy pi, reference pi_ref, h = mean of beta log(pi / pi_ref) over a segment:
 
+    pi <- clone of D
     for k = 1, 2, ...:
-        where a phase begins:
-            pi_ref <- pi                                           the behaviour policy of what is compared next
-            clips, rivals ~ pi, pairwise from one state of D
-            P <- the annotator's answers
+        at the start of a phase:
+            pi_ref <- pi                                         behaviour policy of the segments below
+            first, second ~ pi, from the same states of D
+            P <- the annotator's preferences
         (win, lose) ~ P
         descend  loss(h(win), h(lose))                           of DPO, IPO or SLiC
 
-It differs from OAIF in the first line of a phase. The paper steadies it by an ensemble of adapters; here of whole
-policies that begin each phase alike, learn from draws of their own, and act and end as the mean of their weights.
+BPO differs from OAIF in the first line of a phase. The paper reduces variance by an ensemble of adapters, here an
+ensemble of whole policies: they start each phase with the same weights, learn from separate samples, and act and are
+evaluated as the mean of their weights.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class Config:
     steps: int = 1000
     """Gradient steps."""
     loss: Literal["dpo", "ipo", "slic"] = "dpo"
-    """What the pairs are learned from by."""
+    """Loss of a pair."""
     ensemble: int = 1
     """Policies whose weights are averaged."""
     direct: DirectConfig = ONLINE_DIRECT
@@ -52,25 +54,26 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     cfg.online.check_queries(task)
     trainers = {f"trainer{i}": DirectTrainer(task, cfg.direct, cfg.clone) for i in range(cfg.ensemble)}
     answers, first = PairBuffer(task), trainers["trainer0"]
-    for trainer in trainers.values():
-        trainer.policy.load_state_dict(first.policy.state_dict())  # one clone, not a mean of several
+    policies = [trainer.policy for trainer in trainers.values()]
+    for policy in policies:
+        policy.load_state_dict(first.policy.state_dict())  # all start as the same clone
     yield Progress(first.reference, {})
     for k in task.iterations(answers=answers, **trainers):
         if cfg.online.starts_phase(k, cfg.steps):
-            behaviour = mean_of([trainer.policy for trainer in trainers.values()])
+            behaviour = average_policies(policies)
             for trainer in trainers.values():
                 trainer.move_reference(behaviour)
                 trainer.policy.load_state_dict(behaviour.state_dict())
             answers.add(query_pairs(task, behaviour, cfg.online))
-        for trainer in reversed(trainers.values()):  # the first comes last: its figures are told
+        for trainer in reversed(trainers.values()):  # the first comes last, as its scores are logged
             scores = trainer.score(answers.draw(cfg.direct.pair_steps))
             loss = PAIR_LOSSES[cfg.loss](scores.h_win, scores.h_lose, scores.weight)
             trainer.descend(loss)
-        yield first.report(loss, scores)._replace(policy=mean_of([trainer.policy for trainer in trainers.values()]))
+        yield first.report(loss, scores)._replace(policy=average_policies(policies))
 
 
-def mean_of(policies: list[Policy]) -> Policy:
-    """A policy whose weights are the mean of theirs; of one, itself."""
+def average_policies(policies: list[Policy]) -> Policy:
+    """Return a policy whose weights are the mean of those given; a single policy is returned itself."""
     if len(policies) == 1:
         return policies[0]
     mean = policies[0].frozen_copy()

@@ -1,15 +1,16 @@
 """CPL: contrastive preference learning (Hejna et al., arXiv 2310.13639, equations 5 and 9).
 
-Comparisons P, policy pi, which begins as the clone of D, l = beta log pi averaged over a clip's steps:
+Demonstrations D, comparisons P, policy pi, l = mean of beta log pi over a segment:
 
+    pi <- clone of D
     for k = 1, 2, ...:
         (win, lose) ~ P
         descend  -log sigmoid(l(win) - bias l(lose))
 
-It holds if the annotator judges by regret, not by return: make such comparisons with `data make --label regret`. A bias
-below 1 makes the loss of a pair concave in the mean action, with its optimum at (a_win - bias a_lose) / (1 - bias). The
-paper discounts within a clip; here a clip's steps count alike, as in this family's other losses. There is no reference
-and there are no environment steps.
+CPL assumes labels by regret, not by return: make a dataset with `data make --label regret`. With a bias below 1 the
+loss of a pair has a finite minimum in the mean action, at (a_win - bias a_lose) / (1 - bias). The paper discounts inside
+a segment; here all steps of a segment have the same weight, as in the other direct methods. There is no reference. No
+environment steps are taken.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ class Config:
     steps: int = 2000
     """Gradient steps."""
     bias: float = 0.5
-    """The paper's lambda: how much of the loser's likelihood counts."""
+    """The paper's lambda, factor of the loser's likelihood."""
     direct: DirectConfig = DirectConfig()
     clone: CloneConfig = CloneConfig()
 
     def __post_init__(self):
         if not 0 <= self.bias <= 1:
-            raise BadInput(f"--bias {self.bias}: give a number from 0 to 1")
+            raise BadInput(f"--bias must be from 0 to 1, got {self.bias}")
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:

@@ -1,13 +1,14 @@
 """DPO: direct preference optimisation (Rafailov et al., arXiv 2305.18290, equation 7).
 
-Comparisons P, policy pi, reference pi_ref = clone of D, h = beta log(pi / pi_ref) averaged over a clip's steps:
+Demonstrations D, comparisons P, policy pi, reference pi_ref, h = mean of beta log(pi / pi_ref) over a segment:
 
+    pi, pi_ref <- clone of D
     for k = 1, 2, ...:
         (win, lose) ~ P
         descend  -log sigmoid(h(win) - h(lose))
 
-In control the equation holds for clips that start in the same state and end their episode, which these do not; what it
-leaves out there is V(first) - gamma^K V(last). DPO takes no environment steps.
+In control the equation holds for segments that start in the same state and end their episode. For other segments it
+neglects V(first) - gamma^K V(last). No environment steps are taken.
 """
 
 from __future__ import annotations

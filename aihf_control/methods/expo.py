@@ -1,15 +1,17 @@
-"""ExPO: extrapolation from the clone through the aligned policy (Zheng et al., arXiv 2404.16792, equation 3).
+"""ExPO: extrapolation from the clone beyond the aligned policy (Zheng et al., arXiv 2404.16792, equation 3).
 
-Demonstrations D, comparisons P, reward r_theta of P, pi_0 = clone of D with weights w_0, w those of DPO (`dpo`):
+Demonstrations D, comparisons P, weights w of DPO's policy, reward r_theta, returns R_theta of segments:
 
-    theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))
+    w, w_0 <- weights of the clone of D
+    theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))   reward, constant from here on
     for k = 1, 2, ...:
         w <- one gradient step of DPO
-        every so often:
-            step <- of those on offer the one whose policy's clips have the highest R_theta
+        at the end of a phase:
+            step <- the candidate whose policy plays segments of the highest R_theta
         the policy is  w + step (w - w_0)
 
-Step 0 is on offer, so that what DPO spoils is not spoilt further. The choice costs env steps, and no true return.
+Candidate 0 is no extrapolation, for the case that DPO has made the policy worse. The choice needs environment steps,
+but no true returns.
 """
 
 from __future__ import annotations
@@ -37,11 +39,11 @@ class Config:
     steps: int = 2000
     """Gradient steps."""
     reward_updates: int = 3000
-    """Gradient steps of the reward, before the policy's first."""
+    """Gradient steps of the reward before the first of the policy."""
     step_sizes: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5, 1.0)
-    """Steps of extrapolation on offer."""
+    """Candidate steps of extrapolation."""
     tries: int = 4
-    """Clips that each of them plays to be chosen by."""
+    """Segments per candidate from which the step is chosen."""
     direct: DirectConfig = DirectConfig()
     online: OnlineConfig = OnlineConfig(length=1000, phases=4)
     reward: RewardConfig = RewardConfig()
@@ -57,22 +59,22 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pairs = task.comparisons()
     trainer, r = DirectTrainer(task, cfg.direct, cfg.clone), RewardModel(task, cfg.reward)
     r.fit(cfg.reward_updates)
-    chosen = Chosen(torch.zeros(task.dims.n_lanes, device=task.dims.device))
+    chosen = StepSizes(torch.zeros(task.dims.n_lanes, device=task.dims.device))
     yield Progress(trainer.reference, {}, r)
     for k in task.iterations(trainer=trainer, r=r, chosen=chosen):
         scores = trainer.score(pairs.draw(cfg.direct.pair_steps))
         loss = bradley_terry(scores.h_win, scores.h_lose, scores.weight)
         trainer.descend(loss)
         if k % max(1, cfg.steps // cfg.online.phases) == 0:
-            chosen.step.copy_(choose(task, trainer, r, cfg))
-        policy = extrapolated(trainer.reference, trainer.policy, chosen.step)
+            chosen.step.copy_(choose_steps(task, trainer, r, cfg))
+        policy = extrapolate(trainer.reference, trainer.policy, chosen.step)
         info = trainer.report(loss, scores).info | {"step_size": chosen.step.clone()}
         yield Progress(policy, info, r)
 
 
 @dataclasses.dataclass(frozen=True)
-class Chosen:
-    """The step that each lane takes, (L,)."""
+class StepSizes:
+    """The extrapolation step of each lane, (L,)."""
 
     step: Tensor
 
@@ -83,18 +85,18 @@ class Chosen:
         self.step.copy_(state["step"])
 
 
-def choose(task: Task, trainer: DirectTrainer, r: RewardModel, cfg: Config) -> Tensor:
-    """Each lane's step, (L,): the one whose clips, all from the same starts, have the highest learned return."""
+def choose_steps(task: Task, trainer: DirectTrainer, r: RewardModel, cfg: Config) -> Tensor:
+    """Return the step of each lane whose segments, from the same starts, have the highest learned return, (L,)."""
     starts, found = task.draw_starts(cfg.tries, cfg.online.length), []
     for size in cfg.step_sizes:
         step = torch.full((task.dims.n_lanes,), size, device=task.dims.device)
-        policy = extrapolated(trainer.reference, trainer.policy, step)
+        policy = extrapolate(trainer.reference, trainer.policy, step)
         found.append(r.clip_returns(*task.rollout(policy, starts, cfg.online.length).clips).detach().mean(-1))
     return torch.tensor(cfg.step_sizes, device=task.dims.device)[torch.stack(found).argmax(0)]
 
 
-def extrapolated(start: Policy, aligned: Policy, step: Tensor) -> Policy:
-    """The policy with weights w + step (w - w_0), step (L,)."""
+def extrapolate(start: Policy, aligned: Policy, step: Tensor) -> Policy:
+    """Return the policy with weights w + step (w - w_0), step (L,)."""
     policy = aligned.frozen_copy()
     with torch.no_grad():
         for p, w_0 in zip(policy.parameters(), start.parameters(), strict=True):

@@ -1,13 +1,14 @@
 """IPO: identity preference optimisation (Azar et al., arXiv 2310.12036, equation 17).
 
-Comparisons P, policy pi, reference pi_ref = clone of D, h = beta log(pi / pi_ref) averaged over a clip's steps:
+Demonstrations D, comparisons P, policy pi, reference pi_ref, h = mean of beta log(pi / pi_ref) over a segment:
 
+    pi, pi_ref <- clone of D
     for k = 1, 2, ...:
         (win, lose) ~ P
         descend  (h(win) - h(lose) - margin)^2
 
-The paper's 1 / (2 tau), the margin of the bare log ratio, is margin / beta here. The loss is content at a finite
-margin, so the policy does not run to the actions' bounds. IPO takes no environment steps.
+The paper's 1 / (2 tau), the margin of the plain log ratio, is margin / beta. The loss has its minimum at a finite
+margin, so actions are not driven to their bounds. No environment steps are taken.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Config:
     steps: int = 2000
     """Gradient steps."""
     margin: float = 1.0
-    """By how much the winner's h is to exceed the loser's."""
+    """Target of h(win) - h(lose)."""
     direct: DirectConfig = DirectConfig()
     clone: CloneConfig = CloneConfig()
 

@@ -1,14 +1,16 @@
 """IRL: maximum-likelihood inverse reinforcement learning (ML-IRL, Zeng et al., arXiv 2210.01808).
 
-This is AIHF without its preference term. (What comparisons a task has still lend it their clips, unlabelled, for the
-replay and for the units of observations; `--pairs 0` does without.) Demonstrations D, policy pi, reward r_theta:
+Demonstrations D, policy pi, reward r_theta:
 
     pi, pi_0 <- clone of D
     for k = 1, 2, ...:
-        tau^A ~ pi, into the replay                                  policy alignment (lower level):
+        one step of pi, into the replay buffer                       policy alignment (lower level):
         pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] - alpha KL(pi || pi_0)
-        every few steps:                                             reward (upper level):
-            theta <- descend  E_pi r_theta - E_D r_theta               the demonstrations' likelihood
+        every reward_every steps:                                    reward (upper level):
+            theta <- descend  E_pi r_theta - E_D r_theta               likelihood of the demonstrations
+
+This is AIHF without its preference term. If comparisons are given, their segments are still used without labels, in
+replay batches and to normalize observations; `--pairs 0` avoids this.
 """
 
 from __future__ import annotations
@@ -29,13 +31,13 @@ class Config:
     """Settings of IRL."""
 
     steps: int = 25_000
-    """Environment steps a lane, each with one update of the policy."""
+    """Environment steps per lane, each with one update of the policy after the warm-up."""
     warmup: int = 1000
-    """Environment steps of the clone before the first update."""
+    """Environment steps before the first update, taken by the clone."""
     reward_every: int = 10
-    """Environment steps from one reward step to the next."""
+    """Environment steps between two gradient steps of the reward."""
     kl_to_clone: bool = True
-    """Whether the policy pays for its KL to the clone instead of being paid for its entropy."""
+    """Whether the KL divergence from the clone is penalised, instead of rewarding entropy."""
     sac: SACConfig = SACConfig()
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()

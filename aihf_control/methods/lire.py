@@ -1,15 +1,16 @@
 """LIRE: listwise reward enhancement (Zhu et al., arXiv 2405.13516, equations 3 to 5).
 
-Demonstrations D, comparisons P, policy pi, which begins as the clone of D, reward r_theta, returns R_theta of clips:
+Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of segments:
 
-    theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))
+    pi <- clone of D
+    theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))   reward, constant from here on
     for k = 1, 2, ...:
-        where a phase begins:
-            lists <- n clips ~ pi from each of some states of D
-        clips 1 .. n ~ lists,  p_j <- softmax over j of log pi(clip_j) / temperature
-        descend  - sum_j p_j softmax_j(R_theta) - w_best log pi(the best of them)
+        at the start of a phase:
+            lists <- n segments ~ pi from each of some states of D
+        segments 1 .. n ~ lists,  p_j <- softmax over j of  beta log pi(segment_j) / temperature
+        descend  - sum_j p_j softmax_j(R_theta) - w_best beta log pi(segment of highest R_theta)
 
-The likelihood is beta times the mean over a clip's steps, where the paper has a sum over tokens.
+The log likelihood is averaged over the steps of a segment; the paper has a sum over tokens.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ class Config:
     steps: int = 1000
     """Gradient steps."""
     reward_updates: int = 3000
-    """Gradient steps of the reward, before the policy's first."""
+    """Gradient steps of the reward before the first of the policy."""
     lists: int = 16
-    """States from which it plays in a phase."""
+    """Lists per phase, each from one state."""
     clips: int = 4
-    """Clips from each."""
+    """Segments per list."""
     temperature: float = 1.0
-    """The paper's T."""
+    """The paper's T, temperature of the likelihoods' softmax."""
     w_best: float = 0.1
-    """Weight of the best clip's likelihood."""
+    """Weight of the likelihood of each list's best segment."""
     direct: DirectConfig = DirectConfig(lr=1e-5)
     online: OnlineConfig = OnlineConfig()
     reward: RewardConfig = RewardConfig()
@@ -58,7 +59,7 @@ class Config:
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    task.comparisons()
+    task.comparisons()  # raises BadInput, before the clone is trained, if there are none
     trainer, r = DirectTrainer(task, cfg.direct, cfg.clone), RewardModel(task, cfg.reward)
     r.fit(cfg.reward_updates)
     lists = Lists(task, cfg.clips)
@@ -67,34 +68,35 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
         if cfg.online.starts_phase(k, cfg.steps):
             starts = task.draw_starts(cfg.lists, cfg.online.length).repeat_interleave(cfg.clips, 1)
             clips = task.rollout(trainer.policy, starts, cfg.online.length).clips
-            lists.put(clips, r.clip_returns(*clips).detach())
+            lists.replace(clips, r.clip_returns(*clips).detach())
         clips, returns = lists.draw(cfg.direct.pair_steps)
         logp = clip_logp(trainer.policy, clips).unflatten(1, (-1, cfg.clips))
-        loss = listwise(cfg.direct.beta * logp, returns, cfg.temperature, cfg.w_best)
+        loss = listwise_loss(cfg.direct.beta * logp, returns, cfg.temperature, cfg.w_best)
         trainer.descend(loss)
         yield Progress(trainer.policy, {"loss": loss.detach(), "logp": logp.detach().mean((1, 2))}, r)
 
 
-def listwise(logp: Tensor, returns: Tensor, temperature: float, w_best: float) -> Tensor:
-    """LIRE's loss of lists of n clips, (L, m, n) to (L,)."""
+def listwise_loss(logp: Tensor, returns: Tensor, temperature: float, w_best: float) -> Tensor:
+    """Return the loss of LIRE for lists of n segments, (L, m, n) to (L,)."""
     listed = -((logp / temperature).softmax(-1) * returns.softmax(-1)).sum(-1)
     best = logp.gather(-1, returns.argmax(-1, keepdim=True)).squeeze(-1)
     return (listed - w_best * best).mean(-1)
 
 
 class Lists:
-    """The last phase's clips, list by list, and what the reward says of each."""
+    """Segments of the last phase, list by list, and their learned returns."""
 
     def __init__(self, task: Task, n_clips: int):
         self.dims, self.n_clips, self.rng = task.dims, n_clips, Random(task.dims, "lists")
         self.clips: list[Tensor] = []
         self.returns = torch.zeros(0)
 
-    def put(self, clips: Clips, returns: Tensor) -> None:
+    def replace(self, clips: Clips, returns: Tensor) -> None:
+        """Replace all lists: clips (L, m n, K, ...), list by list, and their returns (L, m n)."""
         self.clips, self.returns = list(clips), returns
 
     def draw(self, n_steps: int) -> tuple[Clips, Tensor]:
-        """Lists a lane that have `n_steps` steps between them: clips (L, m n, K, ...), returns (L, m, n)."""
+        """Draw m lists per lane with `n_steps` steps in total: clips (L, m n, K, ...), returns (L, m, n)."""
         n_lists = self.returns.shape[1] // self.n_clips
         m = max(1, n_steps // (self.n_clips * self.clips[2].shape[2]))
         which = self.rng.integers(torch.full((self.dims.n_lanes,), n_lists, device=self.dims.device), m)

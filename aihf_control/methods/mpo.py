@@ -1,17 +1,18 @@
-"""MPO: mixed preference optimisation (arXiv 2403.19443): easy pairs by DPO, the hard ones by reinforcement learning.
+"""MPO: mixed preference optimisation (arXiv 2403.19443): DPO on easy pairs, then reinforcement learning.
 
-Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of clips:
+Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of segments:
 
-    pi_0 <- clone of D
-    theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))
-    easy, hard <- the halves of P whose |R_theta(win) - R_theta(lose)| is above and below its median
-    pi_1 <- DPO on the easy half, from pi_0 and with reference pi_0
-    for k = 1, 2, ...:                                               reinforcement learning
-        tau^A ~ pi, into the replay
+    pi, pi_0 <- clone of D                                           supervised fine-tuning
+    theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))   reward, constant from here on
+    easy <- the half of P with the larger |R_theta(win) - R_theta(lose)|
+    pi, pi_1 <- DPO on easy, from pi_0 and with reference pi_0
+    for k = 1, 2, ...:                                               reinforcement learning:
+        one step of pi, into the replay buffer
         pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] - alpha KL(pi || pi_1)
 
-The paper's second stage has the prompts of the hard pairs; in control the task has one distribution of starts, and
-what the hard pairs know is in r_theta. It differs from RLHF in the policy that it starts from and is held near.
+The second stage of the paper uses the prompts of the hard pairs. In control the task has a single distribution of
+starts, and the hard pairs contribute through r_theta. MPO differs from RLHF in its initial policy, which is also its
+prior.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ class Config:
     """Settings of MPO."""
 
     steps: int = 25_000
-    """Environment steps a lane, each with one update of the policy."""
+    """Environment steps per lane, each with one update of the policy after the warm-up."""
     warmup: int = 1000
-    """Environment steps of the aligned policy before the first update."""
+    """Environment steps before the first update, taken by the aligned policy."""
     reward_updates: int = 3000
-    """Gradient steps of the reward, before the policy's first."""
+    """Gradient steps of the reward before the first of the policy."""
     direct_updates: int = 2000
     """Gradient steps of DPO on the easy half."""
     direct: DirectConfig = DirectConfig()
@@ -54,7 +55,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     trainer, r = DirectTrainer(task, cfg.direct, cfg.clone), RewardModel(task, cfg.reward)
     yield Progress(trainer.reference, {})
     r.fit(cfg.reward_updates)
-    easy = easy_half(task, r)
+    easy = select_easy(task, r)
     for _ in range(cfg.direct_updates):
         s = trainer.score(pairs.draw(cfg.direct.pair_steps, easy))
         trainer.descend(bradley_terry(s.h_win, s.h_lose, s.weight))
@@ -66,8 +67,8 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
         yield Progress(sac.average, info, r)
 
 
-def easy_half(task: Task, r: RewardModel) -> Tensor:
-    """Which comparisons of each lane the reward finds easiest to tell apart, (L, n / 2)."""
+def select_easy(task: Task, r: RewardModel) -> Tensor:
+    """Return the numbers of each lane's comparisons with the largest reward gap, (L, n / 2)."""
     win, lose, _ = task.comparisons().read_all()
     gap = (r.clip_returns(*win) - r.clip_returns(*lose)).detach().abs()
     return gap.topk(max(1, gap.shape[1] // 2), 1).indices

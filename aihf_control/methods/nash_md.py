@@ -1,19 +1,19 @@
-"""Nash-MD: towards the policy that none is preferred to (Munos et al., arXiv 2312.00886, section 6).
+"""Nash-MD: a policy to which no other is preferred (Munos et al., arXiv 2312.00886, section 6).
 
-Demonstrations D, comparisons P, policy pi, model P_phi of preferences, which may go in a circle (`general.py`):
+Demonstrations D, comparisons P, policy pi, preference model P_phi, which may be intransitive (`preference_model.py`):
 
     pi, pi_0 <- clone of D
-    phi <- ascend  E_P log P_phi(win > lose)                         fixed from here on; a reward, then circles
+    phi <- ascend  E_P log P_phi(win > lose)                         a reward, then a cyclic term; constant from here on
     for k = 1, 2, ...:
-        where a phase begins:
-            rivals ~ pi^(1 - c) pi_0^c, from states of D             the opponent: a mixture, normalised
-        tau^A ~ pi, into the replay
-        pi <- one step of SAC on r(s, a) = what (s, a) adds to logit P_phi(tau^A > rivals)
+        at the start of a phase:
+            opponent ~ pi^(1 - c) pi_0^c, from states of D           a normalised mixture
+        one step of pi, into the replay buffer
+        pi <- one step of SAC on r(s, a) = contribution of (s, a) to logit P_phi(pi > opponent)
                                                                        max_pi E_pi[r] - alpha KL(pi || pi_0)
 
-The paper raises P_phi itself; its logit adds up over the steps of a clip, so that the policy is paid at every step.
-Where P_phi finds no circle in the comparisons the rivals do not matter, and this is RLHF; the log tells the share that
-a circle was given. What is told and saved as the reward is the part of r that is the same against all rivals.
+The paper maximises P_phi itself. Its logit is a sum over the steps of a segment, which gives a reward at every step. If
+the cyclic term has share 0, the opponent has no effect and the method is RLHF; the log contains the share as `circle`.
+The reward that is logged and saved is the part of r that does not depend on the opponent.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class Config:
     """Settings of Nash-MD."""
 
     steps: int = 25_000
-    """Environment steps a lane, each with one update of the policy; those of the rivals' clips come on top."""
+    """Environment steps per lane, each with one update of the policy after the warm-up, without the opponent's."""
     warmup: int = 1000
-    """Environment steps of the clone before the first update."""
+    """Environment steps before the first update, taken by the clone."""
     reward_updates: int = 3000
-    """Gradient steps of the reward, and then as many of the circle, before the policy's first."""
+    """Gradient steps of the reward, and then of the cyclic term, before the first of the policy."""
     mixture: float = 0.5
-    """The clone's share c in the opponent: at 0 the policy plays against itself, at 1 against the clone."""
+    """Share c of the clone in the opponent; 0: the policy itself, 1: the clone."""
     played: int = 16
-    """Clips that the opponent plays in a phase."""
+    """Segments of the opponent per phase."""
     features: int = 8
-    """Features of a clip through which preferences can go in a circle."""
+    """Features of a segment in the cyclic term."""
     kl_to_clone: bool = True
-    """Whether the policy pays for its KL to the clone instead of being paid for its entropy."""
+    """Whether the KL divergence from the clone is penalised, instead of rewarding entropy."""
     sac: SACConfig = SACConfig()
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
@@ -59,13 +59,13 @@ class Config:
     def __post_init__(self):
         at_least_one({"--played": self.played})
         if self.features < 2:
-            raise BadInput(f"--features {self.features}: give at least 2, as one goes in no circle")
+            raise BadInput(f"--features must be at least 2, got {self.features}: one feature is always transitive")
         if not 0 <= self.mixture <= 1:
-            raise BadInput(f"--mixture {self.mixture}: give a share from 0 to 1")
+            raise BadInput(f"--mixture must be from 0 to 1, got {self.mixture}")
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    task.comparisons()
+    task.comparisons()  # raises BadInput, before the clone is trained, if there are none
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     model = PreferenceModel(task, cfg.reward, cfg.features)

@@ -1,16 +1,17 @@
-"""OAIF: online preferences from the current policy (Guo et al., arXiv 2402.04792, algorithm 1).
+"""OAIF: online preferences for the current policy (Guo et al., arXiv 2402.04792, algorithm 1).
 
-Demonstrations D, policy pi, reference pi_ref = clone of D, annotator, h = beta log(pi / pi_ref) a step of a clip:
+Demonstrations D, annotator, policy pi, reference pi_ref, h = mean of beta log(pi / pi_ref) over a segment:
 
+    pi, pi_ref <- clone of D
     for k = 1, 2, ...:
-        where a phase begins:
-            clips, rivals ~ pi, pairwise from one state of D
-            P <- the annotator's answers
+        at the start of a phase:
+            first, second ~ pi, from the same states of D
+            P <- the annotator's preferences
         (win, lose) ~ P
         descend  loss(h(win), h(lose))                           of DPO, IPO or SLiC
 
-The paper asks at every step; labels are dear here, so it asks in phases, as many comparisons in all as `--pairs`
-offers, and learns from the latest answers only.
+The paper queries at every step. Here labels are limited: queries are made in phases, `--pairs` in total, and only the
+latest labels are used.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Config:
     steps: int = 1000
     """Gradient steps."""
     loss: Literal["dpo", "ipo", "slic"] = "dpo"
-    """What the pairs are learned from by."""
+    """Loss of a pair."""
     direct: DirectConfig = ONLINE_DIRECT
     online: OnlineConfig = OnlineConfig()
     clone: CloneConfig = CloneConfig()

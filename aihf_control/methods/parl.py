@@ -1,22 +1,22 @@
-"""PARL: the reward learned for the policy that it makes (Chakraborty et al., arXiv 2308.02585, algorithm 1).
+"""PARL: a reward learned for the policy that it induces (Chakraborty et al., arXiv 2308.02585, algorithm 1).
 
-Demonstrations D, policy pi, annotator, reward r_theta, returns R_theta of clips:
+Demonstrations D, policy pi, annotator, reward r_theta, returns R_theta of segments:
 
     pi, pi_0 <- clone of D
     for k = 1, 2, ...:
-        where a phase begins:
-            clips, rivals ~ pi, pairwise from one state of D         what is compared comes from the policy of now
-            P <- P and the annotator's answers
-        tau^A ~ pi, into the replay                                  lower level:
+        at the start of a phase:
+            first, second ~ pi, from the same states of D            comparisons of the current policy's segments
+            P <- P and the annotator's preferences
+        one step of pi, into the replay buffer                       policy alignment (lower level):
         pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] - alpha KL(pi || pi_0)
-        every few steps:                                             upper level:
+        every reward_every steps:                                    reward (upper level):
             theta <- descend  - E_P log sigmoid(R_theta(win) - R_theta(lose))
-                            - w_agent E_pi r_theta                     what the policy's answer to theta adds
+                            - w_agent E_pi r_theta                     effect of theta on the policy
 
-The paper differentiates through the policy's optimum; the last term is what is left of that in first order, as REBEL
-has it (arXiv 2312.14436). Its sign is against AIHF's, and it leaves out the bonus of being alive (`agent_term`). The
-paper asks at every step; labels are dear here, so it asks in phases, as many comparisons in all as `--pairs` offers,
-and keeps every answer.
+The paper differentiates through the optimum of the policy; the last term is the first-order part of that derivative, as
+in REBEL (arXiv 2312.14436). Its sign is opposite to that in AIHF, and it leaves out the alive bonus (`agent_term`). The
+paper queries at every step. Here labels are limited: queries are made in phases, `--pairs` in total, and all labels are
+kept.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class Config:
     """Settings of PARL."""
 
     steps: int = 25_000
-    """Environment steps a lane, each with one update of the policy; those of the compared clips come on top."""
+    """Environment steps per lane, each with one update of the policy after the warm-up, without those of queries."""
     warmup: int = 1000
-    """Environment steps of the clone before the first update."""
+    """Environment steps before the first update, taken by the clone."""
     reward_every: int = 10
-    """Environment steps from one reward step to the next."""
+    """Environment steps between two gradient steps of the reward."""
     w_agent: float = 0.1
-    """Weight of what the agent is paid a step above the demonstrations' mean."""
+    """Weight of the agent's mean reward per step, relative to the demonstrations'."""
     kl_to_clone: bool = True
-    """Whether the policy pays for its KL to the clone instead of being paid for its entropy."""
+    """Whether the KL divergence from the clone is penalised, instead of rewarding entropy."""
     sac: SACConfig = SACConfig()
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
@@ -61,7 +61,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     cfg.online.check_queries(task)
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
-    r, answers = RewardModel(task, cfg.reward), PairBuffer(task, 2 * task.n_offered)  # a tie is kept in both orders
+    r, answers = RewardModel(task, cfg.reward), PairBuffer(task, 2 * task.n_offered)  # a tie is stored in both orders
     buffer = Buffer(task.dims, cfg.replay.capacity)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer, answers=answers):

@@ -1,11 +1,11 @@
 """RLHF: the three stages (Christiano et al., arXiv 1706.03741; Ouyang et al., arXiv 2203.02155).
 
-Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of clips:
+Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of segments:
 
-    pi_0 <- clone of D                                               supervised fine-tuning
-    theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))   reward; fixed from here on
-    for k = 1, 2, ...:                                               reinforcement learning
-        tau^A ~ pi, into the replay
+    pi, pi_0 <- clone of D                                           supervised fine-tuning
+    theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))   reward, constant from here on
+    for k = 1, 2, ...:                                               reinforcement learning:
+        one step of pi, into the replay buffer
         pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] - alpha KL(pi || pi_0)
 """
 
@@ -26,13 +26,13 @@ class Config:
     """Settings of RLHF."""
 
     steps: int = 25_000
-    """Environment steps a lane, each with one update of the policy."""
+    """Environment steps per lane, each with one update of the policy after the warm-up."""
     warmup: int = 1000
-    """Environment steps of the clone before the first update."""
+    """Environment steps before the first update, taken by the clone."""
     reward_updates: int = 3000
-    """Gradient steps of the reward, before the policy's first."""
+    """Gradient steps of the reward before the first of the policy."""
     kl_to_clone: bool = True
-    """Whether the policy pays for its KL to the clone instead of being paid for its entropy."""
+    """Whether the KL divergence from the clone is penalised, instead of rewarding entropy."""
     sac: SACConfig = SACConfig()
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
@@ -40,7 +40,7 @@ class Config:
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    task.comparisons()
+    task.comparisons()  # raises BadInput, before the clone is trained, if there are none
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r = RewardModel(task, cfg.reward)

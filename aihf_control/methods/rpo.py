@@ -1,13 +1,14 @@
-"""RPO: DPO with the loss of supervised fine-tuning as its pessimism (Liu et al., arXiv 2405.16436, equation 4.3).
+"""RPO: DPO with a supervised loss as regulariser (Liu et al., arXiv 2405.16436, equation 4.3).
 
-Comparisons P, policy pi, reference pi_ref = clone of D, h = beta log(pi / pi_ref) averaged over a clip's steps:
+Demonstrations D, comparisons P, policy pi, reference pi_ref, h = mean of beta log(pi / pi_ref) over a segment:
 
+    pi, pi_ref <- clone of D
     for k = 1, 2, ...:
         (win, lose) ~ P
         descend  -log sigmoid(h(win) - h(lose)) - w_win beta log pi(win)
 
-The paper's base policy, whose actions are to stay likely, is the one that won the comparisons. With w_win = 0 this is
-DPO. RPO takes no environment steps.
+The paper's base policy, whose actions the second term keeps likely, is that of the preferred segments. With w_win = 0
+this is DPO. No environment steps are taken.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
 """SAPO: self-augmented preferences (Yin et al., arXiv 2405.20830, algorithm 1).
 
-Demonstrations D, policy pi, its average pi_avg, h = beta log(pi / pi_avg) a step of a clip:
+Demonstrations D, policy pi, reference pi_ref, h = mean of beta log(pi / pi_ref) over a segment:
 
+    pi, pi_ref <- clone of D
     for k = 1, 2, ...:
-        every few steps:
-            demo ~ D,  own ~ pi_avg from the state in which demo begins, (demo, own) into the queue
+        at the start of a phase:
+            own ~ pi_ref, from the first states of segments demo of D
+            queue <- queue and (demo, own)
         (demo, own) ~ queue
         descend  -log sigmoid(h(demo) - h(own))
-        pi_avg <- pi_avg + rate (pi - pi_avg)
+        pi_ref <- pi_ref + rate (pi - pi_ref)
 
-What it plays begins at the demonstration's own states, as the paper's negatives at its own prefixes. It uses no
-comparison and needs no label; its env steps are those of the clips.
+Own segments start in states of the demonstrations, as the paper's negatives start with prefixes of the positives. No
+comparisons are needed; environment steps are those of the own segments.
 """
 
 from __future__ import annotations
@@ -34,11 +36,11 @@ class Config:
     steps: int = 1000
     """Gradient steps."""
     played: int = 8
-    """Clips of its own that it plays in a phase."""
+    """Own segments per phase."""
     queue: int = 200
-    """Pairs that are kept, the newest."""
+    """Newest pairs that are kept."""
     rate: float = 0.008
-    """Rate of the average."""
+    """Rate at which the reference follows the policy."""
     direct: DirectConfig = ONLINE_DIRECT
     online: OnlineConfig = OnlineConfig(phases=50)
     clone: CloneConfig = CloneConfig()

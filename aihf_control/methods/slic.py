@@ -1,13 +1,14 @@
 """SLiC: sequence likelihood calibration (Zhao et al., arXiv 2305.10425, equation 2).
 
-Demonstrations D, comparisons P, policy pi, reference pi_ref = clone of D, h = beta log(pi / pi_ref) a step of a clip:
+Demonstrations D, comparisons P, policy pi, reference pi_ref, h = mean of beta log(pi / pi_ref) over a segment:
 
+    pi, pi_ref <- clone of D
     for k = 1, 2, ...:
         (win, lose) ~ P,  (s, a) ~ D
         descend  max(0, 1 - h(win) + h(lose)) - w_demo beta log pi(a | s)
 
-The hinge is on log ratios, as in OAIF and BPO, which compare it with DPO and IPO; the paper's, on bare likelihoods, is
-the same with another margin for every pair. SLiC takes no environment steps.
+The hinge is on log ratios, as in OAIF and BPO, which compare it with DPO and IPO. On plain likelihoods, as in the
+paper, it has a different margin for every pair. No environment steps are taken.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Config:
     steps: int = 2000
     """Gradient steps."""
     w_demo: float = 1.0
-    """The paper's lambda, weight of the demonstrations' likelihood, by which the policy is anchored."""
+    """The paper's lambda, weight of the demonstrations' likelihood."""
     direct: DirectConfig = DirectConfig()
     clone: CloneConfig = CloneConfig()
 

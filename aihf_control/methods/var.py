@@ -1,16 +1,17 @@
-"""VAR: variational alignment, reward-weighted cloning (arXiv 2502.11026).
+"""VAR: variational alignment by reward-weighted cloning (arXiv 2502.11026).
 
-Demonstrations D, comparisons P, policy pi, which begins as the clone of D, reward r_theta, returns R_theta of clips:
+Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of segments:
 
-    theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))
+    pi <- clone of D
+    theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))   reward, constant from here on
     for k = 1, 2, ...:
-        clips ~ P, whoever won, and D
-        w <- softmax over the batch of  R_theta(clip) / temperature
-        descend  - sum_i w_i log pi(clip_i)
+        segments ~ both sides of P, and D
+        w <- softmax over the batch of  R_theta(segment) / temperature
+        descend  - sum_i w_i log pi(segment_i)
 
-The paper's weight also has the reference's density of a response; that of a clip of control would drown the reward, so
-all clips are alike a priori. The softmax over the batch is its estimate of the partition function. It takes no
-environment steps.
+The weight in the paper also contains the density of a response under the reference. In control the density of a segment
+would dominate the reward, so all segments have the same prior weight. The softmax over the batch is that paper's
+estimate of the partition function. No environment steps are taken.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ class Config:
     steps: int = 2000
     """Gradient steps."""
     reward_updates: int = 3000
-    """Gradient steps of the reward, before the policy's first."""
+    """Gradient steps of the reward before the first of the policy."""
     temperature: float = 1.0
-    """The paper's lambda, in logits of the annotator: a clip that would win with odds of e : 1 weighs e times as
-    much."""
+    """The paper's lambda, in logits of the annotator. With 1, a segment preferred with odds of e : 1 has e times the
+    weight."""
     direct: DirectConfig = DirectConfig(lr=3e-4)
     reward: RewardConfig = RewardConfig()
     clone: CloneConfig = CloneConfig()
 
     def __post_init__(self):
         if self.temperature <= 0:
-            raise BadInput(f"--temperature {self.temperature}: give a number above 0")
+            raise BadInput(f"--temperature must be above 0, got {self.temperature}")
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
@@ -56,21 +57,21 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     r.fit(cfg.reward_updates)
     yield Progress(trainer.reference, {}, r)
     for _ in task.iterations(trainer=trainer, r=r):
-        clips = batch_of(task, pairs, cfg.direct.pair_steps)
-        w = weights(r.clip_returns(*clips).detach(), cfg.temperature)
+        clips = sample_batch(task, pairs, cfg.direct.pair_steps)
+        w = weigh(r.clip_returns(*clips).detach(), cfg.temperature)
         loss = -(w * clip_logp(trainer.policy, clips)).sum(-1)
         trainer.descend(loss)
         yield Progress(trainer.policy, {"loss": loss.detach(), "effective_clips": 1 / w.square().sum(-1)}, r)
 
 
-def batch_of(task: Task, pairs: PreferenceBuffer, n_steps: int) -> Clips:
-    """Clips of both sides of a draw of comparisons, and half as many of the demonstrations', (L, n, K, ...)."""
+def sample_batch(task: Task, pairs: PreferenceBuffer, n_steps: int) -> Clips:
+    """Draw segments of both sides of comparisons, and half as many of demonstrations, (L, n, K, ...)."""
     win, lose, _ = pairs.draw(n_steps)
     n, length = win.real.shape[1:]
     demo = task.demo_clips(task.draw_starts(n, length, restart=False), length)
     return Clips(*(torch.cat(three, 1) for three in zip(win, lose, demo, strict=True)))
 
 
-def weights(returns: Tensor, temperature: float) -> Tensor:
-    """Softmax over the batch, (L, n)."""
+def weigh(returns: Tensor, temperature: float) -> Tensor:
+    """Return the softmax over the batch, (L, n)."""
     return (returns / temperature).softmax(-1)

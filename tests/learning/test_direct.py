@@ -266,7 +266,7 @@ def test_bpos_ensemble_ends_as_the_mean_of_its_policies(dataset):
     members = [task.parts[f"trainer{i}"].policy for i in range(3)]
     torch.testing.assert_close(last.mean.bias, torch.stack([m.mean.bias for m in members]).mean(0))
     assert not torch.equal(members[0].mean.bias, members[1].mean.bias)
-    assert bpo.mean_of([members[0]]) is members[0]
+    assert bpo.average_policies([members[0]]) is members[0]
 
 
 def test_bpos_ensemble_begins_as_one_clone(dataset, monkeypatch):
@@ -302,7 +302,7 @@ def test_sails_own_terms_by_hand():
 def test_lires_loss_by_hand():
     """One list of two, log densities 0 and 1, returns 0 and log 3: p = (1, e) / (1 + e), softmax(R) = (1, 3) / 4."""
     logp = torch.tensor([[[0.0, 1.0]]], requires_grad=True)
-    loss = lire.listwise(logp, torch.tensor([[[0.0, math.log(3)]]]), 1.0, 0.1)
+    loss = lire.listwise_loss(logp, torch.tensor([[[0.0, math.log(3)]]]), 1.0, 0.1)
     p = math.e / (1 + math.e)
     torch.testing.assert_close(loss.detach(), t(-((1 - p) * 0.25 + p * 0.75) - 0.1)[0])
     (g,) = torch.autograd.grad(loss.sum(), logp)
@@ -311,7 +311,7 @@ def test_lires_loss_by_hand():
 
 def test_lires_lists_stay_together(task):
     lists, n = lire.Lists(task, 3), torch.arange(12.0).expand(2, 12)
-    lists.put(Clips(n[..., None, None], n[..., None, None], n[..., None]), n)
+    lists.replace(Clips(n[..., None, None], n[..., None, None], n[..., None]), n)
     clips, returns = lists.draw(15)
     assert returns.shape == (2, 5, 3)
     assert torch.equal(clips.real.view(2, 5, 3), returns)
@@ -319,15 +319,15 @@ def test_lires_lists_stay_together(task):
 
 
 def test_vars_weights_by_hand():
-    torch.testing.assert_close(var.weights(t(0.0, math.log(3.0)), 1.0), t(0.25, 0.75))
-    torch.testing.assert_close(var.weights(t(0.0, math.log(9.0)), 2.0), t(0.25, 0.75))
+    torch.testing.assert_close(var.weigh(t(0.0, math.log(3.0)), 1.0), t(0.25, 0.75))
+    torch.testing.assert_close(var.weigh(t(0.0, math.log(9.0)), 2.0), t(0.25, 0.75))
 
 
 def test_expo_moves_each_lane_by_its_own_step(task):
     start, aligned = (DirectTrainer(task, DIRECT, CLONE).policy for _ in range(2))
     with torch.no_grad():
         aligned.mean.bias += 1
-    moved = expo.extrapolated(start, aligned, torch.tensor([0.0, 0.5]))
+    moved = expo.extrapolate(start, aligned, torch.tensor([0.0, 0.5]))
     step = (moved.mean.bias - aligned.mean.bias).squeeze(1)
     torch.testing.assert_close(step, torch.tensor([[0.0] * 3, [0.5] * 3]), atol=1e-4, rtol=0)
 
@@ -337,7 +337,7 @@ def test_mpos_easy_half_has_the_widest_gaps(task):
         def clip_returns(self, obs, act, real):
             return obs.sum((2, 3))
 
-    easy = mpo.easy_half(task, ByWinner())  # type: ignore[arg-type]
+    easy = mpo.select_easy(task, ByWinner())  # type: ignore[arg-type]
     win, lose, _ = task.comparisons().read_all()
     gap = (win.obs.sum((2, 3)) - lose.obs.sum((2, 3))).abs()
     assert easy.shape == (2, 10)

@@ -291,5 +291,5 @@ def test_parl_keeps_every_answer_of_one_who_knows_ties(dataset):
 
 
 def test_features_that_go_in_no_circle_are_refused():
-    with pytest.raises(BadInput, match="--features 1: give at least 2"):
+    with pytest.raises(BadInput, match="--features must be at least 2, got 1"):
         methods.load("nash_md").Config(features=1)
