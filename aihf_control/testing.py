@@ -31,7 +31,7 @@ def check_method(module: ModuleType, cfg: Any, dataset: Dataset, demos: int = 1,
     networks and at least 4 steps: the method runs six times.
     """
     _check_form(module)
-    with registry.temporary(NAME, module):
+    with registry.register_temporarily(NAME, module):
         spec = RunSpec(NAME, cfg, (0, 1), demos, pairs, cfg.steps, 1, 1, 1)
         rows, weights = _outcome(spec, dataset)
         again = _outcome(spec, dataset)

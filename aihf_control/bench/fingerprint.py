@@ -22,7 +22,7 @@ ROOTS = (f"{PACKAGE}.training.run", f"{PACKAGE}.data.generate")  # training, and
 
 def code_of(method: str) -> str:
     """Return a short hash of the package's code that a run of `method` executes."""
-    plugin = registry.plugin_files(method)
+    plugin = registry.list_plugin_files(method)
     # the import graph does not know a plug-in, so everything counts that one is built from
     own = imports().find_descendants(f"{PACKAGE}.learning") if plugin else {f"{PACKAGE}.methods.{method}"}
     roots = {*ROOTS, *own}

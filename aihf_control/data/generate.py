@@ -26,7 +26,7 @@ from aihf_control.data.labelling.comparisons import collect_comparisons
 from aihf_control.data.labelling.regret import Regret
 from aihf_control.data.labelling.segments import SegmentPool
 from aihf_control.data.labelling.teachers import Annotator, make_teacher
-from aihf_control.data.pool import bundled_policies, check_expert, evaluate_returns, load_experts, play_episodes
+from aihf_control.data.pool import check_expert, evaluate_returns, find_bundled_policies, load_experts, play_episodes
 from aihf_control.environments.cards import folder_name
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.environments.modules import allow_module
@@ -106,7 +106,7 @@ def make_dataset(
     experts = load_experts(env, spec, policies)
     if policies and cfg.levels == DataConfig.levels:
         cfg = dataclasses.replace(cfg, levels=tuple(policies))
-    expert_returns, random_returns = evaluate_returns(spec, _expert_of(experts, cfg)), evaluate_returns(spec, None)
+    expert_returns, random_returns = evaluate_returns(spec, _choose_expert(experts, cfg)), evaluate_returns(spec, None)
     if not force:
         check_expert(expert_returns, random_returns)
     rng = np.random.default_rng([cfg.seed, 2])
@@ -118,7 +118,7 @@ def make_dataset(
         "horizon": spec.horizon,
         "config": dataclasses.asdict(cfg),
         "annotator": dataclasses.asdict(annotator),
-        "policies": {level: str(path.name) for level, path in (policies or bundled_policies(env)).items()},
+        "policies": {level: str(path.name) for level, path in (policies or find_bundled_policies(env)).items()},
         "demonstrations": list(range(cfg.demos)),
         "demo_every": cfg.demo_every,
         "held_out": held_out,
@@ -156,18 +156,18 @@ def _collect_comparisons(
     rng: np.random.Generator,
 ) -> tuple[Annotator, pd.DataFrame]:
     """Scale the annotator to the pool; return it with the training comparisons and the oracle's held-out ones."""
-    regret = Regret(spec, _expert_of(experts, cfg), cfg.discount) if cfg.label == "regret" else None
+    regret = Regret(spec, _choose_expert(experts, cfg), cfg.discount) if cfg.label == "regret" else None
     training = sorted(set(range(cfg.demos, len(pool))) - set(held_out))
     segment_pool = SegmentPool(pool, training, cfg.clip or spec.horizon, regret)
     mean, spread = segment_pool.scale(rng)
-    annotator = dataclasses.replace(_annotator(cfg), mean=mean, spread=spread)
+    annotator = dataclasses.replace(_make_annotator(cfg), mean=mean, spread=spread)
     train = collect_comparisons(segment_pool, cfg.pairs, annotator, "train", rng, cfg.query)
     unseen = dataclasses.replace(segment_pool, episodes=held_out)
     test = collect_comparisons(unseen, cfg.test_pairs, make_teacher("oracle"), "test", rng)
     return annotator, pd.concat([train, test], ignore_index=True)
 
 
-def _expert_of(experts: dict[str, Expert], cfg: DataConfig) -> Expert:
+def _choose_expert(experts: dict[str, Expert], cfg: DataConfig) -> Expert:
     """Return the policy whose return is score 1: "expert", else the demonstrator. Raises BadInput without either."""
     demonstrator = cfg.demo_level.partition("+")[0]
     if "expert" not in experts and demonstrator not in experts:
@@ -177,7 +177,7 @@ def _expert_of(experts: dict[str, Expert], cfg: DataConfig) -> Expert:
 
 def default_folder(env: str, cfg: DataConfig, root: Path) -> Path:
     """Return the default folder of a dataset, named by environment, config and policies."""
-    policies = {level: sha256(read_bytes(path)) for level, path in bundled_policies(env).items()}
+    policies = {level: sha256(read_bytes(path)) for level, path in find_bundled_policies(env).items()}
     key = json.dumps([RECIPE, dataclasses.asdict(cfg), policies], sort_keys=True)
     return root / folder_name(env) / sha256(key.encode())[:12]
 
@@ -205,7 +205,7 @@ def _check(cfg: DataConfig) -> None:
 
 
 def _check_annotator(cfg: DataConfig) -> None:
-    asked = _annotator(cfg)
+    asked = _make_annotator(cfg)
     positive = all(x >= 0 for x in (asked.temperature, asked.equal))
     if not (positive and 0 <= asked.error < 0.5 and 0 < asked.memory <= 1) or math.isnan(asked.skip or 0):
         raise BadInput("--error must be in [0, 0.5), --temperature and --equal at least 0, and --memory in (0, 1]")
@@ -215,6 +215,6 @@ def _check_annotator(cfg: DataConfig) -> None:
         raise BadInput("--label regret scores whole segments: --memory must be 1 and --teacher not myopic")
 
 
-def _annotator(cfg: DataConfig) -> Annotator:
+def _make_annotator(cfg: DataConfig) -> Annotator:
     names = ("temperature", "error", "skip", "equal", "memory")
     return make_teacher(cfg.teacher, **{name: getattr(cfg, name) for name in names})

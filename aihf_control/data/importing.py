@@ -20,8 +20,8 @@ from aihf_control.core.provenance import versions
 from aihf_control.core.types import Trajectory
 from aihf_control.data.arrays import MAX_TEXT
 from aihf_control.data.dataset import PAIR_COLUMNS, REFERENCE_COLUMNS, Dataset, references
-from aihf_control.data.pool import bundled_policies, check_expert, evaluate_returns
-from aihf_control.data.sources import assign_unknown_seeds, read_episodes, stated_options
+from aihf_control.data.pool import check_expert, evaluate_returns, find_bundled_policies
+from aihf_control.data.sources import assign_unknown_seeds, read_episodes, read_stated_options
 from aihf_control.data.ties import find_ties
 from aihf_control.data.verify import replay_episode
 from aihf_control.environments.gym import Envs, EnvSpec, spec_of
@@ -109,7 +109,7 @@ def _merge_options(env: str, sources: Sequence[str], given: dict[str, Any], note
     """
     merged, first = dict(given), None
     for source in sources:
-        stated = stated_options(source, env)
+        stated = read_stated_options(source, env)
         if stated is None:
             continue
         for key, value in stated.items():
@@ -170,7 +170,7 @@ def find_replay_difference(episodes: Sequence[Trajectory], spec: EnvSpec) -> str
 
 
 def _expert_returns(env: str, spec: EnvSpec, zip_path: Path | None, best: Sequence[Trajectory]) -> list[float]:
-    path = zip_path or bundled_policies(env).get("expert")
+    path = zip_path or find_bundled_policies(env).get("expert")
     if path:
         return evaluate_returns(spec, read_zip(path, spec))
     return [float(t.reward.sum()) for t in best]

@@ -62,7 +62,7 @@ def write_minari(dataset: Dataset, name: str) -> Path:
             for i, t in enumerate(dataset.pool)
         ]
         with warnings.catch_warnings(action="ignore"):  # about missing authors and permalinks
-            fields = {**_description(dataset), **_environment_fields(env)}
+            fields = {**_describe(dataset), **_environment_fields(env)}
             out = minari.create_dataset_from_buffers(name, episodes, data_format="hdf5", **fields)
         out.storage.update_episode_metadata([{"level": t.level} for t in dataset.pool])
     except BaseException as e:
@@ -75,7 +75,7 @@ def write_minari(dataset: Dataset, name: str) -> Path:
     return folder
 
 
-def _description(dataset: Dataset) -> dict[str, Any]:
+def _describe(dataset: Dataset) -> dict[str, Any]:
     made_with = dataset.meta.get("versions", {})
     libraries = [f"{name}=={made_with[name]}" for name in ("gymnasium", "mujoco") if name in made_with]
     return {
@@ -113,12 +113,12 @@ def _episode_columns(t: Trajectory, spec: EnvSpec, env: Any) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------- recorded environment
 
 
-def recorded_environment(name: str, env: str) -> dict[str, Any] | None:
+def read_recorded_environment(name: str, env: str) -> dict[str, Any] | None:
     """Return the options of the environment in which a Minari dataset was recorded, None if it states none.
 
     Raises BadInput if it was recorded in another environment, or with wrappers that change what cannot be restored.
     """
-    spec = _recorded_spec(name)
+    spec = _read_recorded_spec(name)
     if spec is None:
         return None
     if spec.get("id") != env.rpartition(":")[2]:
@@ -142,7 +142,7 @@ def recorded_environment(name: str, env: str) -> dict[str, Any] | None:
     return options
 
 
-def _recorded_spec(name: str) -> dict[str, Any] | None:
+def _read_recorded_spec(name: str) -> dict[str, Any] | None:
     """Return the environment spec in the metadata as plain JSON; Gymnasium does not decode it."""
     text = _read_metadata(name).get("env_spec")
     try:
@@ -162,7 +162,7 @@ def _wrappers(spec: dict[str, Any]) -> list[str]:
     return [name if isinstance(name, str) else repr(name) for name in names]
 
 
-def _recorded_box(name: str, spec: EnvSpec) -> tuple[Array, Array]:
+def _read_recorded_box(name: str, spec: EnvSpec) -> tuple[Array, Array]:
     """Return the bounds of recorded actions, (A,) each; ClipAction's are infinite.
 
     Raises BadInput if they differ from the environment's and no wrapper that changes them is recorded.
@@ -176,12 +176,12 @@ def _recorded_box(name: str, spec: EnvSpec) -> tuple[Array, Array]:
     if low.size != spec.n_act or high.size != spec.n_act:
         return spec.low, spec.high  # the sizes are compared and reported per episode
     same = np.allclose(low, spec.low, 1e-6) and np.allclose(high, spec.high, 1e-6)
-    if not same and not ACTION_WRAPPERS & set(_wrappers(_recorded_spec(name) or {})):
+    if not same and not ACTION_WRAPPERS & set(_wrappers(_read_recorded_spec(name) or {})):
         raise BadInput(
             f"minari:{name} has actions from {low.tolist()} to {high.tolist()}, {spec.id} from {spec.low.tolist()} to "
             f"{spec.high.tolist()}, and no wrapper that explains it is recorded; convert the actions and record anew"
         )
-    if not np.isfinite(low).all() and "RescaleAction" in _wrappers(_recorded_spec(name) or {}):
+    if not np.isfinite(low).all() and "RescaleAction" in _wrappers(_read_recorded_spec(name) or {}):
         raise BadInput(
             f"minari:{name} was recorded through RescaleAction inside ClipAction; record it without ClipAction"
         )
@@ -212,10 +212,10 @@ def read_minari(name: str, spec: EnvSpec, notes: list[str] | None = None) -> lis
     Raises BadInput if it cannot be opened or was recorded elsewhere, BadLines with every episode that cannot be read.
     """
     minari = _import_minari()
-    recorded = recorded_environment(name, spec.id)
+    recorded = read_recorded_environment(name, spec.id)
     if recorded is not None and recorded != json.loads(json.dumps(spec.options, default=str)):
         raise BadInput(f"minari:{name} was recorded with options {recorded}, not {spec.options}")
-    low, high = _recorded_box(name, spec)
+    low, high = _read_recorded_box(name, spec)
     notes = [] if notes is None else notes
     if low is not spec.low:
         notes.append(f"minari:{name}: actions from {low.tolist()} to {high.tolist()} are converted to {spec.id}'s")

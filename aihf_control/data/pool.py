@@ -18,7 +18,7 @@ from aihf_control.models.sb3 import Expert, read_zip
 Array = np.ndarray
 
 
-def bundled_policies(env: str) -> dict[str, Path]:
+def find_bundled_policies(env: str) -> dict[str, Path]:
     """Return the SB3 zips that are bundled for an environment, by level."""
     card = card_of(env)
     return card.policies() if card else {}
@@ -26,7 +26,7 @@ def bundled_policies(env: str) -> dict[str, Path]:
 
 def load_experts(env: str, spec: EnvSpec, policies: dict[str, Path] | None) -> dict[str, Expert]:
     """Load the policies {level: SB3 zip}, by default the bundled ones. Raises BadInput if there are none."""
-    paths = bundled_policies(env) if policies is None else policies
+    paths = find_bundled_policies(env) if policies is None else policies
     if not paths:
         raise BadInput(
             f"there is no bundled policy for {env}; train one with `python -m aihf_control.experts train --env {env}` "

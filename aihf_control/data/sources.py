@@ -17,7 +17,7 @@ from aihf_control.core.errors import BadInput, BadLines
 from aihf_control.core.types import Trajectory
 from aihf_control.data.arrays import read_hdf5, read_npz
 from aihf_control.data.dataset import Dataset
-from aihf_control.data.minari import MINARI, read_minari, recorded_environment
+from aihf_control.data.minari import MINARI, read_minari, read_recorded_environment
 from aihf_control.environments.gym import EnvSpec
 
 Array = np.ndarray
@@ -41,13 +41,13 @@ HINTS = {
 }
 
 
-def stated_options(source: str, env: str) -> dict[str, Any] | None:
+def read_stated_options(source: str, env: str) -> dict[str, Any] | None:
     """Return the environment options that a source states, None if it states none (npz, hdf5).
 
     Raises BadInput if it states another environment, or wrappers whose effect cannot be undone.
     """
     if source.startswith(MINARI):
-        return recorded_environment(source.removeprefix(MINARI), env)
+        return read_recorded_environment(source.removeprefix(MINARI), env)
     if not Path(source).is_dir():
         return None
     meta = Dataset.load(source).meta
@@ -119,7 +119,7 @@ def read_transitions(path: Path, spec: EnvSpec, notes: list[str] | None = None) 
     """
     notes = [] if notes is None else notes
     columns = _read_columns(path)
-    lengths = _stated_lengths(path, columns)
+    lengths = _read_stated_lengths(path, columns)
     if lengths is not None and len(columns["obs"]) == len(columns["act"]) + len(lengths):
         return _split_stacked(path, columns, lengths, spec, notes)
     if len(columns["obs"]) != len(columns["act"]):
@@ -308,7 +308,7 @@ def _need_rows(path: Path, name: str, column: Array, n: int) -> None:
         raise BadInput(f"{path}: {name} has the shape {column.shape} of {column.dtype}; it needs {n} rows of numbers")
 
 
-def _stated_lengths(path: Path, columns: dict[str, Array]) -> Array | None:
+def _read_stated_lengths(path: Path, columns: dict[str, Array]) -> Array | None:
     """Return the stated steps of each episode, (E,) int64, or None. Raises BadInput if they do not sum to N."""
     n = len(columns["act"])
     if "length" in columns:

@@ -49,7 +49,7 @@ def render_comparison(dataset: Dataset, row: int, path: Path) -> int:
             for side, verdict in (("win", f" {word}"), ("lose", ""))
         ]
     frames = [np.hstack(both) for both in zip(*sides, strict=True)]
-    encode = _mp4 if path.suffix.lower() == ".mp4" else _gif
+    encode = _encode_mp4 if path.suffix.lower() == ".mp4" else _encode_gif
     write_bytes(path, encode(frames, PER_SECOND if slow else camera.rate / every))
     return len(frames)
 
@@ -66,14 +66,14 @@ def _add_caption(frame: Array, text: str) -> Array:
     return np.vstack([np.asarray(bar), frame])
 
 
-def _gif(frames: list[Array], rate: float) -> bytes:
+def _encode_gif(frames: list[Array], rate: float) -> bytes:
     first, *others = [Image.fromarray(frame) for frame in frames]
     out = io.BytesIO()
     first.save(out, "GIF", save_all=True, append_images=others, duration=round(1000 / rate), loop=0)
     return out.getvalue()
 
 
-def _mp4(frames: list[Array], rate: float) -> bytes:
+def _encode_mp4(frames: list[Array], rate: float) -> bytes:
     av = _import_av()
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as container:

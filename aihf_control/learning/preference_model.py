@@ -24,7 +24,7 @@ class PreferenceModel:
     alone, the cyclic term is trained on four fifths of the comparisons, and its share s in each lane is the one of
     `SHARES` with the highest likelihood of the last fifth, which is 0 if the term does not generalise.
 
-    A step of a adds (r(s, a) + s e(s, a)' S e(b)) / tau, divided by the segment's length, to the logit; the rest
+    Each step of the first segment adds (r + s e' S e(b)) / tau, divided by the segment's length, to the logit; the rest
     depends on b alone. Therefore a call returns a reward, (L, B, O), (L, B, A) to (L, B), for the opponent b that was
     set last. The absorbing state has reward 0 and features 0.
     """

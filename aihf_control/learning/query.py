@@ -135,7 +135,7 @@ class QuerySession:
         n, n_steps = first.clips.real.shape[1:]
         u = self.labelling.uniform(n, 2).flatten(0, 1).cpu().numpy()
         one, other = self.rewards[first.key], self.rewards[second.key]
-        answers = self._scaled_annotator(n_steps).judge(one, other, u)
+        answers = self._scaled_annotator(n_steps).label(one, other, u)
         self._count_right(answers, one.sum(1) - other.sum(1))
         weight = self.dims.tensor(answers).view(-1, n, 2)
         first_wins = weight[..., 0] >= weight[..., 1]

@@ -1,4 +1,4 @@
-"""The methods: one file a paper. A file in this folder is a method, and its name is the file's."""
+"""Methods, one file per paper. The name of a method is the name of its file."""
 
 from aihf_control.methods.registry import load as load
 from aihf_control.methods.registry import names as names

@@ -8,9 +8,9 @@ Demonstrations D, comparisons P, policy pi, l = mean of beta log pi over a segme
         descend  -log sigmoid(l(win) - bias l(lose))
 
 CPL assumes labels by regret, not by return: make a dataset with `data make --label regret`. With a bias below 1 the
-loss of a pair has a finite minimum in the mean action, at (a_win - bias a_lose) / (1 - bias). The paper discounts inside
-a segment; here all steps of a segment have the same weight, as in the other direct methods. There is no reference. No
-environment steps are taken.
+loss of a pair has a finite minimum in the mean action, at (a_win - bias a_lose) / (1 - bias). The paper discounts the
+steps of a segment; here they have equal weights, as in the other direct methods. There is no reference. No environment
+steps are taken.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Finds methods by name: the files of this folder, and modules that other distributions name as entry points.
+"""Methods by name: the files of this folder, and modules that other distributions register as entry points.
 
 A method is a module with a frozen dataclass `Config`, whose field `steps` is how many iterations it runs by default,
-and a generator `train(task, cfg)` whose loop is the paper's pseudo-code. It yields `Progress` once with the policy that
-it starts from, then at every iteration. Another distribution adds one in its pyproject.toml:
+and a generator `train(task, cfg)` whose loop is the paper's pseudo-code. It yields `Progress` for the initial policy,
+then after every iteration. Another distribution registers a method in its pyproject.toml:
 
     [project.entry-points."aihf_control.methods"]
     my_method = "my_package.my_method"
@@ -28,21 +28,21 @@ _temporary: dict[str, ModuleType] = {}
 
 def names() -> list[str]:
     """List the names of all methods, those of other distributions included."""
-    return sorted({*own_names(), *plugins(), *_temporary})
+    return sorted({*list_own_names(), *find_plugins(), *_temporary})
 
 
-def own_names() -> list[str]:
+def list_own_names() -> list[str]:
     """List the names of this package's methods."""
     return sorted(m.name for m in pkgutil.iter_modules([str(FOLDER)]) if m.name != "registry")
 
 
 @functools.cache
-def plugins() -> dict[str, EntryPoint]:
-    """Find the methods of other distributions. Raises BadInput for a name that is taken."""
+def find_plugins() -> dict[str, EntryPoint]:
+    """Find the methods of other distributions. Raises BadInput for a name already in use."""
     found: dict[str, EntryPoint] = {}
     for entry in entry_points(group=GROUP):
-        if entry.name in own_names() or entry.name in found:
-            taken = "this package" if entry.name in own_names() else f"{found[entry.name].value}"
+        if entry.name in list_own_names() or entry.name in found:
+            taken = "this package" if entry.name in list_own_names() else f"{found[entry.name].value}"
             raise BadInput(
                 f"method {entry.name!r} of {entry.value} has the name of one of {taken}; rename or uninstall it"
             )
@@ -58,25 +58,25 @@ def load(name: str) -> ModuleType:
         near = difflib.get_close_matches(name, names(), 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise BadInput(f"unknown method {name!r}; {hint}known are {', '.join(names())}")
-    if name not in plugins():
+    if name not in find_plugins():
         return importlib.import_module(f"{PACKAGE}.{name}")
-    module = plugins()[name].load()
+    module = find_plugins()[name].load()
     if not (isinstance(module, ModuleType) and hasattr(module, "Config") and hasattr(module, "train")):
-        raise BadInput(f"method {name!r} ({plugins()[name].value}) must be a module with Config and train")
+        raise BadInput(f"method {name!r} ({find_plugins()[name].value}) must be a module with Config and train")
     return module
 
 
-def plugin_files(name: str) -> list[Path]:
+def list_plugin_files(name: str) -> list[Path]:
     """List the source files of a plug-in: all of its package, or its module; none for this package's methods."""
-    if name not in plugins():
+    if name not in find_plugins():
         return []
     path = Path(load(name).__file__ or "")
-    return sorted(path.parent.rglob("*.py")) if "." in plugins()[name].module else [path]
+    return sorted(path.parent.rglob("*.py")) if "." in find_plugins()[name].module else [path]
 
 
 @contextlib.contextmanager
-def temporary(name: str, module: ModuleType) -> Iterator[None]:
-    """Know a module as a method inside the block, as `aihf_control.testing` needs."""
+def register_temporarily(name: str, module: ModuleType) -> Iterator[None]:
+    """Register a module as a method inside the block; used by `aihf_control.testing`."""
     _temporary[name] = module
     try:
         yield

@@ -10,7 +10,7 @@ from aihf_control.core.config import CHANGES_NO_NUMBER
 from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, default_folder, make_dataset
-from aihf_control.data.pool import bundled_policies
+from aihf_control.data.pool import find_bundled_policies
 from aihf_control.environments.modules import check_module
 from aihf_control.environments.watchdog import DEFAULT_TIMEOUT
 from aihf_control.models.device import device_of, matmul_precision
@@ -94,7 +94,7 @@ def dataset_of(options: Options) -> tuple[Dataset, Path]:
     folder = options.dataset or default_folder(options.env, DataConfig(), DATASETS)
     if options.dataset is None and not (folder / "meta.json").exists():
         check_module(options.env)  # it may have been read from a file
-        if not bundled_policies(options.env):
+        if not find_bundled_policies(options.env):
             raise BadInput(
                 f"there is no bundled policy for {options.env}, so no default dataset; make one with `aihf data make "
                 f"--env {options.env} --policy expert=FILE.zip --levels expert --out FOLDER` or `aihf data import`, "

@@ -248,7 +248,7 @@ def test_actions_in_odd_units_come_back_bit_for_bit(minari_root, episodes, monke
     spec = spec_of(PENDULUM)
     odd = dataclasses.replace(spec, low=np.array([-1.9999999]), high=np.array([1.7]))
     monkeypatch.setattr("aihf_control.data.minari.spec_of", lambda env, **options: odd)
-    monkeypatch.setattr("aihf_control.data.minari._recorded_box", lambda name, spec: (spec.low, spec.high))
+    monkeypatch.setattr("aihf_control.data.minari._read_recorded_box", lambda name, spec: (spec.low, spec.high))
     meta = {"env": PENDULUM, "options": {}}
     write_minari(Dataset(meta, episodes, pd.DataFrame()), "odd-v0")
     for a, b in zip(read_minari("odd-v0", odd), episodes, strict=True):

@@ -8,7 +8,7 @@ import pytest
 from aihf_control.core.errors import BadInput
 from aihf_control.data.generate import DataConfig, make_dataset
 from aihf_control.data.labelling.regret import CUT, Regret
-from aihf_control.data.pool import bundled_policies, play_episodes
+from aihf_control.data.pool import find_bundled_policies, play_episodes
 from aihf_control.environments.gym import spec_of
 from aihf_control.environments.rollout import rollout
 from aihf_control.models.sb3 import read_zip
@@ -18,9 +18,9 @@ GAMMA = 0.9  # played out after 44 steps
 
 @pytest.fixture(scope="module")
 def regret() -> Regret:
-    paths = bundled_policies("Hopper-v4")
+    paths = find_bundled_policies("Hopper-v4")
     if not paths:
-        pytest.skip("Hopper-v4 has no bundled_policies expert")
+        pytest.skip("Hopper-v4 has no bundled expert")
     spec = spec_of("Hopper-v4")
     return Regret(spec, read_zip(paths["expert"], spec), GAMMA)
 

@@ -28,7 +28,7 @@ def clips():
 def asked(clips, name: str, **dials) -> tuple[np.ndarray, np.ndarray]:
     """The teacher's weights for the first clip, and by how many spreads that one is truly better."""
     first, second, u = clips
-    weight = make_teacher(name, spread=SPREAD, mean=MEAN, **dials).judge(first, second, u)
+    weight = make_teacher(name, spread=SPREAD, mean=MEAN, **dials).label(first, second, u)
     assert weight.shape == (N, 2) and weight.dtype == np.float32
     assert set(map(tuple, weight.tolist())) <= {(1, 0), (0, 1), (0.5, 0.5), (0, 0)}
     return weight, (first.sum(1) - second.sum(1)) / SPREAD
@@ -46,7 +46,7 @@ def test_the_oracle_never_errs(clips):
 
 def test_of_two_alike_the_oracle_tosses_a_coin(clips):
     first, _, u = clips
-    rate(make_teacher("oracle").judge(first, first, u)[:, 0], 0.5)
+    rate(make_teacher("oracle").label(first, first, u)[:, 0], 0.5)
 
 
 def test_the_noisy_teacher_doubts_as_bradley_and_terry_say(clips):
@@ -59,8 +59,8 @@ def test_the_noisy_teacher_doubts_as_bradley_and_terry_say(clips):
 
 def test_the_temperature_is_in_spreads(clips):
     first, second, u = clips
-    small = Annotator(0.5, spread=1.0).judge(first, second, u)
-    assert np.array_equal(Annotator(0.5, spread=100.0).judge(100 * first, 100 * second, u), small)
+    small = Annotator(0.5, spread=1.0).label(first, second, u)
+    assert np.array_equal(Annotator(0.5, spread=100.0).label(100 * first, 100 * second, u), small)
 
 
 @pytest.mark.parametrize("error", [None, 0.3])
@@ -105,8 +105,8 @@ def test_the_order_is_skip_equal_myopia_doubt_mistake():
     second = np.array([[0.0, 2.0], [4.9, 1.0], [0.0, 0.05], [5.0, 1.0]])
     odd = Annotator(0.0, error=0.4, spread=1.0, mean=0.0, skip=0.2, equal=0.2, memory=1e-6)
     sure, slip = np.array([[0.5, 0.9]] * 4), np.array([[0.5, 0.1]] * 4)
-    assert odd.judge(first, second, sure).tolist() == [[0, 1], [0.5, 0.5], [0, 0], [1, 0]]
-    assert odd.judge(first, second, slip).tolist() == [[1, 0], [0.5, 0.5], [0, 0], [0, 1]]
+    assert odd.label(first, second, sure).tolist() == [[0, 1], [0.5, 0.5], [0, 0], [1, 0]]
+    assert odd.label(first, second, slip).tolist() == [[1, 0], [0.5, 0.5], [0, 0], [0, 1]]
 
 
 @pytest.mark.parametrize("name", TEACHERS)
@@ -115,9 +115,9 @@ def test_every_teacher_judges_alike_whatever_the_unit_and_the_side(clips, name):
     first, second, u = clips
     one = make_teacher(name, spread=SPREAD, mean=MEAN)
     other = make_teacher(name, spread=8 * SPREAD, mean=8 * MEAN)
-    weight = one.judge(first, second, u)
-    assert np.array_equal(other.judge(8 * first, 8 * second, u), weight)
-    turned = one.judge(second, first, np.stack([1 - u[:, 0], u[:, 1]], 1))
+    weight = one.label(first, second, u)
+    assert np.array_equal(other.label(8 * first, 8 * second, u), weight)
+    turned = one.label(second, first, np.stack([1 - u[:, 0], u[:, 1]], 1))
     assert np.array_equal(turned[:, ::-1], weight)
 
 

@@ -135,7 +135,7 @@ def test_a_lane_plays_alike_beside_others(dataset, policy):
 
 def by_hand(task: Task, answers: np.ndarray) -> QuerySession:
     class Fixed(Annotator):
-        def judge(self, first, second, u):
+        def label(self, first, second, u):
             return answers
 
     task._queries.annotator = Fixed(equal=0.1)

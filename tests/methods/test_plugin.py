@@ -28,13 +28,13 @@ def installed(monkeypatch):
     """Put the plug-in's distribution on the path, as pip would install it."""
     monkeypatch.syspath_prepend(str(PLUGIN))
     importlib.invalidate_caches()
-    registry.plugins.cache_clear()
+    registry.find_plugins.cache_clear()
     yield methods.load("plugin_clone")
-    registry.plugins.cache_clear()
+    registry.find_plugins.cache_clear()
 
 
 def test_it_exists_where_it_is_installed_and_only_there(installed):
-    assert "plugin_clone" in methods.names() and "plugin_clone" not in registry.own_names()
+    assert "plugin_clone" in methods.names() and "plugin_clone" not in registry.list_own_names()
     assert installed.Config().steps == 10
 
 
@@ -58,17 +58,17 @@ def test_it_runs_and_leaves_a_row(installed, dataset_folder, tmp_path, monkeypat
 def test_its_code_is_part_of_a_cells_key(installed, monkeypatch):
     before = code_of("plugin_clone")
     assert before != code_of("bc")
-    monkeypatch.setattr(registry, "plugin_files", lambda name: [Path(run.__file__)])
+    monkeypatch.setattr(registry, "list_plugin_files", lambda name: [Path(run.__file__)])
     assert code_of("plugin_clone") != before
 
 
 def test_a_name_that_is_taken_is_refused(monkeypatch):
     entry = types.SimpleNamespace(name="aihf", value="elsewhere", module="elsewhere")
     monkeypatch.setattr(registry, "entry_points", lambda group: [entry])
-    registry.plugins.cache_clear()
+    registry.find_plugins.cache_clear()
     with pytest.raises(BadInput, match="'aihf' of elsewhere has the name of one of this package"):
         methods.names()
-    registry.plugins.cache_clear()
+    registry.find_plugins.cache_clear()
 
 
 def test_it_keeps_the_laws(installed, dataset):

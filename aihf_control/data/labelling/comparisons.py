@@ -37,7 +37,7 @@ def collect_comparisons(
         if asked > MAX_QUESTIONS * n:
             raise BadInput(f"the teacher skipped {asked - answered} of {asked} pairs; give a lower --skip")
         a, b = _choose_round(segment_pool, min(at_once, n - answered), query, rows, rng)
-        weight = annotator.judge(
+        weight = annotator.label(
             segment_pool.step_scores(a), segment_pool.step_scores(b), np.stack([rng.random(len(a)) for _ in "ab"], 1)
         )
         rows += to_rows(a, b, weight)

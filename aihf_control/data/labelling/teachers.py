@@ -49,7 +49,7 @@ class Annotator:
     memory: float = 1.0
     mean: float = 0.0
 
-    def judge(self, first: Array, second: Array, u: Array) -> Array:
+    def label(self, first: Array, second: Array, u: Array) -> Array:
         """Label N pairs; return weights (N, 2) of "first is better" and "second is better".
 
         first, second (N, K): true reward of each step, 0 after the end of an episode. u (N, 2): uniform numbers in
