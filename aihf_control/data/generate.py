@@ -175,10 +175,11 @@ def _expert_of(experts: dict[str, Expert], cfg: DataConfig) -> Expert:
     return experts["expert"] if "expert" in experts else experts[demonstrator]
 
 
-def default_folder(env: str, cfg: DataConfig, root: Path) -> Path:
-    """Return the default folder of a dataset, named by environment, config and policies."""
+def default_folder(env: str, cfg: DataConfig, root: Path, options: dict[str, Any] | None = None) -> Path:
+    """Return the default folder of a dataset, named by environment, config, policies and the environment's options."""
     policies = {level: sha256(read_bytes(path)) for level, path in bundled_policies(env).items()}
-    key = json.dumps([RECIPE, dataclasses.asdict(cfg), policies], sort_keys=True)
+    named = [RECIPE, dataclasses.asdict(cfg), policies, *([options] if options else [])]
+    key = json.dumps(named, sort_keys=True)
     return root / folder_name(env) / sha256(key.encode())[:12]
 
 
