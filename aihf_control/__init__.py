@@ -9,6 +9,7 @@ result.policy.save("hopper.safetensors")
 action, _ = aihf.load_policy("hopper.safetensors").predict(obs)
 """
 
+import sys as _sys
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
@@ -44,8 +45,12 @@ _HOMES = {
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
+if "-m" in _sys.orig_argv:
+    _import_module("aihf_control.core.placeholders").install_for_module(_sys.orig_argv)
+
+
 def __getattr__(name: str):
-    """Loads what is asked for when it is asked for, so that `--help` does not wait for torch."""
+    """Import a name of the package when it is first used, so that the package itself imports fast."""
     if name not in _HOMES:
         raise AttributeError(f"module 'aihf_control' has no attribute {name!r}")
     home = _import_module(f"aihf_control.{_HOMES[name]}")

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from aihf_control.core.placeholders import install_for_help
+
 COMMANDS = {
     "run": "run",
     "data": "data.__main__",
@@ -21,7 +23,10 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `aihf COMMAND ...` and return its exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:  # a process of its own
+        argv = sys.argv[1:]
+        install_for_help(argv)
+    argv = list(argv)
     if not argv or argv[0] not in COMMANDS:
         print(f"usage: aihf {{{','.join(COMMANDS)}}} ... (each has --help)", file=sys.stderr)
         return 0 if argv[:1] in (["-h"], ["--help"]) else 2

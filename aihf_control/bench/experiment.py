@@ -23,6 +23,9 @@
     [environment.Walker2d-v4]                      # an existing dataset, for instance an imported one
     data = "my_data"
 
+    [environment.Ant-v5.options]                   # options of the environment, with which its data is made
+    include_cfrc_ext_in_observation = false
+
     [report]
     baseline = "rlhf"
 
@@ -88,6 +91,8 @@ class GridCell:
     """Options of its run; `dataset` is None if the data is to be made."""
     cfg: Any
     data: DataConfig
+    env_options: dict[str, Any]
+    """Options of the environment that its data is made with."""
     swept: dict[str, Any]
     """Value of every swept factor."""
 
@@ -168,15 +173,26 @@ def _check_environments(sheet: Sheet, names: tuple[str, ...], settings: list[Set
     swept = _swept_values(settings)[0]
     for env, own in sheet.environment.items():
         here = f"{where}, environment.{env}"
-        check_known(table_of(own, here), ("run", "dataset", "data", "method"), here)
+        check_known(table_of(own, here), ("run", "dataset", "data", "method", "options"), here)
         if "data" in own and ("dataset" in own or any(data != DataConfig() for _, _, data in settings)):
             raise BadInput(
                 f"{here}.data: the dataset exists, and [dataset] describes how to make one; remove one of the two"
             )
+        if "data" in own and "options" in own:
+            raise BadInput(f"{here}.options: the dataset exists and has its own options; remove data or options")
+        _check_options(table_of(own.get("options", {}), f"{here}.options"), f"{here}.options")
         check_known(table_of(own.get("method", {}), f"{here}.method"), names, f"{here}.method")
         for name in table_of(own.get("dataset", {}), f"{here}.dataset"):
             if f"dataset.{name}" in swept:
                 raise BadInput(f"{here}.dataset.{name}: it is swept, so an environment cannot set it")
+
+
+def _check_options(options: dict[str, Any], where: str) -> None:
+    """Check options of an environment, which the commands write as KEY=VALUE. Raises BadInput."""
+    for name, value in options.items():
+        items = value if isinstance(value, list) else [value]
+        if not name.isidentifier() or not all(isinstance(x, bool | int | float | str) for x in items):
+            raise BadInput(f"{where}.{name} = {value!r}: give a name and a number, text, true, false or a list of them")
 
 
 def _existing_data(sheet: Sheet, env: str, where: str) -> Path | None:
@@ -258,7 +274,8 @@ def _cell(sheet: Sheet, env: str, setting: Setting, name: str, swept: dict[str, 
         run_spec_of(dataclasses.replace(options, device="cpu", precision="float32"), cfg)  # raises now for bad settings
     except BadInput as e:
         raise BadInput(f"{where}, {name} on {env}: {e}") from e
-    return GridCell(name, options, cfg, override(data, own.get("dataset", {}), f"{here}.dataset"), swept)
+    data = override(data, own.get("dataset", {}), f"{here}.dataset")
+    return GridCell(name, options, cfg, data, own.get("options", {}), swept)
 
 
 def _method(sheet: Sheet, env: str, name: str, where: str) -> tuple[str, Any]:

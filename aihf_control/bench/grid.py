@@ -25,6 +25,7 @@ from aihf_control.core.files import read_bytes, sha256, write_bytes
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, default_folder
 from aihf_control.environments.cards import folder_name
+from aihf_control.environments.gym import spec_of
 from aihf_control.models.device import device_of, matmul_precision
 from aihf_control.training.options import DATASETS, Options, dataset_of
 
@@ -59,9 +60,12 @@ class CellJob:
 def jobs_of(experiment: Experiment, out: Path, any_code: bool = False) -> list[CellJob]:
     """Return the grid's cells with folders below `out`. With `any_code`, cells that other code finished count as done.
 
-    Raises BadInput if two cells are the same under different names, or if existing data is missing or too small.
+    Raises BadInput if two cells are the same under different names, if existing data is missing or too small, or if an
+    environment does not take its options.
     """
     jobs: dict[str, CellJob] = {}
+    for env, options in {cell.options.env: cell.env_options for cell in experiment.cells if cell.env_options}.items():
+        spec_of(env, **options)
     digests, finished = _digests(experiment), finished_keys(out)
     for cell in experiment.cells:
         job = _job(cell, out, finished if any_code else {}, digests)
@@ -77,7 +81,7 @@ def _job(cell: GridCell, out: Path, finished: dict[str, list[str]], digests: dic
     if source:  # a copy: the source may be edited while the grid runs, or moved before a cell resumes
         dataset = DATASETS / folder_name(options.env) / digests[source]
     else:
-        dataset = default_folder(options.env, cell.data, DATASETS)
+        dataset = default_folder(options.env, cell.data, DATASETS, cell.env_options)
     key = f"{_settings_key(options, cell.cfg, dataset)}-{code_of(options.method)}"
     done = finished.get(key.partition("-")[0], [])
     used = done[-1] if done and key not in done else key
@@ -178,7 +182,9 @@ def words_of(options: Options, cfg: Any) -> list[str]:
 def data_words(job: CellJob) -> list[str]:
     """Return the arguments of `python -m aihf_control.data`."""
     env, out = job.cell.options.env, str(job.dataset)
-    return ["make", "--env", env, "--out", out, *flags(job.cell.data, DataConfig())]
+    options = [f"{name}={json.dumps(value)}" for name, value in job.cell.env_options.items()]  # as in TOML
+    words = ["make", "--env", env, "--out", out, *flags(job.cell.data, DataConfig())]
+    return [*words, "--env-option", *options] if options else words
 
 
 def command_lines(jobs: Sequence[CellJob]) -> list[str]:

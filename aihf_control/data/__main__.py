@@ -23,6 +23,7 @@ from aihf_control.data.summary import print_summary
 from aihf_control.data.verify import verify
 from aihf_control.data.video import render_comparison
 from aihf_control.environments.modules import allow_module
+from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, watch
 
 Positional = tyro.conf.Positional
 DATA = DataConfig()
@@ -42,6 +43,7 @@ def make(
     env_option: tuple[str, ...] = (),
     overwrite: bool = False,
     force: bool = False,
+    step_timeout: float = DEFAULT_TIMEOUT,
     cfg: Annotated[DataConfig, tyro.conf.arg(name="")] = DATA,
 ) -> None:
     """Make a dataset: rollouts of graded policies, demonstrations, and comparisons of their segments.
@@ -53,12 +55,15 @@ def make(
         env_option: KEY=VALUE per option of the environment, the value as in TOML (true, 0.5, [0, 1], text).
         overwrite: Replace the dataset in the folder.
         force: Accept an expert that is no better than random actions.
+        step_timeout: Seconds after which the command ends if the environment does not return from one call; 0 is no
+            limit.
         cfg: Settings of the dataset.
     """
     _check_free(out, overwrite)
     policies = dict(_parse_level(word) for word in policy) or None
     began = time.monotonic()
-    dataset = make_dataset(env, cfg, policies, out, _parse_options(env_option), force)
+    with watch(env, step_timeout):
+        dataset = make_dataset(env, cfg, policies, out, _parse_options(env_option), force)
     print(f"made in {time.monotonic() - began:.1f} s")
     print_summary(dataset, out)
 
@@ -69,6 +74,7 @@ def import_(
     env_option: tuple[str, ...] = (),
     overwrite: bool = False,
     force: bool = False,
+    step_timeout: float = DEFAULT_TIMEOUT,
     config: Annotated[ImportConfig, tyro.conf.arg(name="")] = IMPORT,
 ) -> None:
     """Import your own episodes and comparisons. If anything is wrong, every fault is printed and nothing is written.
@@ -79,10 +85,14 @@ def import_(
         env_option: KEY=VALUE per option of the environment, the value as in TOML; by default those the sources state.
         overwrite: Replace the dataset in the folder.
         force: Accept an expert that is no better than random actions, and episodes that do not replay here.
+        step_timeout: Seconds after which the command ends if the environment does not return from one call; 0 is no
+            limit.
         config: Sources.
     """
     _check_free(out, overwrite)
-    print_summary(import_dataset(env, config, out, _parse_options(env_option), force), out)
+    with watch(env, step_timeout):
+        dataset = import_dataset(env, config, out, _parse_options(env_option), force)
+    print_summary(dataset, out)
 
 
 def export(folder: Positional[Path], minari: str, env: str = "") -> None:
@@ -99,16 +109,19 @@ def export(folder: Positional[Path], minari: str, env: str = "") -> None:
     print(f"comparisons stay in {folder / 'preferences.csv'}; `import --pool minari:{minari} --pairs ...` reads both")
 
 
-def check(folder: Positional[Path], env: str = "") -> None:
+def check(folder: Positional[Path], env: str = "", step_timeout: float = DEFAULT_TIMEOUT) -> None:
     """Replay every episode from its seed and compare it bit by bit with the recorded one.
 
     Args:
         folder: The dataset.
         env: The dataset's environment, if its id has a module part: confirms that the module may be imported.
+        step_timeout: Seconds after which the command ends if the environment does not return from one call; 0 is no
+            limit.
     """
     allow_module(env)
     dataset = Dataset.load(folder)
-    found = [difference for difference in verify(dataset) if difference]
+    with watch(dataset.meta["env"], step_timeout):
+        found = [difference for difference in verify(dataset) if difference]
     for difference in found[:10]:
         print(difference)
     origin = "imported" if "brought" in dataset.meta else "made"

@@ -25,7 +25,7 @@ from aihf_control.data.dataset import Dataset
 from aihf_control.data.labelling.comparisons import collect_comparisons
 from aihf_control.data.labelling.regret import Regret
 from aihf_control.data.labelling.segments import SegmentPool
-from aihf_control.data.labelling.teachers import Annotator, make_teacher
+from aihf_control.data.labelling.teachers import Annotator, TeacherName, make_teacher
 from aihf_control.data.pool import check_expert, evaluate_returns, find_bundled_policies, load_experts, play_episodes
 from aihf_control.environments.cards import folder_name
 from aihf_control.environments.gym import EnvSpec, spec_of
@@ -59,7 +59,7 @@ class DataConfig:
     """Held-out comparisons of episodes that no training comparison uses, labelled by the oracle."""
     clip: int = 50
     """Steps of a compared segment (clip); 0 compares whole trajectories."""
-    teacher: Literal["oracle", "noisy", "mistake", "skip", "myopic", "equal"] = "noisy"
+    teacher: TeacherName = "noisy"
     """Synthetic teacher, one of B-Pref's six. The settings temperature to memory override its defaults."""
     label: Literal["return", "regret"] = "return"
     """Score of a segment in all comparisons: its true return, or its regret against the expert from the same state (as
@@ -175,10 +175,11 @@ def _choose_expert(experts: dict[str, Expert], cfg: DataConfig) -> Expert:
     return experts["expert"] if "expert" in experts else experts[demonstrator]
 
 
-def default_folder(env: str, cfg: DataConfig, root: Path) -> Path:
-    """Return the default folder of a dataset, named by environment, config and policies."""
+def default_folder(env: str, cfg: DataConfig, root: Path, options: dict[str, Any] | None = None) -> Path:
+    """Return the default folder of a dataset, named by environment, config, policies and the environment's options."""
     policies = {level: sha256(read_bytes(path)) for level, path in find_bundled_policies(env).items()}
-    key = json.dumps([RECIPE, dataclasses.asdict(cfg), policies], sort_keys=True)
+    named = [RECIPE, dataclasses.asdict(cfg), policies, *([options] if options else [])]
+    key = json.dumps(named, sort_keys=True)
     return root / folder_name(env) / sha256(key.encode())[:12]
 
 

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from aihf_control.core.errors import BadInput
+
 TIMEOUT_CODE = 124  # exit code, as of timeout(1)
 DEFAULT_TIMEOUT = 300.0  # seconds
 
@@ -64,8 +66,10 @@ def watch(env_id: str, limit: float, report: Callable[[str], None] = _exit) -> I
     """End the process with one line and exit code 124 if a call hangs while the context is open.
 
     A thread watches, so a call that never releases the interpreter lock is not noticed; `run` watches from its parent
-    process, which notices that too.
+    process, which notices that too. Raises BadInput for a negative limit.
     """
+    if not limit >= 0:
+        raise BadInput(f"--step-timeout must be at least 0 seconds, got {limit}")
     done = threading.Event()
 
     def look() -> None:

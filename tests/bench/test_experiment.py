@@ -12,6 +12,7 @@ from aihf_control.bench.experiment import Sheet, read
 from aihf_control.bench.fingerprint import code_of, file_of
 from aihf_control.bench.grid import command_lines, copy_data, data_jobs_from, data_words, jobs_of
 from aihf_control.core.errors import BadInput
+from aihf_control.data import __main__ as data_command
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig
 from aihf_control.methods.aihf import Config
@@ -144,6 +145,12 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
         (BASE + "[environment.Hopper-v4]\ndata = 3", "environment.Hopper-v4.data = 3: give a path"),
         (BASE + "[environment.Hopper-v4]\ndata = false", "environment.Hopper-v4.data = False: give a path"),
         (BASE + "[environment.Hopper-v4]\ndata = ''", "environment.Hopper-v4.data = '': give the folder of a dataset"),
+        (
+            BASE + "[environment.Hopper-v4]\ndata = 'x'\noptions.a = 1",
+            "Hopper-v4.options: the dataset exists and has its own",
+        ),
+        (BASE + "[environment.Hopper-v4.options]\na = {b = 1}", "options.a = {'b': 1}: give a name and a number, text"),
+        (BASE + "[environment.Hopper-v4.options]\n'a b' = 1", "options.a b = 1: give a name and a number"),
         (BASE + "[dataset]\nclip = 3\n[environment.Hopper-v4]\ndata = 'x'", "data: the dataset exists, and [dataset]"),
         (BASE + "[environment.Hopper-v4]\ndata = 'x'\ndataset.clip = 3", "data: the dataset exists, and [dataset]"),
         (BASE + "[report]\nbaseline = 'b'", "report.baseline: unknown key 'b'; did you mean bc?"),
@@ -291,3 +298,22 @@ def test_the_commands_give_back_the_cells(written, capsys):
         assert run.parse(job.words()) == (job.cell.options, job.cell.cfg)
         assert job.folder == Path("out/cells") / job.key
         assert data_words(job) == ["make", "--env", "Hopper-v4", "--out", str(job.dataset), "--levels", "weak"]
+
+
+# ------------------------------------------------------------------------------------------ options of the environment
+
+
+def test_options_of_the_environment_reach_its_data_and_name_its_folder(written, tmp_path, monkeypatch):
+    options = "[environment.Hopper-v4.options]\nhealthy_reward = 5\nhealthy_z_range = [1.2, 9.0]\n"
+    small = "pairs = 0\n[dataset]\ndemos = 1\npairs = 0\ntest_pairs = 0\nepisodes = 4\nclip = 10\n"
+    plain, changed = (jobs_of(written(BASE + small + more), tmp_path)[0] for more in ("", options))
+    assert changed.cell.env_options == {"healthy_reward": 5, "healthy_z_range": [1.2, 9.0]}
+    assert changed.dataset != plain.dataset and changed.key != plain.key
+    monkeypatch.chdir(tmp_path)
+    assert data_command.main(data_words(changed)) == 0
+    assert Dataset.load(changed.dataset).meta["options"] == changed.cell.env_options
+
+
+def test_an_option_that_the_environment_does_not_take_is_refused_before_anything_runs(written, tmp_path):
+    with pytest.raises(BadInput, match="healthy_rewards"):
+        jobs_of(written(BASE + "[environment.Hopper-v4.options]\nhealthy_rewards = 5"), tmp_path)

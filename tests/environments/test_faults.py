@@ -16,6 +16,7 @@ from aihf_control.environments.cards import folder_name
 from aihf_control.environments.checks import determinism_note
 from aihf_control.environments.gym import Envs, EnvSpec, spec_of
 from aihf_control.environments.rollout import rollout
+from tests.helpers import ROOT
 
 
 class Line(gym.Env):
@@ -285,3 +286,31 @@ def test_a_process_whose_environment_hangs_ends_in_one_line():
     done = subprocess.run([sys.executable, "-c", HANG], capture_output=True, text=True, env=os.environ)
     assert done.returncode == watchdog.TIMEOUT_CODE and time.monotonic() - began < 50
     assert done.stderr == f"error: {watchdog.timeout_message('Stuck-v0', 0.2)}\n"
+
+
+def test_a_negative_limit_is_refused():
+    with pytest.raises(BadInput, match="--step-timeout must be at least 0 seconds, got -1"), watchdog.watch("A-v0", -1):
+        pass
+
+
+STUCK_DATA = """
+import sys, time
+import gymnasium
+from gymnasium.envs.mujoco.hopper_v4 import HopperEnv
+from aihf_control.data.__main__ import main
+class Stuck(HopperEnv):
+    def reset(self, **kwargs):
+        time.sleep(60)
+gymnasium.register("Stuck-v0", Stuck, max_episode_steps=100)
+line = ["make", "--env", "Stuck-v0", "--out", sys.argv[1], "--step-timeout", "1", "--policy", "expert=none.zip"]
+sys.exit(main(line))
+"""
+
+
+@pytest.mark.slow
+def test_data_of_an_environment_that_hangs_ends_in_one_line(tmp_path):
+    out = tmp_path / "data"
+    line = [sys.executable, "-c", STUCK_DATA, str(out)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == watchdog.TIMEOUT_CODE and not out.exists()
+    assert done.stderr == f"error: {watchdog.timeout_message('Stuck-v0', 1.0)}\n"

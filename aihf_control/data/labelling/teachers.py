@@ -7,12 +7,14 @@ label stochastically, or make mistakes.
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 
 Array = np.ndarray
 
-TEACHERS: dict[str, dict[str, float]] = {
+TeacherName = Literal["oracle", "noisy", "mistake", "skip", "myopic", "equal"]
+TEACHERS: dict[TeacherName, dict[str, float]] = {
     "oracle": {},
     "noisy": {"temperature": 0.2},
     "mistake": {"error": 0.1},
@@ -74,7 +76,7 @@ class Annotator:
         return 0.5 * (1 + np.tanh(0.5 * margin / scale)) if scale > 0 else 0.5 * (1 + np.sign(margin))
 
 
-def make_teacher(name: str, **settings: float | None) -> Annotator:
+def make_teacher(name: TeacherName, **settings: float | None) -> Annotator:
     """Build the teacher of this name (`TEACHERS`); `settings` that are not None replace its defaults."""
     given = {field: value for field, value in settings.items() if value is not None}
     return Annotator(**{"temperature": 0.0, **TEACHERS[name], **given})
