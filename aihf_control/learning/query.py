@@ -57,7 +57,7 @@ class QuerySession:
         self._envs: dict[int, Envs] = {}
 
     def draw_starts(self, n: int, length: int, restart: bool = True) -> Tensor:
-        """Draw `n` starts per lane, (L, n, 2), that a demonstration follows by `length` steps or by its fall.
+        """Draw `n` starts per lane, (L, n, 2), after which a demonstration continues for `length` steps or to its fall.
 
         If the simulator must `restart` there and the states are unknown, the starts are first steps of demonstrations.
         The same holds for lanes whose demonstrations are all shorter than `length`.

@@ -103,9 +103,10 @@ class Task:
         self._usage.n_steps += 1
 
     def draw_starts(self, n: int, length: int, restart: bool = True) -> Tensor:
-        """Draw `n` starts per lane, (L, n, 2): a demonstration and a step before `length` further ones or a fall.
+        """Draw `n` starts of segments per lane, (L, n, 2): a demonstration and one of its steps.
 
-        With `restart` the simulator must be able to start there: see `QuerySession.draw_starts`.
+        The demonstration continues for `length` steps or to its fall. With `restart` the simulator must be able to
+        start there: see `QuerySession.draw_starts`.
         """
         _ = self.demos
         return self._queries.draw_starts(n, min(length, self.spec.horizon), restart)

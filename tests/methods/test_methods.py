@@ -67,7 +67,7 @@ def test_offline_methods_take_no_environment_steps(name, task, tape):
     assert set(tape) <= {"r"} and not task.n_steps.any()
 
 
-def test_the_doors_count_steps_and_labels(dataset):
+def test_the_task_counts_steps_and_labels(dataset):
     counted = {}
     for name in methods.names():
         task = make_task(dataset)
