@@ -31,7 +31,7 @@ from aihf_control.core.files import check_writable, read_json, write_bytes
 from aihf_control.core.statistics import STAR_NOTE, Estimate, estimate, format_count, normalised
 from aihf_control.environments.cards import folder_name
 from aihf_control.environments.modules import allow_module, allowed_modules, check_module, set_allowed_modules
-from aihf_control.experts.true_reward import TruthConfig, learn
+from aihf_control.experts.true_reward import TrueRewardConfig, learn
 from aihf_control.learning.evaluation import greedy_returns
 from aihf_control.learning.sac import SACConfig
 from aihf_control.models.device import matmul_precision, use_one_thread
@@ -164,7 +164,7 @@ def keep(work: Work, options: Options) -> float:
 def scratch(work: Work, options: Options) -> pd.DataFrame:
     """True returns of greedy episodes, a row each, of policies trained on nothing but a reward, a lane a seed."""
     reward = load_reward(work.run / "reward.safetensors")
-    cfg = TruthConfig(options.updates, options.envs, sac=options.sac)
+    cfg = TrueRewardConfig(options.updates, options.envs, sac=options.sac)
     paid, precision = None if work.truth else reward.net, getattr(torch, matmul_precision("auto", "cpu"))
     *_, (_, sac) = learn(reward.spec, reward.seeds, cfg, reward=paid, products=precision)
     returns = greedy_returns(sac.average, reward.spec, options.episodes)

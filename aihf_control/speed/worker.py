@@ -17,7 +17,7 @@ from aihf_control.data.generate import DataConfig, make_dataset
 from aihf_control.environments.gym import spec_of
 from aihf_control.environments.modules import allow_module
 from aihf_control.environments.rollout import rollout
-from aihf_control.experts.true_reward import Pupil, TruthConfig
+from aihf_control.experts.true_reward import TrueRewardConfig, TrueRewardTrainer
 from aihf_control.learning.bc import CloneConfig, clone
 from aihf_control.learning.replay import Buffer
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
@@ -55,9 +55,9 @@ def _ours(what: Row) -> Works:
     """SB3's defaults in our learner: no layer normalisation, automatic entropy weight, a step an update."""
     spec, n = spec_of(what["env"]), what["lanes"]
     sac = SACConfig(hidden=(what["width"],) * 2, alpha=(), layer_norm=False, tau=0.005)
-    cfg = TruthConfig(updates=1_000_000, envs=1, warmup=STEPS, sac=sac, capacity=100_000)
+    cfg = TrueRewardConfig(updates=1_000_000, envs=1, warmup=STEPS, sac=sac, capacity=100_000)
     device = torch.device(what["device"])
-    pupil = Pupil(spec, range(n), cfg, device=device, products=getattr(torch, what["precision"]))
+    pupil = TrueRewardTrainer(spec, range(n), cfg, device=device, products=getattr(torch, what["precision"]))
     for _ in range(STEPS):
         pupil.step(random=True)
     for _ in range(WARMUP_RUNS + 1):  # until a GPU has its recording

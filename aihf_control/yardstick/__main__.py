@@ -32,8 +32,8 @@ from aihf_control.environments.cards import folder_name
 from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, spec_of
 from aihf_control.environments.modules import allow_module
 from aihf_control.environments.rollout import rollout
-from aihf_control.experts.session import Training
-from aihf_control.experts.true_reward import Learner, Pupil, TruthConfig
+from aihf_control.experts.session import TrainingSession
+from aihf_control.experts.true_reward import Learner, TrueRewardConfig, TrueRewardTrainer
 from aihf_control.learning.evaluation import greedy_returns
 from aihf_control.learning.sac import SACConfig
 from aihf_control.models.device import use_one_thread
@@ -183,10 +183,10 @@ def _ours(spec: EnvSpec, options: Options, done: set[int]) -> Iterator[Rows]:
     if not seeds:
         return
     sac = SACConfig(hidden=(options.width,) * 2, alpha=(), layer_norm=False, tau=0.005)
-    cfg = TruthConfig(options.steps, envs=1, warmup=1000, sac=sac)
-    pupil, book = Pupil(spec, seeds, cfg, products=getattr(torch, options.precision)), Book(seeds, options)
+    cfg = TrueRewardConfig(options.steps, envs=1, warmup=1000, sac=sac)
+    pupil, book = TrueRewardTrainer(spec, seeds, cfg, products=getattr(torch, options.precision)), Book(seeds, options)
     settings = {**options.about, "seeds": seeds, "steps": options.steps, "evaluations": options.evaluations}
-    training = Training(pupil, book, folder, settings, options.checkpoint)
+    training = TrainingSession(pupil, book, folder, settings, options.checkpoint)
     if k := training.restore(print):
         print(f"going on at update {k:,}", flush=True)
 

@@ -9,12 +9,12 @@ import torch
 
 from aihf_control import retrain, run
 from aihf_control.environments.gym import spec_of
-from aihf_control.experts.true_reward import TruthConfig, learn
+from aihf_control.experts.true_reward import TrueRewardConfig, learn
 from aihf_control.learning.evaluation import greedy_returns
 from aihf_control.learning.sac import SACConfig
 from tests.helpers import in_this_process, words
 
-TINY = TruthConfig(updates=12, envs=2, warmup=6, batch=16, sac=SACConfig(hidden=(8, 8)))
+TINY = TrueRewardConfig(updates=12, envs=2, warmup=6, batch=16, sac=SACConfig(hidden=(8, 8)))
 FLAGS = ["--updates", "12", "--envs", "2", "--episodes", "2", "--workers", "1", "--sac.hidden", "8", "8"]
 
 
@@ -103,7 +103,7 @@ def test_paid_in_truth_it_learns_as_without_a_run(runs):
     options = retrain.Options((runs,), updates=1030, envs=2, episodes=1, sac=SACConfig(hidden=(8, 8), average=1.0))
     work = retrain.Work(runs / "x.csv", runs / "irl", truth=True)
     frame, other = (retrain.scratch(w, options) for w in (work, work._replace(truth=False)))
-    spec, cfg = spec_of("Hopper-v4"), TruthConfig(1030, 2, sac=options.sac)
+    spec, cfg = spec_of("Hopper-v4"), TrueRewardConfig(1030, 2, sac=options.sac)
     seeds, products = sorted(set(frame["seed"])), getattr(torch, retrain.matmul_precision("auto", "cpu"))
     *_, (_, sac) = learn(spec, seeds, cfg, products=products)
     assert frame["return"].to_list() == greedy_returns(sac.average, spec, 1).ravel().tolist()
