@@ -23,6 +23,7 @@ from aihf_control.experts.true_reward import TrueRewardConfig, TrueRewardTrainer
 from aihf_control.learning.sac import SACConfig
 from aihf_control.models.sb3 import read_zip
 from aihf_control.yardstick import __main__ as yardstick
+from aihf_control.yardstick import learners
 from aihf_control.yardstick import table as yardstick_table
 
 TINY = TrueRewardConfig(updates=30, envs=2, warmup=10, batch=16, sac=SACConfig(hidden=(8, 8)))
@@ -152,7 +153,7 @@ YARD = ["--env", "Pendulum-v1", "--steps", "1100", "--evaluations", "5", "--widt
 @pytest.mark.slow
 @pytest.mark.parametrize("learner", ["ours", "sb3"])
 def test_the_yardstick_measures_both_learners_alike(tmp_path, learner, monkeypatch, capsys):
-    monkeypatch.setattr(yardstick, "FINAL", 2)
+    monkeypatch.setattr(learners, "FINAL_EPISODES", 2)
     words = [*YARD, "--learner", learner, "--seeds", "2", "--out", str(tmp_path)]
     assert yardstick.main(words) == 0
     (path,) = tmp_path.iterdir()
@@ -183,9 +184,9 @@ def test_the_yardstick_measures_both_learners_alike(tmp_path, learner, monkeypat
     [
         (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["--steps", "-20"], "--steps must be at least 1, got -20"),
-        (["--evaluations", "7"], "multiple of --evaluations, 7"),
-        (["--checkpoint", "0"], "--checkpoint 0"),
-        (["--table", "--reach", "nan"], "--reach nan"),
+        (["--evaluations", "7"], "--steps must be a multiple of --evaluations, 7, got 1100"),
+        (["--checkpoint", "0"], "--checkpoint must be above 0 minutes, got 0"),
+        (["--table", "--reach", "nan"], "--reach must be a share above 0, got nan"),
     ],
 )
 def test_bad_settings_of_the_yardstick_are_told(tmp_path, capsys, more, told):
@@ -210,8 +211,8 @@ def test_one_seed_in_two_files_is_refused(tmp_path):
 @pytest.mark.slow
 def test_a_measurement_that_was_paused_resumes_to_the_same_returns(tmp_path, monkeypatch):
     """Paused 40 updates after the warmup of 1000; killed again after writing its csv, before removing its state."""
-    monkeypatch.setattr(yardstick, "FINAL", 2)
-    real, looks = yardstick.greedy_returns, iter(range(100))
+    monkeypatch.setattr(learners, "FINAL_EPISODES", 2)
+    real, looks = learners.greedy_returns, iter(range(100))
 
     def ended(*args):
         if next(looks) == 25:
@@ -223,10 +224,10 @@ def test_a_measurement_that_was_paused_resumes_to_the_same_returns(tmp_path, mon
         words = ["--env", "Pendulum-v1", "--steps", "1200", "--evaluations", "30", "--width", "8", "--seeds", "2"]
         words += ["--out", str(tmp_path / name)]
         if name == "halves":
-            monkeypatch.setattr(yardstick, "greedy_returns", ended)
+            monkeypatch.setattr(learners, "greedy_returns", ended)
             with pytest.raises(SystemExit, match="143"):
                 yardstick.main(words)
-            monkeypatch.setattr(yardstick, "greedy_returns", real)
+            monkeypatch.setattr(learners, "greedy_returns", real)
             monkeypatch.setattr(TrainingSession, "close", lambda self: self.lock.close())
         assert yardstick.main(words) == 0
         frames[name] = pd.read_csv(*(tmp_path / name).glob("*.csv")).drop(columns="seconds")
