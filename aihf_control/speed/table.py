@@ -56,7 +56,8 @@ def _describe_kernels(rows: pd.DataFrame) -> str:
 
 
 def _format_median(own: pd.DataFrame, what: str) -> str:
-    return f"{own[what].median():.0f}" if own[what].count() else "-"
+    values = own[what].dropna()
+    return f"{values.median():.0f}" if len(values) else "-"
 
 
 def _format_ratio(own: pd.DataFrame, peer: pd.DataFrame, what: str) -> str:
