@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import write_bytes
-from aihf_control.data.dataset import Dataset, references
+from aihf_control.data.dataset import Dataset
+from aihf_control.data.pairs import references
 from aihf_control.data.ties import find_ties
 from aihf_control.environments.camera import PER_SECOND, Camera
 from aihf_control.environments.gym import spec_of
