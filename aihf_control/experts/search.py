@@ -19,7 +19,9 @@ import torch
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import check_writable
 from aihf_control.core.provenance import commit
+from aihf_control.environments.cards import folder_name
 from aihf_control.environments.gym import EnvSpec, spec_of
+from aihf_control.environments.modules import allow_module
 from aihf_control.environments.rollout import rollout
 from aihf_control.experts.levels import format_command, save_levels
 from aihf_control.experts.snapshots import Snapshots
@@ -48,7 +50,7 @@ class SearchOptions:
     @property
     def folder(self) -> Path:
         """The folder to write."""
-        return self.out or Path("results/experts") / self.env.replace("/", "__")
+        return self.out or Path("results/experts") / folder_name(self.env)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +81,7 @@ def search_experts(options: SearchOptions, cfg: SearchConfig) -> None:
     at_least_one({"--iterations": cfg.iterations, "--episodes": options.episodes, "--every": options.every})
     if cfg.iterations < options.every:
         raise BadInput(f"--every must be at most --iterations {cfg.iterations}, got {options.every}")
+    allow_module(options.env)
     spec = spec_of(options.env)
     check_writable(options.folder)
     snapshots = Snapshots(spec, (options.seed,), options.every, options.episodes)
