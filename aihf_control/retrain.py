@@ -1,11 +1,12 @@
-"""What a learned reward is worth by itself: policies trained from scratch on it alone, and their true return.
+"""Evaluate learned rewards: train policies from scratch on the frozen reward and report their true return.
 
 python -m aihf_control.retrain results/bench/main
 python -m aihf_control.retrain results/runs/Hopper-v4/aihf/20261121-072237-495 --updates 50000
 
-A reward that was learned beside a policy may be right only where that policy went. Here it is frozen, and SAC begins
-with fresh networks and an empty replay: no clone, no demonstrations, no clips. Each run keeps its own `retrained.csv`.
-With `--truth` the same learner is paid in truth as well, once for each environment of a folder: what the budget allows.
+A reward learned together with a policy may be accurate only in the states that the policy visited. Here it is frozen,
+and SAC starts with new networks and an empty replay buffer, without clone, demonstrations or segments. The result is
+written to `retrained.csv` in each run's folder. `--truth` also trains the same learner on the true reward, once per
+environment of a folder, as a reference for the budget.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from aihf_control.core.files import check_writable, read_json, write_bytes
 from aihf_control.core.statistics import STAR_NOTE, Estimate, estimate, format_count, normalised
 from aihf_control.environments.cards import folder_name
 from aihf_control.environments.modules import allow_module, allowed_modules, check_module, set_allowed_modules
-from aihf_control.experts.true_reward import TruthConfig, learn
+from aihf_control.experts.true_reward import TrueRewardConfig, learn
 from aihf_control.learning.evaluation import greedy_returns
 from aihf_control.learning.sac import SACConfig
 from aihf_control.models.device import matmul_precision, use_one_thread
@@ -44,130 +45,138 @@ RESULT = "retrained.csv"
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is retrained, and for how long."""
+    """Runs and budget of retraining."""
 
     folders: tyro.conf.Positional[tuple[Path, ...]]
-    """Finished runs, or folders with runs anywhere below them; those without a learned reward are passed over."""
+    """Finished runs, or folders with runs at any depth; runs without a learned reward are skipped."""
     updates: int = 20_000
-    """Updates, before each of which every environment takes a step."""
+    """Updates. Every environment takes a step before each."""
     envs: int = 4
-    """Environments a lane."""
+    """Environments per lane."""
     episodes: int = 20
-    """Greedy episodes by which the policies are judged, from the same starts as the runs' own."""
+    """Greedy episodes of the evaluation, from the same initial states as in the runs."""
     truth: bool = False
-    """Also trains on the true reward, for comparison."""
+    """Also train on the true reward, for comparison."""
     env: tuple[str, ...] = ()
     """Environments of the rewards whose ids have a module part: confirms that these modules may be imported."""
     workers: int = 0
-    """Runs at a time, one thread each; 0 is one a core."""
+    """Worker processes, one thread each; 0 means one per core."""
     sac: SACConfig = SACConfig(alpha=(0.1,), average=1e-3)
-    """The learner, the same for every reward."""
+    """Settings of the learner, the same for every reward."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command. Returns its exit code: 0, or 2 for bad input."""
+    """Run the command; return its exit code: 0, 2 for bad input, 130 if interrupted."""
     about = (__doc__ or "").splitlines()[0]
     options = tyro.cli(Options, args=argv, prog="python -m aihf_control.retrain", description=about)
     try:
         return exit_code(retrain, options)
     except KeyboardInterrupt:
-        print("broken off; what has been retrained stands, the same command does the rest", file=sys.stderr)
+        print("Aborted. Finished results are kept; the same command continues with the rest.", file=sys.stderr)
         return 130
 
 
 def retrain(options: Options) -> None:
-    """Retrains on the reward of every run that has not been, and prints and writes a table of all. Raises BadInput."""
-    if not options.folders:
-        raise BadInput("nothing to retrain: give the folder of a run, or one with runs below it")
-    at_least_one({f"--{name}": getattr(options, name) for name in ("updates", "envs", "episodes")})
-    if options.workers < 0:
-        raise BadInput(f"--workers {options.workers}: give at least 0")
+    """Retrain on the reward of each run without a result, and write a table of all runs. Raises BadInput."""
+    _check(options)
     allow_module(*options.env)
-    found = {folder: works_below(folder, options.truth) for folder in options.folders}
-    works = list({work.result.resolve(): work for below in found.values() for work in below}.values())
-    for work in works:
-        _check_budget(work.result, options)
-    todo = [work for work in works if not work.result.exists()]
-    for work in todo:
-        check_module(load_reward(work.run / "reward.safetensors").spec.id)  # both raise now rather than in a worker
-        check_writable(work.result.parent)
-    workers = min(options.workers or len(os.sched_getaffinity(0)), max(1, len(todo)))
-    n = sum(not work.truth for work in works)
-    print(f"{n} runs with a learned reward, {n - sum(not w.truth for w in todo)} of them retrained before", flush=True)
-    context = multiprocessing.get_context("spawn")
-    modules = (allowed_modules(),)
-    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_begin, initargs=modules) as pool:
-        for work, value in zip(todo, pool.map(keep, todo, [options] * len(todo)), strict=True):
-            print(f"{work.result}: {value:.0f}", flush=True)
+    found = {folder: find_jobs(folder, options.truth) for folder in options.folders}
+    jobs = list({job.result.resolve(): job for below in found.values() for job in below}.values())
+    for job in jobs:
+        _check_budget(job.result, options)
+    pending = [job for job in jobs if not job.result.exists()]
+    for job in pending:
+        check_module(load_reward(job.run / "reward.safetensors").spec.id)  # both raise here rather than in a worker
+        check_writable(job.result.parent)
+    n, n_pending = (sum(not job.truth for job in some) for some in (jobs, pending))
+    print(f"{n} runs with a learned reward, {n - n_pending} of them already retrained", flush=True)
+    _run_jobs(pending, options)
     for folder, below in found.items():
-        text = table(folder, below)
+        text = format_table(folder, below)
         write_bytes(folder / "retrained.md", text.encode())
         print(text)
 
 
-class Work(NamedTuple):
-    """A training from scratch: on the reward of a run, or on the true one with all else as in that run."""
+def _check(options: Options) -> None:
+    if not options.folders:
+        raise BadInput("nothing to retrain: give the folder of a run, or a folder with runs")
+    at_least_one({f"--{name}": getattr(options, name) for name in ("updates", "envs", "episodes")})
+    if options.workers < 0:
+        raise BadInput(f"--workers must be at least 0, got {options.workers}")
+
+
+class Job(NamedTuple):
+    """A training from scratch on the reward of a run, or on the true reward with all else as in that run."""
 
     result: Path
     run: Path
     truth: bool = False
 
 
-def works_below(folder: Path, truth: bool) -> list[Work]:
-    """The trainings of the finished runs below; with `truth` one more for each environment and its seeds."""
-    runs = runs_below(folder)
-    works = [Work(run / RESULT, run) for run in runs]
+def find_jobs(folder: Path, truth: bool) -> list[Job]:
+    """Return a job per finished run below a folder; with `truth` also one per environment and seeds."""
+    runs = find_runs(folder)
+    jobs = [Job(run / RESULT, run) for run in runs]
     for run in runs if truth else ():
         reward = load_reward(run / "reward.safetensors")
         seeds = f"{reward.seeds[0]}-{reward.seeds[-1]}"
-        work = Work(folder / f"truth-{folder_name(reward.spec.id)}-{seeds}.csv", run, truth=True)
-        works += [work] if work.result not in [w.result for w in works] else []
-    return works
+        job = Job(folder / f"truth-{folder_name(reward.spec.id)}-{seeds}.csv", run, truth=True)
+        jobs += [job] if job.result not in [other.result for other in jobs] else []
+    return jobs
 
 
 def _check_budget(path: Path, options: Options) -> None:
-    """Raises BadInput where a result was made with another budget: one table tells of one."""
+    """Raise BadInput if a result was made with another budget, since a table compares equal budgets."""
     if not path.exists():
         return
     frame = _read(path)
-    for name, asked in (("updates", options.updates), ("envs", options.envs)):
-        there = sorted({int(x) for x in frame[name]})
-        if there != [asked]:
-            raise BadInput(f"{path} was made with --{name} {there[0]}, not {asked}; remove it or give the same")
+    for name, given in (("updates", options.updates), ("envs", options.envs)):
+        stored = sorted({int(x) for x in frame[name]})
+        if stored != [given]:
+            raise BadInput(f"{path} was made with --{name} {stored[0]}, not {given}; remove it or give the same value")
 
 
-def runs_below(folder: Path) -> list[Path]:
-    """Finished runs with a learned reward. Raises BadInput where there is none."""
+def find_runs(folder: Path) -> list[Path]:
+    """Return the finished runs with a learned reward at any depth of a folder. Raises BadInput if there is none."""
     runs = [path.parent for path in sorted(folder.rglob("summary.json"))]
     found = [run for run in runs if (run / "reward.safetensors").exists()]
     if not found:
         raise BadInput(
-            f"no finished run with a learned reward below {folder}; methods like aihf, irl and rlhf leave one"
+            f"no finished run with a learned reward in {folder}; methods such as aihf, irl and rlhf save one"
         )
     return found
 
 
-def _begin(modules: tuple[str, ...]) -> None:
-    """Of a working process: one thread, and at Ctrl-C it is gone without a word."""
+def _run_jobs(jobs: Sequence[Job], options: Options) -> None:
+    """Run the jobs in worker processes and print the mean return of each."""
+    workers = min(options.workers or len(os.sched_getaffinity(0)), max(1, len(jobs)))
+    context, modules = multiprocessing.get_context("spawn"), (allowed_modules(),)
+    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_set_up_worker, initargs=modules) as pool:
+        for job, value in zip(jobs, pool.map(run_job, jobs, [options] * len(jobs)), strict=True):
+            print(f"{job.result}: {value:.0f}", flush=True)
+
+
+def _set_up_worker(modules: tuple[str, ...]) -> None:
+    """Set up a worker process: one thread, and Ctrl-C ends it without a traceback."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     use_one_thread()
     set_allowed_modules(modules)
 
 
-def keep(work: Work, options: Options) -> float:
-    """Trains from scratch and writes what came of it; the mean return."""
-    frame = scratch(work, options)
-    write_bytes(work.result, frame.to_csv(index=False, lineterminator="\n").encode())
+def run_job(job: Job, options: Options) -> float:
+    """Train from scratch and write the returns; return their mean."""
+    frame = train_from_scratch(job, options)
+    write_bytes(job.result, frame.to_csv(index=False, lineterminator="\n").encode())
     return float(frame["return"].to_numpy().mean())
 
 
-def scratch(work: Work, options: Options) -> pd.DataFrame:
-    """True returns of greedy episodes, a row each, of policies trained on nothing but a reward, a lane a seed."""
-    reward = load_reward(work.run / "reward.safetensors")
-    cfg = TruthConfig(options.updates, options.envs, sac=options.sac)
-    paid, precision = None if work.truth else reward.net, getattr(torch, matmul_precision("auto", "cpu"))
-    *_, (_, sac) = learn(reward.spec, reward.seeds, cfg, reward=paid, products=precision)
-    returns = greedy_returns(sac.average, reward.spec, options.episodes)
+def train_from_scratch(job: Job, options: Options) -> pd.DataFrame:
+    """Train policies on the job's reward only, a lane per seed; return the true returns, a row per greedy episode."""
+    reward = load_reward(job.run / "reward.safetensors")
+    cfg = TrueRewardConfig(options.updates, options.envs, sac=options.sac)
+    reward_fn, products = None if job.truth else reward.net, getattr(torch, matmul_precision("auto", "cpu"))
+    *_, (_, learner) = learn(reward.spec, reward.seeds, cfg, reward=reward_fn, products=products)
+    returns = greedy_returns(learner.average, reward.spec, options.episodes)
     rows = [
         {"seed": seed, "episode": e, "return": float(r), "updates": options.updates, "envs": options.envs}
         for seed, row in zip(reward.seeds, returns, strict=True)
@@ -176,37 +185,38 @@ def scratch(work: Work, options: Options) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def table(folder: Path, works: Sequence[Work]) -> str:
-    """Markdown: a row a training, IQM over its seeds with 95 % intervals, those that diverged left out."""
+def format_table(folder: Path, jobs: Sequence[Job]) -> str:
+    """Format a Markdown table with a row per job: IQM over seeds with 95 % intervals, without diverged seeds."""
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
-    lines += [f"| {' | '.join(_row(folder, work))} |" for work in works]
+    lines += [f"| {' | '.join(_format_row(folder, job))} |" for job in jobs]
     return "\n".join([*lines, "", STAR_NOTE, ""])
 
 
-def _row(folder: Path, work: Work) -> list[str]:
-    summary: dict[str, Any] = read_json(work.run / "summary.json")
-    frame = _read(work.result)
+def _format_row(folder: Path, job: Job) -> list[str]:
+    summary: dict[str, Any] = read_json(job.run / "summary.json")
+    frame = _read(job.result)
     returns = np.asarray(frame.groupby("seed")["return"].mean(), np.float64)
     finite = returns[np.isfinite(returns)]
-    told = ["-", "-"]
+    cells = ["-", "-"]
     if len(finite):
         score = normalised(finite, summary["random_return"], summary["expert_return"])
-        told = [str(estimate(finite)), str(estimate(score))]
+        cells = [str(estimate(finite)), str(estimate(score))]
     own = method_row(summary)["return"]
-    before = "-" if own is None or work.truth else str(Estimate.read(own))
-    first = [str(work.run.relative_to(folder)), *(str(summary[name]) for name in ("env", "method", "demos", "pairs"))]
-    if work.truth:
+    own_return = "-" if own is None or job.truth else str(Estimate.read(own))
+    first = [str(job.run.relative_to(folder)), *(str(summary[name]) for name in ("env", "method", "demos", "pairs"))]
+    if job.truth:
         first = ["-", summary["env"], "the true reward", "-", "-"]
-    return [*first, format_count(len(finite)), before, *told, str(len(returns) - len(finite))]
+    return [*first, format_count(len(finite)), own_return, *cells, str(len(returns) - len(finite))]
 
 
 def _read(path: Path) -> pd.DataFrame:
+    """Read the returns of a job. Raises BadInput if the file is damaged."""
     try:
         frame = pd.read_csv(path)
         kinds = {"return": float, "seed": int, "updates": int, "envs": int}
         return frame.assign(**{name: frame[name].astype(kind) for name, kind in kinds.items()})
     except (ValueError, KeyError, OSError) as e:
-        raise BadInput(f"{path} is not what retraining leaves ({e}); remove it and run again") from e
+        raise BadInput(f"{path} is not a result of retraining ({e}); remove it and run the command again") from e
 
 
 if __name__ == "__main__":

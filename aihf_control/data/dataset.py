@@ -6,7 +6,6 @@ Loading checks hashes, shapes, types and finiteness and executes no code; errors
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,21 +18,12 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_bytes, sha256, write_arrays, write_bytes, write_json
 from aihf_control.core.types import LaneSample, Preferences, Steps, Trajectory, correct_share, cut, join
 from aihf_control.data.arrays import MAX_BYTES, read_json_table, read_npz
+from aihf_control.data.pairs import check_references, margins, read_pairs, references
 from aihf_control.data.ties import draw_rows, find_second_halves
 
 Array = np.ndarray
-
-
 SCHEMA = 1
-
-
-REFERENCE_COLUMNS = ("win_episode", "win_start", "lose_episode", "lose_start", "length")
-
-
-PAIR_COLUMNS = (*REFERENCE_COLUMNS, "weight", "split", "annotator")
-
-
-META = (
+META = (  # required fields of meta.json
     "schema",
     "sha256",
     "env",
@@ -44,8 +34,6 @@ META = (
     "expert_returns",
     "random_returns",
 )
-
-
 COLUMNS = ("obs", "act", "reward", "qpos", "qvel", "terminated", "seed", "level", "length")
 KIND_NAMES = {"b": "booleans", "iu": "whole numbers", "U": "text"}
 
@@ -127,8 +115,8 @@ class Dataset:
             if sha256(data) != meta["sha256"].get(name):
                 raise BadInput(f"{folder / name} differs from its sha256 in meta.json; make the dataset again")
         pool = _unpack(contents["pool.npz"], folder / "pool.npz")
-        pairs = _read_pairs(contents["preferences.csv"], folder / "preferences.csv")
-        _check_references(pairs, pool, meta["horizon"], folder / "preferences.csv")
+        pairs = read_pairs(contents["preferences.csv"], folder / "preferences.csv")
+        check_references(pairs, pool, meta["horizon"], folder / "preferences.csv")
         for field in ("demonstrations", "held_out"):
             if not all(0 <= i < len(pool) for i in meta[field]):
                 raise BadInput(f"{folder / 'meta.json'}: {field} names an episode that the pool does not have")
@@ -190,21 +178,6 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 """Check of each field of meta.json, and its type in words."""
 
 
-def references(rows: pd.DataFrame, side: str) -> list[tuple[int, int, int]]:
-    """List the segments (episode, start, length) of the "win" or "lose" side of comparisons."""
-    columns = (rows[f"{side}_episode"], rows[f"{side}_start"], rows["length"])
-    return list(zip(*(column.astype(int).tolist() for column in columns), strict=True))
-
-
-def margins(pool: Sequence[Trajectory], rows: pd.DataFrame) -> Array:
-    """Compute the true return of each winning segment minus that of the losing one, (N,)."""
-    win, lose = (
-        np.array([pool[episode].return_of(start, length) for episode, start, length in references(rows, side)])
-        for side in ("win", "lose")
-    )
-    return win - lose
-
-
 def _pack(pool: Sequence[Trajectory]) -> dict[str, Array]:
     arrays = {name: np.concatenate([getattr(t, name) for t in pool]) for name in ("obs", "act", "reward")}
     for name in ("qpos", "qvel"):
@@ -262,36 +235,3 @@ def _check_lengths(arrays: dict[str, Array], path: Path) -> None:
         needed = rows.get(name, n_episodes)
         if array.shape[:1] != (needed,):
             raise BadInput(f"{path}: {name} has the shape {array.shape}, its episodes need {needed} rows")
-
-
-def _read_pairs(data: bytes, path: Path) -> pd.DataFrame:
-    try:
-        pairs = pd.read_csv(io.BytesIO(data), converters={"weight": float})  # pandas' own parser may round
-    except ValueError as e:
-        raise BadInput(f"cannot read {path}: {' '.join(str(e).split())}") from e
-    missing = set(PAIR_COLUMNS) - set(pairs.columns)
-    if missing:
-        raise BadInput(f"{path} lacks the columns {', '.join(sorted(missing))}")
-    if len(pairs):  # a table without rows has no types to check
-        _check_columns(pairs, path)
-    return pairs
-
-
-def _check_columns(pairs: pd.DataFrame, path: Path) -> None:
-    for name in REFERENCE_COLUMNS:
-        if pairs[name].dtype.kind != "i":
-            raise BadInput(f"{path}: {name} has entries that are no whole numbers")
-    weight = pairs["weight"].to_numpy(np.float64)
-    if not np.isfinite(weight).all() or (weight < 0).any():
-        raise BadInput(f"{path}: weight has entries that are no numbers from 0 up")
-    if set(pairs["split"]) - {"train", "test"}:
-        raise BadInput(f"{path}: split has entries that are neither train nor test")
-
-
-def _check_references(pairs: pd.DataFrame, pool: Sequence[Trajectory], horizon: int, path: Path) -> None:
-    if len(pairs) and pairs["length"].to_numpy().max() > horizon:
-        raise BadInput(f"{path}: length has entries above the {horizon} steps of an episode")
-    for side in ("win", "lose"):
-        for row, (episode, start, length) in enumerate(references(pairs, side)):
-            if not 0 <= episode < len(pool) or not 0 <= start < pool[episode].starts(length) or length < 1:
-                raise BadInput(f"{path}, row {row + 2}: no clip of {length} steps at {start} of episode {episode}")

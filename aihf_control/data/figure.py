@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import write_bytes
 from aihf_control.core.statistics import estimate, mean
-from aihf_control.data.dataset import Dataset, margins
+from aihf_control.data.dataset import Dataset
 from aihf_control.data.labelling.teachers import Annotator
+from aihf_control.data.pairs import margins
 from aihf_control.data.summary import group_episodes, return_spread
 from aihf_control.data.ties import find_ties
 

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from aihf_control.core.types import Trajectory, correct_share
-from aihf_control.data.dataset import Dataset, margins, references
+from aihf_control.data.dataset import Dataset
+from aihf_control.data.pairs import margins, references
 from aihf_control.data.ties import find_ties
 
 Array = np.ndarray

@@ -16,14 +16,13 @@ from PIL import Image, ImageDraw
 
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import write_bytes
-from aihf_control.data.dataset import Dataset, references
+from aihf_control.data.dataset import Dataset
+from aihf_control.data.pairs import references
 from aihf_control.data.ties import find_ties
 from aihf_control.environments.camera import PER_SECOND, Camera
 from aihf_control.environments.gym import spec_of
 
 Array = np.ndarray
-
-
 CAPTION_HEIGHT = 20  # pixels
 SHORT = 2.0  # seconds; shorter segments show every simulator state in slow motion, longer ones run in real time
 
@@ -45,8 +44,8 @@ def render_comparison(dataset: Dataset, row: int, path: Path) -> int:
         every = 1 if slow else max(1, round(camera.rate / PER_SECOND))
         word = "tied with" if find_ties(dataset.pairs)[row] else "preferred to"
         sides = [
-            _render_side(camera, dataset, references(rows, side)[0], every, verdict)
-            for side, verdict in (("win", f" {word}"), ("lose", ""))
+            _render_side(camera, dataset, references(rows, side)[0], every, suffix)
+            for side, suffix in (("win", f" {word}"), ("lose", ""))
         ]
     frames = [np.hstack(both) for both in zip(*sides, strict=True)]
     encode = _encode_mp4 if path.suffix.lower() == ".mp4" else _encode_gif
@@ -54,9 +53,10 @@ def render_comparison(dataset: Dataset, row: int, path: Path) -> int:
     return len(frames)
 
 
-def _render_side(camera: Camera, dataset: Dataset, clip: tuple[int, int, int], every: int, verdict: str) -> list[Array]:
+def _render_side(camera: Camera, dataset: Dataset, clip: tuple[int, int, int], every: int, suffix: str) -> list[Array]:
+    """Render every `every`-th state of a segment, with a caption that ends with `suffix`."""
     (episode, start, length), t = clip, dataset.pool[clip[0]]
-    text = f"{t.level}, episode {episode} from {start}: {t.return_of(start, length):.1f}{verdict}"
+    text = f"{t.level}, episode {episode} from {start}: {t.return_of(start, length):.1f}{suffix}"
     return [_add_caption(frame, text) for frame in camera.clip(t, start, length, every)]
 
 

@@ -1,10 +1,10 @@
-"""CrossQ in lanes: a soft actor-critic whose critics are batch-normalised and have no target networks.
+"""CrossQ in lanes: soft actor-critic with batch-normalised critics and without target networks.
 
-    q, q' = critics([(s, a); (s', a')])  in one forward pass, normalised by the statistics of both halves together
+    q, q' = critics([(s, a); (s', a')])  in one forward pass, normalised by the joint statistics of both halves
     critics:  minimise (q - (r + gamma (min q' - alpha log pi(a'|s'))))^2
     actor:    every `delay` updates, maximise min q(s, a) - alpha log pi(a|s), with the critics' running statistics
 
-Bhatt et al., arXiv 1902.05605. `experts train --learner crossq` trains with it on the true reward.
+Bhatt et al., arXiv 1902.05605. Used by `experts train --learner crossq`, on the true reward.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from aihf_control.models.networks import Body, Linear, Policy, RewardFn
 from aihf_control.models.optim import Adam
 
 EPS = 1e-3  # added to a variance
-LARGEST_SCALE, LARGEST_SHIFT = 3.0, 5.0  # bounds of the correction of batch renormalisation
+LARGEST_SCALE, LARGEST_SHIFT = 3.0, 5.0  # bounds of the correction in batch renormalisation (r_max, d_max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class CrossQConfig:
     hidden: tuple[int, ...] = (256, 256)
     """Widths of the critics' hidden layers."""
     actor: tuple[int, ...] = (128, 128)
-    """Widths of the actor's hidden layers; they are what is exported."""
+    """Widths of the actor's hidden layers, which are exported."""
     lr: float = 1e-3
     """Adam's learning rate, for actor, critics and entropy weight."""
     beta: float = 0.5
@@ -44,13 +44,13 @@ class CrossQConfig:
     gamma: float = 0.99
     """Discount."""
     delay: int = 3
-    """Updates of the critics for one of the actor."""
+    """Critic updates per actor update."""
     rate: float = 0.01
-    """Rate at which the running statistics follow those of the batches."""
+    """Momentum of the running statistics: weight of the batch."""
     renorm: int = 10_000
-    """Updates after which batch normalisation becomes batch renormalisation (Ioffe, arXiv 1702.03275)."""
+    """Updates before batch normalisation is replaced by batch renormalisation (Ioffe, arXiv 1702.03275)."""
     alpha_start: float = 0.2
-    """Entropy weight at first; it is adapted to an entropy of `entropy` per action dimension."""
+    """Initial entropy weight; it is tuned automatically to the target `entropy`."""
     entropy: float = -1.0
     """Target entropy per action dimension."""
     average: float = 1e-3
@@ -65,7 +65,7 @@ class CrossQConfig:
 
 
 class CrossQ:
-    """Actor, twin critics and entropy weight for every lane, and one `update` of them all."""
+    """Actor, twin critics and entropy weight of every lane."""
 
     def __init__(self, dims: Dims, cfg: CrossQConfig, policy: Policy | None = None):
         self.dims, self.cfg = dims, cfg
@@ -79,7 +79,10 @@ class CrossQ:
         self.n_updates = 0
 
     def update(self, batch: Batch, reward_fn: RewardFn, actor: bool = True) -> None:
-        """One step of the critics and, every `delay` updates, of actor, entropy weight and average."""
+        """Update the critics and, every `delay` updates, the actor, its average and the entropy weight.
+
+        With `actor` False only the critics are updated.
+        """
         self.n_updates += 1
         with torch.no_grad():
             reward = reward_fn(batch.obs, batch.act)
@@ -94,23 +97,25 @@ class CrossQ:
             next_act, log_prob, _ = self.policy.sample(batch.next_obs, noise)
         renorm = self.n_updates > self.cfg.renorm
         q, q_next = self.q(batch.obs, batch.act, batch.next_obs, next_act, self.cfg.rate, renorm)
-        going_on = q_next.amin(1) - self.log_alpha.detach().exp() * log_prob
-        target = reward + self.cfg.gamma * going_on.masked_fill(batch.done > 0, 0.0)
+        next_value = q_next.amin(1) - self.log_alpha.detach().exp() * log_prob
+        target = reward + self.cfg.gamma * next_value.masked_fill(batch.done > 0, 0.0)
         self.opt_q.descend(0.5 * (q - target[:, None]).square().mean(-1).sum(-1))
 
     def _improve_actor(self, obs: Tensor, noise: Tensor) -> None:
         act, log_prob, _ = self.policy.sample(obs, noise)
         alpha = self.log_alpha.detach().exp()
-        self.opt_pi.descend((alpha * log_prob - self.q.settled(obs, act).amin(1)).mean(-1))
+        self.opt_pi.descend((alpha * log_prob - self.q.evaluate(obs, act).amin(1)).mean(-1))
         gap = log_prob.detach().mean(-1, keepdim=True) + self.cfg.entropy * self.dims.n_act
         self.opt_alpha.descend(-(self.log_alpha * gap).squeeze(-1))
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state of networks, optimisers and generator."""
         state = {name: getattr(self, name).state_dict() for name in PARTS}
         return state | {"log_alpha": self.log_alpha, "n_updates": self.n_updates}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
         self.log_alpha.copy_(state["log_alpha"])
         self.n_updates = state["n_updates"]
         for name in PARTS:
@@ -121,10 +126,10 @@ PARTS = ("policy", "average", "q", "rng", "opt_pi", "opt_q", "opt_alpha")
 
 
 class NormedTwinQ(nn.Module):
-    """Two critics a lane whose input and hidden layers are batch-normalised, without scale and shift of their own.
+    """Two critics per lane with batch normalisation of the input and of the hidden layers.
 
-    A layer is relu(norm(x) W + b), the last norm(x) W + b; the weights after a normalisation take the part of its
-    scale and shift.
+    A layer is relu(norm(x) W + b), the last one norm(x) W + b. The normalisations have no scale and shift parameters,
+    since W and b of the same layer can represent both.
     """
 
     def __init__(self, dims: Dims, hidden: tuple[int, ...]):
@@ -140,21 +145,23 @@ class NormedTwinQ(nn.Module):
     def forward(
         self, obs: Tensor, act: Tensor, next_obs: Tensor, next_act: Tensor, rate: float, renorm: bool
     ) -> tuple[Tensor, Tensor]:
-        """Values of (s, a), with their gradient, and of (s', a'), without: both (L, 2, B). Moves the running
-        statistics by `rate`."""
+        """Return the values of (s, a) and those of (s', a'), (L, 2, B) each; update the running statistics by `rate`.
+
+        Gradients flow through the values of (s, a) only, to the parameters.
+        """
         x = torch.cat([torch.cat([obs, act], -1), torch.cat([next_obs, next_act], -1)], 1).repeat_interleave(2, 0)
         q, q_next = _Joint.apply(x, self.statistics(), rate, renorm, *self._params())
         shape = (obs.shape[0], 2, obs.shape[1])
         return q.view(shape), q_next.view(shape)
 
-    def settled(self, obs: Tensor, act: Tensor) -> Tensor:
-        """Values (L, 2, B) by the running statistics, whose gradient flows to the action alone."""
+    def evaluate(self, obs: Tensor, act: Tensor) -> Tensor:
+        """Return values (L, 2, B) under the running statistics; the gradient flows to the action only."""
         x = torch.cat([obs, act], -1).repeat_interleave(2, 0)
-        return perceptron(x, self.folded(), torch.float32).view(obs.shape[0], 2, obs.shape[1])
+        return perceptron(x, self.fold(), torch.float32).view(obs.shape[0], 2, obs.shape[1])
 
     @torch.no_grad()
-    def folded(self) -> list[tuple[Tensor, Tensor]]:
-        """Weight and bias of every layer with the normalisation before it folded in."""
+    def fold(self) -> list[tuple[Tensor, Tensor]]:
+        """Return weight and bias of every layer with the preceding normalisation folded in."""
         params, folded = self._params(), []
         for (mean, var), w, b in zip(self.statistics(), params[0::2], params[1::2], strict=True):
             weight = w * (var + EPS).rsqrt()[:, :, None]
@@ -162,7 +169,7 @@ class NormedTwinQ(nn.Module):
         return folded
 
     def statistics(self) -> list[tuple[Tensor, Tensor]]:
-        """Running mean and variance (2 L, width) of every layer's input."""
+        """Return the running mean and variance (2 L, width) of every layer's input."""
         return [(getattr(self, f"mean{i}"), getattr(self, f"var{i}")) for i in range(len(self.body.layers) + 1)]
 
     def _params(self) -> list[Tensor]:
@@ -170,9 +177,11 @@ class NormedTwinQ(nn.Module):
 
 
 class _Joint(torch.autograd.Function):
-    """The critics on two halves (N, 2 B, in) that are normalised together, with a gradient to the weights through the
-    first half only. The gradient of the statistics is taken over that half, as if the other were its copy: the critics
-    are the expensive part, and this saves a third of their time."""
+    """Forward pass of the critics on two halves (N, 2 B, in) with joint statistics; gradient through the first half.
+
+    The gradient of the statistics is computed from the first half, as if the second were a copy of it. This saves a
+    third of the time of the critics, which are the most expensive part of an update.
+    """
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -181,8 +190,8 @@ class _Joint(torch.autograd.Function):
         half, saved, h = x.shape[1] // 2, [], x
         for i, (w, b) in enumerate(zip(params[0::2], params[1::2], strict=True)):
             h = h.relu_() if i else h
-            y, about = _normalise(h, statistics[i], rate, renorm)
-            saved += [h[:, :half], y[:, :half], *about, w]
+            y, factors = _normalise(h, statistics[i], rate, renorm)
+            saved += [h[:, :half], y[:, :half], *factors, w]
             h = torch.baddbmm(b, y, w)
         ctx.save_for_backward(*saved)
         q, q_next = h[:, :half], h[:, half:].clone()
@@ -192,10 +201,10 @@ class _Joint(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        kept = ctx.saved_tensors
+        saved = ctx.saved_tensors
         grads: list[Tensor] = []
-        for i in reversed(range(0, len(kept), 6)):
-            h, y, mean, inverse, scale, w = kept[i : i + 6]
+        for i in reversed(range(0, len(saved), 6)):
+            h, y, mean, inverse, scale, w = saved[i : i + 6]
             grads = [_weight_grad(y, grad), grad.sum(1, keepdim=True), *grads]
             if i:
                 grad = _normalise_backward(torch.bmm(grad, w.transpose(1, 2)), h, mean, inverse, scale)
@@ -206,9 +215,9 @@ class _Joint(torch.autograd.Function):
 def _normalise(
     h: Tensor, running: tuple[Tensor, Tensor], rate: float, renorm: bool
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """h (N, B, C) normalised over B; its mean, 1 / std and the scale of the correction, (N, C) each. Moves `running`.
+    """Normalise h (N, B, C) over B and update `running`; return it with mean, 1 / std and correction, (N, C) each.
 
-    With `renorm` the result is (h - running mean) / (running std), as far as LARGEST_SCALE and LARGEST_SHIFT allow.
+    With `renorm` the result is (h - running mean) / (running std), within LARGEST_SCALE and LARGEST_SHIFT.
     """
     old_mean, old_inverse = running[0].clone(), (running[1] + EPS).rsqrt()
     y, means, inverses = torch.empty_like(h), torch.empty_like(old_mean), torch.empty_like(old_mean)
@@ -224,15 +233,15 @@ def _normalise(
 
 
 def _normalise_backward(grad: Tensor, h: Tensor, mean: Tensor, inverse: Tensor, scale: Tensor) -> Tensor:
-    """From the gradient for the normalised rows to that for h, (N, B, C); the correction is a constant in it."""
+    """Return the gradient with respect to h, (N, B, C), from that of the normalised rows; `scale` is a constant."""
     back = torch.ops.aten.native_batch_norm_backward
-    wanted = [True, False, False]
-    rows = [back(grad[k], h[k], scale[k], None, None, mean[k], inverse[k], True, EPS, wanted)[0] for k in range(len(h))]
+    mask = [True, False, False]
+    rows = [back(grad[k], h[k], scale[k], None, None, mean[k], inverse[k], True, EPS, mask)[0] for k in range(len(h))]
     return torch.stack(rows)
 
 
 def _weight_grad(y: Tensor, grad: Tensor) -> Tensor:
-    """y^T grad; a narrow one is made as the transpose of grad^T y, which is faster."""
+    """Return y^T grad; if it is narrow, as the transpose of grad^T y, which is faster."""
     if grad.shape[-1] < 16:
         return torch.bmm(grad.transpose(1, 2), y).transpose(1, 2)
     return torch.bmm(y.transpose(1, 2), grad)

@@ -1,4 +1,4 @@
-"""Model cards of bundled policies: `envs/<id>/README.md` and its picture, generated from what lies beside them.
+"""Model cards of bundled policies: `envs/<id>/README.md` and its figure, generated from the files beside it.
 
 python -m aihf_control.experts card --env HalfCheetah-v4
 """
@@ -22,25 +22,25 @@ from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.learning.evaluation import expert_returns
 from aihf_control.models.sb3 import Expert, read_zip
 
-Returns = dict[str, np.ndarray]  # of each level
+Returns = dict[str, np.ndarray]  # by level
 D4RL = {
     "Hopper": (-20.3, 3234.3),
     "HalfCheetah": (-280.2, 12135.0),
     "Walker2d": (1.6, 4592.3),
     "Ant": (-325.6, 3879.7),
-}  # the returns of random actions and of the expert in D4RL (Fu et al., arXiv 2004.07219)
+}  # returns of random actions and of the expert in D4RL (Fu et al., arXiv 2004.07219)
 COLUMNS = ("level", "greedy return", "std", "sampled return", "score", "D4RL score", "sha256", "KiB")
 
 
 def write_card(env: Positional[str], episodes: int = 50, folder: Path | None = None) -> None:
-    """Writes README.md and training.png of an environment's bundled policies.
+    """Write README.md and training.png of an environment's bundled policies.
 
-    Evaluates every level greedily and with sampled actions, and greedily in the v5 environment of the same name where
-    its spaces are the same. The rest is read from card.toml and training.csv.
+    Evaluates every level with greedy and with sampled actions, and with greedy actions in the v5 environment of the
+    same name if its spaces are the same. The rest is read from card.toml and training.csv.
 
     Args:
         env: Gymnasium id.
-        episodes: Episodes of each evaluation.
+        episodes: Episodes per evaluation.
         folder: Folder with the zips, card.toml and training.csv; the bundled one if not given.
     """
     at_least_one({"--episodes": episodes})
@@ -58,10 +58,10 @@ def write_card(env: Positional[str], episodes: int = 50, folder: Path | None = N
         "is (return - random) / (expert - random) with the returns in `card.toml`; the D4RL score uses D4RL's "
         "reference returns in their place, and is given where D4RL has the environment.",
         "## v5",
-        _newer(env, spec, policies, episodes),
+        _evaluate_v5(env, spec, policies, episodes),
         "## Training",
-        "```text\n" + _comments(card.folder / "card.toml") + "\n```",
-        _picture(card.folder),
+        "```text\n" + _read_comments(card.folder / "card.toml") + "\n```",
+        _draw_training(card.folder),
         "## Versions of this evaluation",
         ", ".join(f"{name} {version}" for name, version in versions().items()),
     ]
@@ -70,7 +70,7 @@ def write_card(env: Positional[str], episodes: int = 50, folder: Path | None = N
 
 
 def _table(env: str, folder: Path, ends: tuple[float | None, float | None], greedy: Returns, sampled: Returns) -> str:
-    """A row for each level."""
+    """Format a Markdown table with a row per level; `ends` are the returns of random actions and of the expert."""
     rows = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for level, returns in greedy.items():
         about, path = estimate(returns, mean), folder / f"{level}.zip"
@@ -82,14 +82,14 @@ def _table(env: str, folder: Path, ends: tuple[float | None, float | None], gree
 
 
 def _score(about: Estimate, ends: tuple[float | None, float | None] | None) -> str:
-    """The share of the way from the random to the expert return."""
+    """Format the score: 0 at the return of random actions, 1 at the expert's; "-" if one of `ends` is unknown."""
     if ends is None or ends[0] is None or ends[1] is None:
         return "-"
     return f"{normalised(np.array(about.value), ends[0], ends[1]):.3f}"
 
 
-def _newer(env: str, spec: EnvSpec, policies: dict[str, Expert], episodes: int) -> str:
-    """The greedy returns in the v5 environment, or why there are none."""
+def _evaluate_v5(env: str, spec: EnvSpec, policies: dict[str, Expert], episodes: int) -> str:
+    """Describe the greedy returns in the v5 environment, or why there are none."""
     newer = env.rsplit("-v", 1)[0] + "-v5"
     try:
         other = spec_of(newer)
@@ -104,14 +104,14 @@ def _newer(env: str, spec: EnvSpec, policies: dict[str, Expert], episodes: int) 
     return f"Greedy returns of the same policies in {newer}, {episodes} episodes: {', '.join(found)}."
 
 
-def _comments(path: Path) -> str:
-    """The comment lines of a card: the command, the commit and the course of the training."""
+def _read_comments(path: Path) -> str:
+    """Return the comment lines of a card: commit, command and history of the training."""
     lines = path.read_text().splitlines()
     return "\n".join(line.lstrip("# ") if line[:3] != "#  " else line[1:] for line in lines if line.startswith("#"))
 
 
-def _picture(folder: Path) -> str:
-    """Draws the training's greedy returns into training.png; a reference to it, empty without training.csv."""
+def _draw_training(folder: Path) -> str:
+    """Draw the greedy returns during training into training.png; return a link to it, empty without training.csv."""
     path = folder / "training.csv"
     if not path.is_file():
         return ""
@@ -119,7 +119,7 @@ def _picture(folder: Path) -> str:
     fig = Figure(figsize=(5.5, 3.2), layout="constrained")
     ax = fig.subplots()
     for key, rows in frame.groupby(["seed", "actor"]):
-        seed, actor = key  # pyright: ignore[reportGeneralTypeIssues]  # a group of two columns has two names
+        seed, actor = key  # pyright: ignore[reportGeneralTypeIssues]  # groups by two columns have two keys
         means = rows.pivot_table(index="step", values="return", aggfunc="mean")
         style = "-" if actor == "average" else ":"
         ax.plot(means.index, means["return"], lw=1, ls=style, label=f"seed {seed}, {actor} actor")

@@ -1,9 +1,9 @@
-"""Augmented random search (Mania et al., arXiv 1803.07055) for policies whose action is tanh(M s + b).
+"""Augmented random search (Mania et al., arXiv 1803.07055) for linear policies with action tanh(M s + b).
 
-    play the policies M + nu d_i and M - nu d_i for random d_1, ..., d_N: returns r_i+, r_i-
-    M <- M + alpha / (K std of the returns kept) sum over the K best directions of (r_i+ - r_i-) d_i
+    evaluate M + nu d_i and M - nu d_i for random d_1, ..., d_N: returns r_i+, r_i-
+    M <- M + alpha / (K std of the K best pairs of returns) sum over the K best directions of (r_i+ - r_i-) d_i
 
-It works on whole returns, so no discount hides what comes late: Swimmer is the task for it.
+It uses undiscounted returns and suits tasks such as Swimmer, where actions pay late.
 
 python -m aihf_control.experts search --env Swimmer-v4
 """
@@ -11,18 +11,46 @@ python -m aihf_control.experts search --env Swimmer-v4
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from aihf_control.core.errors import BadInput
-from aihf_control.environments.gym import EnvSpec
+from aihf_control.core.errors import BadInput, at_least_one
+from aihf_control.core.files import check_writable
+from aihf_control.core.provenance import commit
+from aihf_control.environments.cards import folder_name
+from aihf_control.environments.gym import EnvSpec, spec_of
+from aihf_control.environments.modules import allow_module
 from aihf_control.environments.rollout import rollout
-from aihf_control.experts.true_reward import CHOICE_SEED, START_SEED, Gallery, Snapshot, worth
-from aihf_control.learning.evaluation import expert_returns
+from aihf_control.experts.levels import format_command, save_levels
+from aihf_control.experts.snapshots import Snapshots
+from aihf_control.experts.true_reward import START_SEED
+from aihf_control.models.device import use_one_thread
 from aihf_control.models.sb3 import Expert
 
 Array = np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchOptions:
+    """Options of `experts search` besides the settings of the search."""
+
+    env: str = "Swimmer-v4"
+    """Gymnasium id."""
+    out: Path | None = None
+    """Folder to write; results/experts/<env> if not given."""
+    seed: int = 100
+    """Seed of the search."""
+    episodes: int = 3
+    """Greedy episodes per evaluation during the search."""
+    every: int = 5
+    """Steps of the search between evaluations."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder to write."""
+        return self.out or Path("results/experts") / folder_name(self.env)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,67 +60,80 @@ class SearchConfig:
     iterations: int = 150
     """Steps of the search, each of 2 `directions` episodes."""
     directions: int = 4
-    """Directions that are tried in each step (N)."""
+    """Random directions per step (N)."""
     best: int = 4
-    """Directions whose returns are used (K)."""
+    """Directions with the best returns that enter the step (K)."""
     step: float = 0.02
     """Step size (alpha)."""
     radius: float = 0.02
-    """Distance of the policies that are tried (nu)."""
+    """Scale of the perturbations (nu)."""
     log_std: float = -2.0
-    """Log standard deviation, before the squashing, of the exported policy's sampled actions."""
+    """Log standard deviation, before the tanh, of sampled actions of the exported policy."""
 
     def __post_init__(self):
         if not 1 <= self.best <= self.directions:
             raise BadInput(f"--best must be between 1 and --directions {self.directions}, got {self.best}")
 
 
-def search(spec: EnvSpec, seed: int, cfg: SearchConfig, gallery: Gallery) -> None:
-    """Searches from M = 0, and evaluates into `gallery` after every `gallery.every` steps."""
+def search_experts(options: SearchOptions, cfg: SearchConfig) -> None:
+    """Search to the last step or to Ctrl-C, and save the levels. Raises BadInput."""
+    use_one_thread()
+    at_least_one({"--iterations": cfg.iterations, "--episodes": options.episodes, "--every": options.every})
+    if cfg.iterations < options.every:
+        raise BadInput(f"--every must be at most --iterations {cfg.iterations}, got {options.every}")
+    allow_module(options.env)
+    spec = spec_of(options.env)
+    check_writable(options.folder)
+    snapshots = Snapshots(spec, (options.seed,), options.every, options.episodes)
+    try:
+        search_policy(spec, options.seed, cfg, snapshots)
+    except KeyboardInterrupt:
+        print("Interrupted: saving the best snapshots so far")
+    if not snapshots.entries:
+        raise BadInput(f"the search ended before its first evaluation, at step {options.every}; give a smaller --every")
+    given = {name: getattr(options, name) for name in ("env", "seed", "episodes", "every")}
+    command = format_command("search", given, cfg, SearchConfig())
+    save_levels(snapshots, spec, options.folder, f"Found at commit {commit()}:\n  {command}")
+
+
+def search_policy(spec: EnvSpec, seed: int, cfg: SearchConfig, snapshots: Snapshots) -> None:
+    """Search from M = 0 and add a snapshot after every `snapshots.every` steps."""
     rng = np.random.default_rng(seed)
     weights = np.zeros((spec.n_act, spec.n_obs + 1))
     for k in range(1, cfg.iterations + 1):
         first = START_SEED + 1000 * seed + k * cfg.directions
-        weights = _improved(spec, weights, cfg, rng, range(first, first + cfg.directions))
-        if k % gallery.every == 0:
-            _look(gallery, spec, seed, k, linear_expert(weights, cfg.log_std))
+        weights = _take_step(spec, weights, cfg, rng, range(first, first + cfg.directions))
+        if k % snapshots.every == 0:
+            returns = snapshots.evaluate_expert(k, linear_expert(weights, cfg.log_std))
+            print(f"step {k}  return {returns.mean():.0f}", flush=True)
 
 
 def linear_expert(weights: Array, log_std: float) -> Expert:
-    """The policy tanh(M s + b) with weights (A, O + 1), as a network: relu(x) - relu(-x) is x."""
+    """Return the policy tanh(M s + b) with weights (A, O + 1) as a ReLU network, by x = relu(x) - relu(-x)."""
     m = torch.as_tensor(weights, dtype=torch.float32)
     n_act = len(m)
     both, last = torch.cat([m, -m]), torch.cat([torch.eye(n_act), -torch.eye(n_act)], 1)
-    deviation = torch.zeros_like(last), torch.full((n_act,), log_std)
+    log_std_layer = torch.zeros_like(last), torch.full((n_act,), log_std)
     layers = [(both[:, :-1].contiguous(), both[:, -1].contiguous()), (last, torch.zeros(n_act))]
-    return Expert(layers, deviation, squashed=True, activation="ReLU")
+    return Expert(layers, log_std_layer, squashed=True, activation="ReLU")
 
 
-def step_of(deltas: Array, plus: Array, minus: Array, cfg: SearchConfig) -> Array:
-    """Return the change of the weights, from directions (N, A, O + 1) and their returns (N,) on both sides."""
+def compute_step(deltas: Array, plus: Array, minus: Array, cfg: SearchConfig) -> Array:
+    """Return the change of the weights from directions (N, A, O + 1) and returns (N,) for each sign."""
     kept = np.argsort(-np.maximum(plus, minus), kind="stable")[: cfg.best]
     spread = max(float(np.concatenate([plus[kept], minus[kept]]).std()), 1e-8)
     return cfg.step / (cfg.best * spread) * np.einsum("n,nao->ao", (plus - minus)[kept], deltas[kept])
 
 
-def _improved(spec: EnvSpec, weights: Array, cfg: SearchConfig, rng: np.random.Generator, seeds: range) -> Array:
-    """One step of the search; both sides of a direction are played from the same start."""
+def _take_step(spec: EnvSpec, weights: Array, cfg: SearchConfig, rng: np.random.Generator, seeds: range) -> Array:
+    """Return the weights after one step; both signs of a direction are evaluated from the same initial state."""
     deltas = rng.standard_normal((cfg.directions, *weights.shape))
-    tried = np.concatenate([weights + cfg.radius * deltas, weights - cfg.radius * deltas])
+    perturbed = np.concatenate([weights + cfg.radius * deltas, weights - cfg.radius * deltas])
 
     def act(obs: Array) -> Array:
-        mean = np.einsum("nao,no->na", tried[:, :, :-1], obs.astype(np.float64)) + tried[:, :, -1]
+        mean = np.einsum("nao,no->na", perturbed[:, :, :-1], obs.astype(np.float64)) + perturbed[:, :, -1]
         return np.tanh(mean).astype(np.float32)
 
     returns = np.array([t.reward.sum() for t in rollout(spec, act, [*seeds, *seeds])])
     plus, minus = np.split(returns, 2)
-    return weights + step_of(deltas, plus, minus, cfg)
-
-
-def _look(gallery: Gallery, spec: EnvSpec, seed: int, k: int, expert: Expert) -> None:
-    returns = expert_returns(expert, spec, gallery.episodes, CHOICE_SEED)
-    gallery.rows += [
-        {"seed": seed, "step": k, "actor": "average", "episode": e, "return": float(r)} for e, r in enumerate(returns)
-    ]
-    gallery.snapshots.append(Snapshot(seed, k, expert, worth(returns)))
-    print(f"step {k}  return {returns.mean():.0f}", flush=True)
+    return weights + compute_step(deltas, plus, minus, cfg)

@@ -1,4 +1,4 @@
-"""A training on the true reward that resumes after SIGTERM or a kill, to the same bits."""
+"""Training on the true reward with checkpoints; it resumes after SIGTERM or a kill with the same bits."""
 
 from __future__ import annotations
 
@@ -13,96 +13,99 @@ from typing import Any, Generic, Protocol, TypeVar
 from aihf_control.core.config import jsonable
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_json, write_json
-from aihf_control.experts.true_reward import Learner, Pupil
+from aihf_control.core.signals import signal_handlers
+from aihf_control.experts.true_reward import Learner, TrueRewardTrainer
 from aihf_control.training.checkpoint import Checkpoints
 from aihf_control.training.run_folder import CHECKPOINT, lock_run
 
-LATER = ("updates",)  # settings that may differ when a training is resumed
+SETTINGS = "begun.json"  # in the folder of checkpoints
+MAY_DIFFER = ("updates",)  # settings that may differ when a training is resumed
 
 
 class Record(Protocol):
-    """The evaluations that a training collects."""
+    """Evaluations collected during a training."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-Seen = TypeVar("Seen", bound=Record)
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
-class Training(Generic[Seen]):
-    """A learner, its evaluations, and the folder with the checkpoints of both.
+class TrainingSession(Generic[AnyRecord]):
+    """A trainer, the record of its evaluations, and the checkpoints of both in a locked folder.
 
-    Raises BadInput if the folder holds a training with other `settings`, or one that is still running.
+    Raises BadInput if the folder has a training with other `settings`, or one that is still running.
     """
 
-    def __init__(self, pupil: Pupil, seen: Seen, folder: Path, settings: dict[str, Any], minutes: float):
-        self.pupil, self.seen, self.folder = pupil, seen, folder / CHECKPOINT
-        self.seconds, self.last = 60 * minutes, time.monotonic()
-        _check_same(self.folder / "begun.json", jsonable(settings))
+    def __init__(
+        self, trainer: TrueRewardTrainer, record: AnyRecord, folder: Path, settings: dict[str, Any], minutes: float
+    ):
+        self.trainer, self.record, self.folder = trainer, record, folder / CHECKPOINT
+        self.interval, self.last_saved = 60 * minutes, time.monotonic()
+        _check_settings(folder, jsonable(settings))
         self.lock = lock_run(folder)
-        write_json(self.folder / "begun.json", jsonable(settings))
-        self.states = Checkpoints(self.folder)
+        write_json(self.folder / SETTINGS, jsonable(settings))
+        self.checkpoints = Checkpoints(self.folder)
 
     @property
     def parts(self) -> dict[str, Any]:
-        """The replay, whose rows are appended to a file."""
-        return {"replay": self.pupil.sampler.buffer}
+        """The replay buffer, whose rows are appended to a file."""
+        return {"replay": self.trainer.sampler.buffer}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the learner and of the evaluations, without the replay's rows."""
-        return {"pupil": self.pupil.state_dict(), "seen": self.seen.state_dict()}
+        """Return the state of the trainer and of the record, without the rows of the replay buffer."""
+        return {"pupil": self.trainer.state_dict(), "seen": self.record.state_dict()}
 
-    def restore(self, tell: Callable[[str], None]) -> int:
-        """Restore the last checkpoint, if there is one; return the number of updates done."""
-        saved = self.states.last(tell)
+    def restore(self, report: Callable[[str], None]) -> int:
+        """Restore the last intact checkpoint, if any; return the number of updates done.
+
+        `report` is called with a message for each damaged checkpoint.
+        """
+        saved = self.checkpoints.last(report)
         if saved:
             state = saved.state["task"]
-            self.pupil.load_state_dict(state["pupil"], saved.state["replays"]["replay"])
-            self.seen.load_state_dict(state["seen"])
-        return self.pupil.k
+            self.trainer.load_state_dict(state["pupil"], saved.state["replays"]["replay"])
+            self.record.load_state_dict(state["seen"])
+        return self.trainer.k
 
-    def run(self, look: Callable[[int, Learner], bool]) -> None:
-        """Train to the end, or until `look` returns True for an update.
+    def run(self, stop_after: Callable[[int, Learner], bool]) -> None:
+        """Train to the last update, or to the first one for which `stop_after(k, learner)` is True.
 
-        SIGTERM writes a checkpoint and raises SystemExit 143.
+        SIGTERM writes a checkpoint and raises SystemExit(143).
         """
-        asked = threading.Event()
-        before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
-        try:
-            for k, sac in self.pupil.learn():
-                if look(k, sac):
+        terminated = threading.Event()
+        with signal_handlers({signal.SIGTERM: terminated.set}):
+            for k, learner in self.trainer.learn():
+                if stop_after(k, learner):
                     break
-                self.save(now=asked.is_set())
-                if asked.is_set():
-                    print(f"paused at update {k:,}; resume with the same command")
+                self.save(now=terminated.is_set())
+                if terminated.is_set():
+                    print(f"Paused at update {k:,}. Resume with the same command.")
                     raise SystemExit(143)
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
     def save(self, now: bool = False) -> None:
         """Write a checkpoint if one is due, or `now`."""
-        if now or time.monotonic() - self.last >= self.seconds:
-            self.states.save(self.pupil.k, [], self)
-            self.last = time.monotonic()
+        if now or time.monotonic() - self.last_saved >= self.interval:
+            self.checkpoints.save(self.trainer.k, [], self)
+            self.last_saved = time.monotonic()
 
     def close(self) -> None:
-        """Remove the checkpoints of a training that has ended."""
+        """Release the folder and remove the checkpoints of a finished training."""
         self.lock.close()
         shutil.rmtree(self.folder, ignore_errors=True)
         if not any(self.folder.parent.iterdir()):
             self.folder.parent.rmdir()
 
 
-def _check_same(path: Path, settings: dict[str, Any]) -> None:
+def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
+    path = folder / CHECKPOINT / SETTINGS
     if not path.exists():
         return
-    begun = read_json(path)
-    given = begun if isinstance(begun, dict) else {}
-    changed = [name for name in settings if name not in LATER and given.get(name) != settings[name]]
+    stored = read_json(path)
+    before = stored if isinstance(stored, dict) else {}
+    changed = [name for name in settings if name not in MAY_DIFFER and before.get(name) != settings[name]]
     if changed:
-        told = ", ".join(f"{name} was {given.get(name)}, not {settings[name]}" for name in changed)
-        raise BadInput(
-            f"{path.parent.parent} holds a training begun otherwise: {told}; remove it or give another --out"
-        )
+        listed = ", ".join(f"{name} was {before.get(name)}, not {settings[name]}" for name in changed)
+        raise BadInput(f"{folder} has a training with other settings: {listed}; remove it or give another --out")

@@ -1,1 +1,1 @@
-"""The `speed` command: the learner beside others."""
+"""The `speed` command: speed of the learner against baselines."""

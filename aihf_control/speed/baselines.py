@@ -1,10 +1,10 @@
-"""Other learners beside which ours is timed: Stable-Baselines3's SAC, SBX's, and a plain one of a single file.
+"""Baselines of the speed command: SAC of Stable-Baselines3, of SBX, and a plain single-file one.
 
-A script of its own that imports nothing of this package, so that SBX can be measured in its own environment:
+A script that imports nothing of this package, so that SBX can be measured in its own Python environment:
 
-    echo updates 0.5 | python aihf_control/rivals.py sb3 Hopper-v4 256 cpu
+    echo updates 0.5 | python aihf_control/speed/baselines.py sb3 Hopper-v4 256 cpu
 
-makes the learner, and answers every line of its input as `serve` says.
+It creates the learner and measures each task named on its standard input, see `serve`.
 """
 
 from __future__ import annotations
@@ -21,30 +21,33 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-BATCH, STEPS = 256, 2000  # transitions an update; steps in the replay before anything is timed
+BATCH, STEPS = 256, 2000  # transitions per update; steps in the replay buffer before anything is timed
 
 
-def timed(work: Callable[[int], Any], seconds: float, n: int = 20) -> float:
-    """How many times a second: `work(n)` does it n times. The first call is not counted."""
-    work(n)
+def measure_rate(task: Callable[[int], Any], seconds: float, n: int = 20) -> float:
+    """Return the repetitions per second of a task, where `task(n)` repeats it n times. The first call is not timed."""
+    task(n)
     done, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
-        work(n)
+        task(n)
         done += n
     return done / (time.perf_counter() - began)
 
 
-def serve(works: dict[str, Callable[[int], Any]], n: int = 20) -> None:
-    """Says as JSON which works there are. Then each line of standard input, the name of one and seconds, is answered by
-    how many times a second it was done, and the peak memory in MiB. Between them the process rests."""
-    print(json.dumps({"works": list(works)}), flush=True)
+def serve(tasks: dict[str, Callable[[int], Any]], n: int = 20) -> None:
+    """Measure the tasks that standard input names.
+
+    Prints the names of the tasks as JSON. Then each line of input, a name and seconds, is answered by a JSON line with
+    the repetitions per second and the peak memory in MiB. The process is idle while it waits for a line.
+    """
+    print(json.dumps({"works": list(tasks)}), flush=True)
     for line in sys.stdin:
         name, seconds = line.split()
-        print(json.dumps({name: timed(works[name], float(seconds), n), "memory": peak_memory()}), flush=True)
+        print(json.dumps({name: measure_rate(tasks[name], float(seconds), n), "memory": peak_memory()}), flush=True)
 
 
 def peak_memory() -> float:
-    """MiB that this process has held at most; of a GPU's memory, where torch uses one."""
+    """Return the peak memory of this process in MiB: GPU memory if torch uses a GPU, else resident memory."""
     torch = sys.modules.get("torch")
     if torch and torch.cuda.is_initialized():
         return torch.cuda.max_memory_reserved() / 2**20
@@ -52,7 +55,7 @@ def peak_memory() -> float:
 
 
 def sb3(env_id: str, width: int, device: str, sbx: bool = False) -> tuple[Callable[[int], Any], Callable[[int], Any]]:
-    """Updates, and the whole loop, of Stable-Baselines3's SAC, or of SBX's, which has the same face."""
+    """Return functions that repeat updates and whole-loop steps of SAC of Stable-Baselines3, or of SBX (same API)."""
     from stable_baselines3.common.logger import Logger
 
     if sbx:
@@ -61,18 +64,18 @@ def sb3(env_id: str, width: int, device: str, sbx: bool = False) -> tuple[Callab
         from stable_baselines3 import SAC
 
     kwargs: dict[str, Any] = {"learning_starts": STEPS, "batch_size": BATCH, "policy_kwargs": {"net_arch": [width] * 2}}
-    if not sbx:  # JAX is told by the environment
+    if not sbx:  # JAX takes the device from JAX_PLATFORMS
         kwargs["device"] = device
     model: Any = SAC("MlpPolicy", gym.make(env_id), **kwargs)
-    model.set_logger(Logger(None, []))  # its own makes a folder every time
+    model.set_logger(Logger(None, []))  # the default logger creates a folder in every call of learn
     model.learn(STEPS + 1)
     return (lambda n: model.train(n, BATCH)), (lambda n: model.learn(n, reset_num_timesteps=False))
 
 
-class Plain:
-    """SAC as it stands in the single-file collections: every network its own module, torch.optim's Adam, numpy replay.
+class PlainSAC:
+    """SAC in the style of single-file implementations: a module per network, torch.optim.Adam, replay in numpy.
 
-    Automatic entropy weight; no normalisation. Written for this comparison.
+    Automatic entropy weight, no normalisation. Written for this comparison.
     """
 
     def __init__(self, env_id: str, width: int, device: str = "cpu"):
@@ -101,6 +104,7 @@ class Plain:
             self.step()
 
     def act(self, obs: Any) -> tuple[Any, Any]:
+        """Sample actions (B, A) and their log-probabilities (B, 1)."""
         torch = self.torch
         mean, log_std = self.actor(obs).chunk(2, -1)
         normal = torch.distributions.Normal(mean, log_std.clamp(-20, 2).exp())
@@ -109,6 +113,7 @@ class Plain:
         return squashed, (normal.log_prob(raw) - torch.log(1 - squashed.square() + 1e-6)).sum(-1, keepdim=True)
 
     def step(self) -> None:
+        """Take a step in the environment and store it."""
         with self.torch.no_grad():
             obs = self.torch.as_tensor(self.obs[None], dtype=self.torch.float32, device=self.device)
             act = self.act(obs)[0][0].cpu().numpy()
@@ -119,45 +124,48 @@ class Plain:
         self.obs = self.env.reset()[0] if terminated or truncated else obs
 
     def update(self) -> None:
+        """Update critics, actor, entropy weight and targets once."""
         torch = self.torch
         rows = np.random.randint(self.size, size=BATCH)
         obs, act, next_obs, reward, done = (torch.as_tensor(column[rows], device=self.device) for column in self.replay)
         alpha = self.log_alpha.exp().detach()
         with torch.no_grad():
-            next_act, next_logp = self.act(next_obs)
+            next_act, next_log_prob = self.act(next_obs)
             x = torch.cat([next_obs, next_act], -1)
-            going_on = torch.min(self.t1(x), self.t2(x)) - alpha * next_logp
-            target = reward + 0.99 * (1 - done) * going_on
+            next_value = torch.min(self.t1(x), self.t2(x)) - alpha * next_log_prob
+            target = reward + 0.99 * (1 - done) * next_value
         x = torch.cat([obs, act], -1)
         loss = (self.q1(x) - target).square().mean() + (self.q2(x) - target).square().mean()
         self.opt_q.zero_grad()
         loss.backward()
         self.opt_q.step()
-        new_act, logp = self.act(obs)
+        new_act, log_prob = self.act(obs)
         x = torch.cat([obs, new_act], -1)
         self.opt_pi.zero_grad()
-        (alpha * logp - torch.min(self.q1(x), self.q2(x))).mean().backward()
+        (alpha * log_prob - torch.min(self.q1(x), self.q2(x))).mean().backward()
         self.opt_pi.step()
         self.opt_alpha.zero_grad()
-        (-self.log_alpha.exp() * (logp.detach() - self.n_act).mean()).backward()
+        (-self.log_alpha.exp() * (log_prob.detach() - self.n_act).mean()).backward()
         self.opt_alpha.step()
         with torch.no_grad():
-            for net, follower in ((self.q1, self.t1), (self.q2, self.t2)):
-                for p, slow in zip(net.parameters(), follower.parameters(), strict=True):
-                    slow.lerp_(p, 0.005)
+            for net, target_net in ((self.q1, self.t1), (self.q2, self.t2)):
+                for p, target_p in zip(net.parameters(), target_net.parameters(), strict=True):
+                    target_p.lerp_(p, 0.005)
 
     def updates(self, n: int) -> None:
+        """Update n times."""
         for _ in range(n):
             self.update()
 
     def loop(self, n: int) -> None:
+        """Repeat a step and an update n times."""
         for _ in range(n):
             self.step()
             self.update()
 
 
 def main(name: str, env_id: str, width: str, device: str) -> None:
-    """Serves updates and whole-loop steps of one of the rivals."""
+    """Serve updates and whole-loop steps of the baseline `name`, pinned to one core."""
     warnings.filterwarnings("ignore")
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     if name != "sbx":
@@ -165,7 +173,7 @@ def main(name: str, env_id: str, width: str, device: str) -> None:
 
         torch.set_num_threads(1)
     if name == "plain":
-        plain = Plain(env_id, int(width), device)
+        plain = PlainSAC(env_id, int(width), device)
         updates, loop = plain.updates, plain.loop
     else:
         updates, loop = sb3(env_id, int(width), device, sbx=name == "sbx")

@@ -1,4 +1,4 @@
-"""What the speed command measured, as a table and a figure: medians, ratios within a round, and how cost grows."""
+"""Table and figure of the speed command: medians, ratios within a round, and cost against lanes."""
 
 from __future__ import annotations
 
@@ -11,26 +11,43 @@ from matplotlib.figure import Figure
 from aihf_control.speed.worker import BY_TORCH, FLOOR, OURS
 
 
-def table(frame: pd.DataFrame) -> str:
-    """Markdown: medians over rounds, ratios to SB3 within each round (median, middle half), shares of the floor."""
+def format_table(frame: pd.DataFrame) -> str:
+    """Format the measurements as Markdown.
+
+    Medians over rounds; ratios to SB3 within each round (median, middle half); shares of the rate of the matrix
+    products alone.
+    """
     lines = ["| environment | learner | lanes | precision | updates/s | whole loop/s | updates : SB3 | loop : SB3 | "]
     lines[0] += "share of its products alone | rest of the loop | MiB |"
     lines.append("|---" * 11 + "|")
     rows = frame.loc[frame["part"] == "comparison"].set_index(["env", "beside", "round"])
     for (env, learner, lanes, precision), own in rows.groupby(["env", "learner", "lanes", "precision"], sort=False):
-        peer = rows.loc[rows["learner"] == "sb3"]
-        floor = rows.loc[(rows["learner"] == FLOOR) & (rows["precision"] == precision)]
-        cells = [env, learner, int(lanes), precision, f"{own['updates'].median():.0f}", _number(own["loop"])]
-        cells += [_ratio(own, peer, "updates"), _ratio(own, peer, "loop")]
-        share = (own["updates"] / floor["updates"].reindex(own.index)).median()
-        cells += [f"{share:.0%}" if learner in (OURS, BY_TORCH) else "-"]
-        cells += [_rest(own), f"{own['memory'].max():.0f}"]
+        cells = [env, learner, int(lanes), precision, *_format_rates(own, rows, learner, precision)]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    where = f"Networks on: {', '.join(rows['device'].unique())}. {_kernels(rows)}".rstrip()
-    return "\n".join([*lines, "", where, _rollouts(frame), _memory(frame), _saving(frame), _rewards(frame), ""])
+    where = f"Networks on: {', '.join(rows['device'].unique())}. {_describe_kernels(rows)}".rstrip()
+    rest = [
+        describe(frame) for describe in (_describe_rollouts, _describe_memory, _describe_checkpoint, _describe_rewards)
+    ]
+    return "\n".join([*lines, "", where, *rest, ""])
 
 
-def _kernels(rows: pd.DataFrame) -> str:
+def _format_rates(own: pd.DataFrame, rows: pd.DataFrame, learner: str, precision: str) -> list[str]:
+    """Format the cells of one learner, whose rows are `own`, against SB3 and against the matrix products alone."""
+    peer = rows.loc[rows["learner"] == "sb3"]
+    floor = rows.loc[(rows["learner"] == FLOOR) & (rows["precision"] == precision)]
+    share = (own["updates"] / floor["updates"].reindex(own.index)).median()
+    return [
+        _format_median(own, "updates"),
+        _format_median(own, "loop"),
+        _format_ratio(own, peer, "updates"),
+        _format_ratio(own, peer, "loop"),
+        f"{share:.0%}" if learner in (OURS, BY_TORCH) else "-",
+        _format_rest(own),
+        f"{own['memory'].max():.0f}",
+    ]
+
+
+def _describe_kernels(rows: pd.DataFrame) -> str:
     """Name the kernel that computes our perceptrons, by precision."""
     if "kernel" not in rows:
         return ""
@@ -38,23 +55,24 @@ def _kernels(rows: pd.DataFrame) -> str:
     return f"Ours by: {', '.join(ours['precision'] + ' ' + ours['kernel'])}."
 
 
-def _number(x: pd.Series) -> str:
-    return f"{x.median():.0f}" if x.count() else "-"
+def _format_median(own: pd.DataFrame, what: str) -> str:
+    values = own[what].dropna()
+    return f"{values.median():.0f}" if len(values) else "-"
 
 
-def _ratio(own: pd.DataFrame, peer: pd.DataFrame, what: str) -> str:
+def _format_ratio(own: pd.DataFrame, peer: pd.DataFrame, what: str) -> str:
     ratio = own[what] / peer[what].reindex(own.index)
     low, middle, high = ratio.quantile([0.25, 0.5, 0.75])
     return "-" if np.isnan(middle) else f"{middle:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def _rest(own: pd.DataFrame) -> str:
-    """Share of the whole loop that is not the update."""
+def _format_rest(own: pd.DataFrame) -> str:
+    """Format the share of the whole loop that is not the update."""
     share = (1 - own["loop"] / own["updates"]).median()
     return "-" if np.isnan(share) else f"{share:.0%}"
 
 
-def _rollouts(frame: pd.DataFrame) -> str:
+def _describe_rollouts(frame: pd.DataFrame) -> str:
     rest = frame.loc[frame["part"] == "rest"]
     if rest.empty:
         return "Rollouts: not measured."
@@ -67,7 +85,7 @@ def _rollouts(frame: pd.DataFrame) -> str:
     )
 
 
-def _saving(frame: pd.DataFrame) -> str:
+def _describe_checkpoint(frame: pd.DataFrame) -> str:
     saves = frame.loc[frame["learner"] == "checkpoint"]
     if saves.empty:
         return "A checkpoint of AIHF: not measured."
@@ -79,7 +97,7 @@ def _saving(frame: pd.DataFrame) -> str:
     )
 
 
-def _rewards(frame: pd.DataFrame) -> str:
+def _describe_rewards(frame: pd.DataFrame) -> str:
     steps = frame.loc[frame["learner"] == "reward"]
     if steps.empty:
         return "Reward steps: not measured."
@@ -90,13 +108,13 @@ def _rewards(frame: pd.DataFrame) -> str:
     )
 
 
-def _memory(frame: pd.DataFrame) -> str:
+def _describe_memory(frame: pd.DataFrame) -> str:
     growth = frame.loc[frame["part"] == "growth"]
     if growth.empty:
         return "Memory a lane: not measured."
     each = []
     for width, rounds in growth.groupby("width"):
-        cells = rounds.loc[rounds["round"] == rounds["round"].max()]  # what was needed at most until then
+        cells = rounds.loc[rounds["round"] == rounds["round"].max()]  # memory is the peak up to that round
         if cells["lanes"].nunique() < 2:
             return "Memory a lane: not measured, for want of two numbers of lanes."
         few, many = cells.loc[cells["lanes"].idxmin()], cells.loc[cells["lanes"].idxmax()]
@@ -104,8 +122,8 @@ def _memory(frame: pd.DataFrame) -> str:
     return f"Memory a lane, with a replay of 100,000 transitions: {', '.join(each)}."
 
 
-def figure(frame: pd.DataFrame) -> bytes:
-    """Updates a second, summed over lanes, against lanes, a line a width."""
+def draw_growth(frame: pd.DataFrame) -> bytes:
+    """Draw updates per second, summed over lanes, against lanes, with a line per width; return a PNG."""
     canvas = Figure(figsize=(6, 4), layout="constrained")
     axes = canvas.subplots()
     for width, cells in frame.loc[frame["part"] == "growth"].groupby("width"):

@@ -1,1 +1,1 @@
-"""The `yardstick` command: the learner beside Stable-Baselines3 on the true reward."""
+"""The `yardstick` command: our SAC against that of Stable-Baselines3 on the true reward."""

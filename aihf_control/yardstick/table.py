@@ -1,4 +1,4 @@
-"""What the yardstick's measurements came to: read from their csv files, checked, and held against each other."""
+"""Table of the yardstick's measurements: read their csv files, check them, and compare them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ COLUMNS = ("seed", "step", "seconds", "episode", "return", "env", "learner", "pr
 
 
 def compare(folder: Path, reach: float = 0.8) -> None:
-    """Prints what all files in the folder came to, a mean a seed, and writes it to table.md beside them."""
+    """Print a table of all measurements in the folder and write it to table.md. Raises BadInput.
+
+    Its last columns give the processor seconds to the first evaluation that reaches the share `reach` of the bundled
+    expert's return.
+    """
     if not reach > 0:
-        raise BadInput(f"--reach {reach}: give a share above 0")
+        raise BadInput(f"--reach must be a share above 0, got {reach}")
     files = sorted(folder.glob("*_*.csv"))
     if not files:
-        raise BadInput(f"{folder} has no measurements; make some with --env and --learner")
+        raise BadInput(f"{folder} has no measurements; make one with --env and --learner")
     frame = pd.concat([read(path) for path in files])
     if frame.duplicated(["env", "learner", "precision", "width", "seed", "step", "episode"]).any():
         raise BadInput(
@@ -41,30 +45,31 @@ def compare(folder: Path, reach: float = 0.8) -> None:
 
 
 def read(path: Path) -> pd.DataFrame:
+    """Read a measurement's csv. Raises BadInput if a column or a value is missing."""
     try:
         frame = pd.read_csv(path)
         for name in ("return", "seconds", "step", "seed"):
             frame[name] = frame[name].astype(float if name in ("return", "seconds") else int)
     except (ValueError, KeyError, OSError) as e:
         raise BadInput(f"cannot read {path}: {e}") from e
-    lacking = sorted(set(COLUMNS) - set(frame.dropna(axis=1).columns) - {"seconds"})  # once there was no clock
+    lacking = sorted(set(COLUMNS) - set(frame.dropna(axis=1).columns) - {"seconds"})  # old files have no seconds
     if lacking or frame.empty:
         raise BadInput(f"{path} lacks values of {', '.join(lacking or COLUMNS)}")
     return frame
 
 
 def _cells(rows: pd.DataFrame, reach: float) -> list[str]:
+    """Format the cells of one measurement after its names."""
     step = rows["step"].max()
     last = rows.loc[rows["step"] == step]
     n = last["seed"].nunique()
     seeds = np.asarray(last.groupby("seed")["return"].mean(), np.float64)
-    each, seconds = " ".join(f"{x:.0f}" for x in seeds), _seconds(float(np.mean(last["seconds"])))
-    return [f"{step:,}", format_count(n), str(estimate(seeds)), each, seconds, _time(rows, reach)]
+    each, seconds = " ".join(f"{x:.0f}" for x in seeds), _format_seconds(float(np.mean(last["seconds"])))
+    return [f"{step:,}", format_count(n), str(estimate(seeds)), each, seconds, _format_time(rows, reach)]
 
 
-def _time(rows: pd.DataFrame, reach: float) -> str:
-    """Median processor seconds to the first evaluation with that share of the expert's return, and how many seeds
-    came there."""
+def _format_time(rows: pd.DataFrame, reach: float) -> str:
+    """Format the median processor seconds to the first evaluation above the share, and the number of seeds with one."""
     card = card_of(str(rows["env"].iloc[0]))
     if card is None or card.expert_return is None:
         return "-"
@@ -73,8 +78,8 @@ def _time(rows: pd.DataFrame, reach: float) -> str:
         seed = at["seed"].iloc[0]
         if np.mean(at["return"]) >= reach * card.expert_return:
             first.setdefault(seed, float(np.mean(at["seconds"])))
-    return f"{_seconds(float(np.median([*first.values()])))} ({len(first)} of {n})" if first else f"none of {n}"
+    return f"{_format_seconds(float(np.median([*first.values()])))} ({len(first)} of {n})" if first else f"none of {n}"
 
 
-def _seconds(x: float) -> str:
-    return "-" if np.isnan(x) else f"{x:.0f}"  # what was measured before their clock was
+def _format_seconds(x: float) -> str:
+    return "-" if np.isnan(x) else f"{x:.0f}"  # old measurements have none

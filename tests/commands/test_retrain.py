@@ -9,12 +9,12 @@ import torch
 
 from aihf_control import retrain, run
 from aihf_control.environments.gym import spec_of
-from aihf_control.experts.true_reward import TruthConfig, learn
+from aihf_control.experts.true_reward import TrueRewardConfig, learn
 from aihf_control.learning.evaluation import greedy_returns
 from aihf_control.learning.sac import SACConfig
 from tests.helpers import in_this_process, words
 
-TINY = TruthConfig(updates=12, envs=2, warmup=6, batch=16, sac=SACConfig(hidden=(8, 8)))
+TINY = TrueRewardConfig(updates=12, envs=2, warmup=6, batch=16, sac=SACConfig(hidden=(8, 8)))
 FLAGS = ["--updates", "12", "--envs", "2", "--episodes", "2", "--workers", "1", "--sac.hidden", "8", "8"]
 
 
@@ -30,7 +30,7 @@ def runs(dataset_folder, tmp_path_factory) -> Path:
 
 
 def test_a_reward_takes_the_place_of_the_truth():
-    """Paid for the action itself, the policy comes to act high; paid for its opposite, low; the truth is the same."""
+    """A reward equal to the action gives large actions, its negative small ones; the true reward is the same."""
     spec, means = spec_of("Pendulum-v1"), []
     cfg = dataclasses.replace(TINY, updates=300, sac=SACConfig(hidden=(16, 16), lr=1e-2, alpha=(0.01,)))
     for sign in (1.0, -1.0):
@@ -39,8 +39,8 @@ def test_a_reward_takes_the_place_of_the_truth():
     assert means[0] > 0.5 and means[1] < -0.5
 
 
-def test_nothing_but_the_reward_is_asked():
-    """On equal rewards the same seeds learn the same, whatever the truth paid: half of it or all."""
+def test_only_the_given_reward_is_used():
+    """With equal rewards the same seeds learn the same, with the true reward and with half of it."""
     spec, learned = spec_of("Pendulum-v1"), []
     for factor in (1.0, 0.5):
         with pytest.MonkeyPatch.context() as patch:
@@ -69,17 +69,17 @@ def test_each_run_with_a_reward_keeps_its_returns_and_is_not_retrained_twice(run
     frame = pd.read_csv(runs / "irl" / "retrained.csv")
     assert len(frame) == 2 * frame["seed"].nunique() and not (runs / "bc" / "retrained.csv").exists()
     assert retrain.main([str(runs), *FLAGS]) == 0
-    told = capsys.readouterr().out
-    assert "1 of them retrained before" in told and "| irl | Hopper-v4 | irl |" in told
-    assert (runs / "retrained.md").read_text() in told
+    printed = capsys.readouterr().out
+    assert "1 of them already retrained" in printed and "| irl | Hopper-v4 | irl |" in printed
+    assert (runs / "retrained.md").read_text() in printed
 
 
-def test_the_true_return_is_told(runs, monkeypatch):
-    """What is told of each lane is what its averaged policy gets from the starts by which every policy is judged."""
+def test_the_true_return_is_reported(runs, monkeypatch):
+    """The returns are those of each lane's averaged policy from the initial states of every evaluation."""
     options = retrain.Options((runs,), updates=12, envs=2, episodes=2, sac=SACConfig(hidden=(8, 8)))
     asked = []
     monkeypatch.setattr(retrain, "greedy_returns", lambda *args: asked.append(args) or greedy_returns(*args))
-    frame = retrain.scratch(retrain.Work(runs / "x.csv", runs / "irl"), options)
+    frame = retrain.train_from_scratch(retrain.Job(runs / "x.csv", runs / "irl"), options)
     ((policy, spec, n),) = asked
     again = greedy_returns(policy, spec, n)
     assert (frame["return"].to_numpy().reshape(again.shape) == again).all() and set(frame["updates"]) == {12}
@@ -98,12 +98,12 @@ def test_the_truth_is_trained_on_once_for_an_environment(runs, capsys):
 
 
 @pytest.mark.slow
-def test_paid_in_truth_it_learns_as_without_a_run(runs):
-    """The reference row is SAC on the true reward, bit for bit, and not what the run's reward teaches."""
+def test_on_the_true_reward_it_learns_as_without_a_run(runs):
+    """The reference row is SAC on the true reward, bit for bit, and not on the run's reward."""
     options = retrain.Options((runs,), updates=1030, envs=2, episodes=1, sac=SACConfig(hidden=(8, 8), average=1.0))
-    work = retrain.Work(runs / "x.csv", runs / "irl", truth=True)
-    frame, other = (retrain.scratch(w, options) for w in (work, work._replace(truth=False)))
-    spec, cfg = spec_of("Hopper-v4"), TruthConfig(1030, 2, sac=options.sac)
+    job = retrain.Job(runs / "x.csv", runs / "irl", truth=True)
+    frame, other = (retrain.train_from_scratch(j, options) for j in (job, job._replace(truth=False)))
+    spec, cfg = spec_of("Hopper-v4"), TrueRewardConfig(1030, 2, sac=options.sac)
     seeds, products = sorted(set(frame["seed"])), getattr(torch, retrain.matmul_precision("auto", "cpu"))
     *_, (_, sac) = learn(spec, seeds, cfg, products=products)
     assert frame["return"].to_list() == greedy_returns(sac.average, spec, 1).ravel().tolist()
@@ -122,7 +122,7 @@ def test_a_damaged_result_is_named(runs, capsys):
     before = path.read_bytes() if path.exists() else None
     path.write_text("seed\n0\n")
     assert retrain.main([str(runs), *FLAGS]) == 2
-    assert "is not what retraining leaves" in capsys.readouterr().err
+    assert "is not a result of retraining" in capsys.readouterr().err
     path.unlink()
     if before:
         path.write_bytes(before)

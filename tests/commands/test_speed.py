@@ -1,4 +1,4 @@
-"""The speed command: what a turn measures, and the table from given measurements."""
+"""The speed command: its processes, and the table of given measurements."""
 
 import json
 
@@ -9,7 +9,7 @@ import torch
 
 from aihf_control.core.errors import BadInput
 from aihf_control.speed import __main__ as speed
-from aihf_control.speed import baselines as rivals
+from aihf_control.speed import baselines, processes
 from aihf_control.speed import table as speed_table
 
 TURN = {"part": "comparison", "env": "Pendulum-v1", "width": 8, "seconds": 0.05, "device": "cpu"}
@@ -62,7 +62,7 @@ def test_the_table_is_medians_ratios_within_a_round_and_shares_of_the_floor():
         + growth
         + rest
     )
-    without = speed_table.table(frame)
+    without = speed_table.format_table(frame)
     assert "Reward steps: not measured" in without and "A checkpoint of AIHF: not measured" in without
     frame = pd.concat([frame, pd.DataFrame(save)])
     reward = {
@@ -76,21 +76,21 @@ def test_the_table_is_medians_ratios_within_a_round_and_shares_of_the_floor():
         "make": 7,
     }
     frame = pd.concat([frame, pd.DataFrame([reward])])
-    text = speed_table.table(frame)
+    text = speed_table.format_table(frame)
     assert "| E | ours | 1 | float32 | 200 | 100 | 2.00 [1.50, 3.00] | 2.00 [1.50, 4.00] | 50% | 50% | 9 |" in text
     assert "| E | ours | 2 | float32 | 300 | 300 | 1.00 [1.00, 1.00] | 3.00 [3.00, 3.00] | 100% | 0% | 9 |" in text
     assert "| E | products alone | 1 | float32 | 400 | - | 4.00 [4.00, 4.00] | - | - | - | 9 |" in text
     assert "3.0 times as fast" in text and "2.0 MiB at width 8" in text
     assert "takes 180 ms, which is 0.10% of the time" in text and "1.00 MiB a lane and 9 bytes" in text
     assert "takes 10.0 ms on clips of 50 and 20.0 ms on whole trajectories" in text and "takes 7.0 s" in text
-    assert speed_table.figure(frame)[:4] == b"\x89PNG"
+    assert speed_table.draw_growth(frame)[:4] == b"\x89PNG"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("learner", ["rollout", "evaluate_policy", "checkpoint", "reward"])
 def test_a_work_is_measured_once(learner):
     env = "Hopper-v4" if learner in ("checkpoint", "reward") else "Pendulum-v1"
-    figures = speed._once({**TURN, "env": env, "learner": learner, "lanes": 1}, speed.Options())
+    figures = processes.measure_once({**TURN, "env": env, "learner": learner, "lanes": 1})
     keys = {"checkpoint": ("save", "state", "row"), "reward": ("clips", "whole", "make")}
     assert all(figures[key] > 0 for key in ("memory", *keys.get(learner, ("steps",))))
 
@@ -101,7 +101,7 @@ def test_a_group_takes_turns():
         {**TURN, "learner": learner, "lanes": lanes, "precision": "float32"}
         for learner, lanes in ((speed.OURS, 2), (speed.BY_TORCH, 1), (speed.FLOOR, 2))
     ]
-    rows = list(speed._in_turns(group, ("updates", "loop"), speed.Options(rounds=2, seconds=0.05)))
+    rows = list(processes.measure_in_turns(group, ("updates", "loop"), 2, 0.05, None))
     assert [(row["learner"], row["round"]) for row in rows] == [(what["learner"], k) for k in (0, 1) for what in group]
     assert all(min(row["updates"], row["memory"]) > 0 for row in rows)
     assert [row.get("loop", 0) > 0 for row in rows] == [True, True, False] * 2
@@ -128,34 +128,38 @@ def test_a_process_sees_the_one_gpu_that_it_is_to_use(learner, device, seen, onl
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if seen:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
-    words, env = speed._words({**TURN, "learner": learner, "lanes": 1, "device": device}, speed.Options())
+    words, env = processes.command_of({**TURN, "learner": learner, "lanes": 1, "device": device})
     assert env.get("CUDA_VISIBLE_DEVICES") == only and env["JAX_PLATFORMS"] == "cuda"
     assert (words[-1] if learner == "sb3" else json.loads(words[-1])["device"]) == "cuda"
 
 
 @pytest.mark.slow
-def test_what_a_learner_that_dies_has_said_is_told():
+def test_the_message_of_a_learner_that_dies_is_reported():
     with pytest.raises(BadInput, match=r"measuring sb3 on Nowhere-v0 failed: .*Nowhere"):
-        next(speed._in_turns([{**TURN, "env": "Nowhere-v0", "learner": "sb3", "lanes": 1}], (), speed.Options()))
+        next(
+            processes.measure_in_turns([{**TURN, "env": "Nowhere-v0", "learner": "sb3", "lanes": 1}], (), 1, 0.1, None)
+        )
 
 
 @pytest.mark.slow
-def test_a_learner_that_is_killed_between_turns_is_told():
+def test_a_learner_that_is_killed_between_turns_is_reported():
     what = {**TURN, "learner": speed.FLOOR, "lanes": 1, "precision": "float32"}
-    with speed._Served(what, speed.Options()) as learner:
+    with processes.LearnerProcess(what, None) as learner:
         learner.process.kill()
         learner.process.wait()
-        with pytest.raises(BadInput, match="measuring products alone on Pendulum-v1 failed: it ended without a word"):
-            learner.turn("updates", 0.01)
+        with pytest.raises(
+            BadInput, match="measuring products alone on Pendulum-v1 failed: the process ended without a message"
+        ):
+            learner.measure("updates", 0.01)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "sb3"])
-def test_a_rival_answers(name, capsys, monkeypatch):
-    monkeypatch.setattr(rivals, "STEPS", 300)
+def test_a_baseline_answers(name, capsys, monkeypatch):
+    monkeypatch.setattr(baselines, "STEPS", 300)
     monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)
     monkeypatch.setattr("sys.stdin", ["updates 0.05", "loop 0.05", "updates 0.01"])
-    rivals.main(name, "Pendulum-v1", "8", "cpu")
+    baselines.main(name, "Pendulum-v1", "8", "cpu")
     said, *answers = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert said == {"works": ["updates", "loop"]}
     assert [sorted(figures) for figures in answers] == [
@@ -167,11 +171,11 @@ def test_a_rival_answers(name, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_plain_rival_learns():
-    """Its critics come to predict what a constant reward is worth: the losses have the right signs."""
+def test_the_plain_baseline_learns():
+    """Its critics come to predict the value of a constant reward: the losses have the right signs."""
     torch.manual_seed(0)  # its networks are torch's own, and its batches numpy's
     np.random.seed(0)
-    plain = rivals.Plain("Pendulum-v1", 16)
+    plain = baselines.PlainSAC("Pendulum-v1", 16)
     plain.replay[3][:] = 1.0
     plain.replay[4][:] = 1.0
     for _ in range(800):
@@ -184,9 +188,9 @@ def test_the_plain_rival_learns():
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["--sbx", "/nowhere/python"], "--sbx /nowhere/python"),
-        (["--sbx", __file__], f"--sbx {__file__}"),
-        (["--seconds", "0"], "--seconds 0"),
+        (["--sbx", "/nowhere/python"], "executable, got /nowhere/python"),
+        (["--sbx", __file__], f"executable, got {__file__}"),
+        (["--seconds", "0"], "--seconds must be above 0, got 0"),
         (["--envs", "Nowhere-v0"], "Nowhere-v0"),
         (["--rounds", "0"], "--rounds must be at least 1, got 0"),
         (["--lanes", "0"], "--lanes must be at least 1, got 0"),

@@ -16,9 +16,10 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.files import sha256
 from aihf_control.core.types import Clips, Preferences, Steps, Trajectory, cut
 from aihf_control.data.__main__ import main as data_main
-from aihf_control.data.dataset import PAIR_COLUMNS, Dataset
+from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, make_dataset
 from aihf_control.data.labelling.segments import SegmentPool
+from aihf_control.data.pairs import PAIR_COLUMNS
 from aihf_control.learning.replay import Batch, Buffer
 from aihf_control.learning.task import Task
 from aihf_control.models.lanes import Dims

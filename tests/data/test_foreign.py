@@ -15,11 +15,13 @@ from aihf_control.core.errors import BadInput, BadLines
 from aihf_control.core.types import Trajectory
 from aihf_control.data import arrays
 from aihf_control.data.__main__ import main as data_main
+from aihf_control.data.comparison_csv import read_comparisons
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, default_folder, make_dataset
-from aihf_control.data.importing import ImportConfig, find_replay_difference, import_dataset, read_comparisons
+from aihf_control.data.importing import ImportConfig, find_replay_difference, import_dataset
 from aihf_control.data.pool import check_expert
-from aihf_control.data.sources import read_episodes, read_transitions
+from aihf_control.data.sources import read_episodes
+from aihf_control.data.transitions import read_transitions
 from aihf_control.environments.gym import spec_of
 from aihf_control.environments.rollout import rollout
 from tests.helpers import random_policies
@@ -150,7 +152,7 @@ def test_a_termination_inside_a_stated_length_is_cut_with_a_note(episodes, spec,
 @pytest.mark.parametrize(
     ("drop", "told"),
     [
-        (["rewards"], "zeros will do"),
+        (["rewards"], "zeros suffice"),
         (["actions"], "actions (N, A) in the environment's units"),
         (["timeouts", "next_observations"], "give lengths (steps per episode) or next_observations"),
         (["terminals"], "lacks terminated or terminations or terminals (or dones)"),

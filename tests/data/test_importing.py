@@ -12,9 +12,11 @@ import pytest
 from aihf_control.core.errors import BadInput, BadLines
 from aihf_control.core.types import Trajectory
 from aihf_control.data.__main__ import main as data_main
+from aihf_control.data.comparison_csv import read_comparisons
 from aihf_control.data.dataset import Dataset
-from aihf_control.data.importing import ImportConfig, import_dataset, read_comparisons
-from aihf_control.data.sources import find_misfit, read_episodes, read_transitions
+from aihf_control.data.importing import ImportConfig, import_dataset
+from aihf_control.data.sources import find_misfit, read_episodes
+from aihf_control.data.transitions import read_transitions
 from aihf_control.environments.gym import spec_of
 from aihf_control.environments.rollout import rollout
 
@@ -247,8 +249,9 @@ def test_actions_in_odd_units_come_back_bit_for_bit(minari_root, episodes, monke
 
     spec = spec_of(PENDULUM)
     odd = dataclasses.replace(spec, low=np.array([-1.9999999]), high=np.array([1.7]))
-    monkeypatch.setattr("aihf_control.data.minari.spec_of", lambda env, **options: odd)
-    monkeypatch.setattr("aihf_control.data.minari._read_recorded_box", lambda name, spec: (spec.low, spec.high))
+    for name in ("minari", "minari_metadata"):
+        monkeypatch.setattr(f"aihf_control.data.{name}.spec_of", lambda env, **options: odd)
+    monkeypatch.setattr("aihf_control.data.minari.recorded_box", lambda name, spec: (spec.low, spec.high))
     meta = {"env": PENDULUM, "options": {}}
     write_minari(Dataset(meta, episodes, pd.DataFrame()), "odd-v0")
     for a, b in zip(read_minari("odd-v0", odd), episodes, strict=True):

@@ -17,6 +17,7 @@ from aihf_control.data.generate import DataConfig, make_dataset
 from aihf_control.environments.gym import EnvSpec, make_env, spaces_of, spec_of
 from aihf_control.environments.modules import allow_module, allowed_modules, set_allowed_modules
 from aihf_control.environments.watchdog import TIMEOUT_CODE
+from aihf_control.experts.__main__ import main as experts_main
 from aihf_control.models.saved import load_reward
 from aihf_control.training.result import train
 from tests.helpers import in_this_process, random_policies, words
@@ -221,3 +222,9 @@ def test_a_run_whose_environment_hangs_ends_in_one_line_and_can_be_resumed(plant
 def test_a_negative_timeout_is_refused(dataset_folder, tmp_path, capsys):
     assert run.main(words("bc", dataset_folder, tmp_path, "--step-timeout", "-1")) == 2
     assert "--step-timeout must be at least 0" in capsys.readouterr().err
+
+
+def test_a_search_imports_the_module_that_is_named(planted):
+    words = ["search", "--env", ENV, "--iterations", "1", "--every", "1", "--episodes", "1"]
+    assert experts_main(words) == 0
+    assert Path("results/experts/planted_module__Swing-v0/expert.zip").exists()

@@ -11,14 +11,14 @@ from aihf_control.environments.cards import card_of
 from aihf_control.environments.gym import spec_of
 from aihf_control.experts.__main__ import main as experts_main
 from aihf_control.experts.crossq import EPS, CrossQ, CrossQConfig, NormedTwinQ, _normalise
-from aihf_control.experts.true_reward import TruthConfig, learn
+from aihf_control.experts.true_reward import TrueRewardConfig, learn
 from aihf_control.learning.evaluation import expert_returns, greedy_returns
 from aihf_control.learning.replay import Batch
 from aihf_control.models.lanes import Dims
 from aihf_control.models.sb3 import expert_of, read_zip, write_zip
 
 DIMS = Dims((0, 1), 5, 2)
-TINY = TruthConfig(
+TINY = TrueRewardConfig(
     updates=30,
     envs=2,
     warmup=10,
@@ -76,14 +76,14 @@ def test_renormalised_rows_are_in_units_of_the_running_statistics():
     torch.testing.assert_close(y[inside], expected[inside], atol=1e-5, rtol=1e-5)
 
 
-def test_settled_values_are_by_the_running_statistics():
+def test_values_are_computed_with_the_running_statistics():
     q, batch = NormedTwinQ(DIMS, (8, 8)), a_batch()
     for _ in range(800):
         now, _ = q(batch.obs, batch.act, batch.obs, batch.act, 0.01, False)
-    settled = q.settled(batch.obs, batch.act)
-    torch.testing.assert_close(settled, now.detach(), atol=0.06, rtol=0.06)  # the running variance is unbiased
+    values = q.evaluate(batch.obs, batch.act)
+    torch.testing.assert_close(values, now.detach(), atol=0.06, rtol=0.06)  # the running variance is unbiased
     act = batch.act.clone().requires_grad_()
-    q.settled(batch.obs, act).sum().backward()
+    q.evaluate(batch.obs, act).sum().backward()
     assert act.grad is not None and act.grad.abs().min() > 0 and all(p.grad is None for p in q.parameters())
 
 
@@ -92,7 +92,7 @@ def test_a_terminated_step_is_worth_its_reward():
     learner, batch = CrossQ(DIMS, CrossQConfig(hidden=(8, 8), actor=(8, 8), lr=0.01)), a_batch(done=1.0)
     for _ in range(600):
         learner.update(batch, lambda obs, act: torch.full(act.shape[:2], 3.0))
-    assert (learner.q.settled(batch.obs, batch.act) - 3).abs().max() < 0.3
+    assert (learner.q.evaluate(batch.obs, batch.act) - 3).abs().max() < 0.3
 
 
 def test_lanes_learn_alone():
@@ -127,7 +127,9 @@ def test_it_leaves_as_a_stable_baselines3_zip(tmp_path):
 def test_it_swings_the_pendulum_up():
     """Random actions return about -1200, a good policy about -150."""
     spec, cfg = spec_of("Pendulum-v1"), CrossQConfig(hidden=(64, 64), actor=(32, 32), average=0.01)
-    *_, (_, learner) = learn(spec, (0,), TruthConfig(updates=4000, envs=2, warmup=250, learner="crossq", crossq=cfg))
+    *_, (_, learner) = learn(
+        spec, (0,), TrueRewardConfig(updates=4000, envs=2, warmup=250, learner="crossq", crossq=cfg)
+    )
     assert greedy_returns(learner.average, spec, 10).mean() > -300
 
 

@@ -7,8 +7,8 @@ import torch
 from aihf_control.core.errors import BadInput
 from aihf_control.environments.gym import spec_of
 from aihf_control.experts.__main__ import main as experts_main
-from aihf_control.experts.search import SearchConfig, linear_expert, search, step_of
-from aihf_control.experts.true_reward import Gallery
+from aihf_control.experts.search import SearchConfig, compute_step, linear_expert, search_policy
+from aihf_control.experts.snapshots import Snapshots
 from aihf_control.models.sb3 import read_zip, write_zip
 
 
@@ -27,15 +27,15 @@ def test_a_step_by_hand():
     """The better of two directions is kept: (3 - 1) times it, over the deviation 1 of its returns, times 0.5."""
     deltas = np.array([[[1.0, 0.0]], [[0.0, 1.0]]])
     cfg = SearchConfig(directions=2, best=1, step=0.5)
-    np.testing.assert_allclose(step_of(deltas, np.array([3.0, 0.0]), np.array([1.0, 2.0]), cfg), [[1.0, 0.0]])
+    np.testing.assert_allclose(compute_step(deltas, np.array([3.0, 0.0]), np.array([1.0, 2.0]), cfg), [[1.0, 0.0]])
 
 
 def test_the_same_seed_finds_the_same():
     spec, found = spec_of("Pendulum-v1"), []
     for _ in range(2):
-        gallery = Gallery(spec, (1,), 2, 1)
-        search(spec, 1, SearchConfig(iterations=2), gallery)
-        found.append(gallery.rows)
+        snapshots = Snapshots(spec, (1,), 2, 1)
+        search_policy(spec, 1, SearchConfig(iterations=2), snapshots)
+        found.append(snapshots.rows)
     assert found[0] == found[1] and len(found[0]) == 1
 
 

@@ -1,4 +1,4 @@
-"""SAC on the true reward, and what is kept of it."""
+"""SAC on the true reward, its snapshots, and the yardstick."""
 
 import dataclasses
 import functools
@@ -17,20 +17,22 @@ from aihf_control.core.provenance import versions
 from aihf_control.environments.gym import spec_of
 from aihf_control.experts.__main__ import main as experts_main
 from aihf_control.experts.crossq import CrossQConfig
-from aihf_control.experts.session import Training
-from aihf_control.experts.true_reward import Gallery, Pupil, Snapshot, TruthConfig, _Sampler, learn
+from aihf_control.experts.session import TrainingSession
+from aihf_control.experts.snapshots import Snapshot, Snapshots
+from aihf_control.experts.true_reward import TrueRewardConfig, TrueRewardTrainer, _Sampler, learn
 from aihf_control.learning.sac import SACConfig
 from aihf_control.models.sb3 import read_zip
 from aihf_control.yardstick import __main__ as yardstick
+from aihf_control.yardstick import learners
 from aihf_control.yardstick import table as yardstick_table
 
-TINY = TruthConfig(updates=30, envs=2, warmup=10, batch=16, sac=SACConfig(hidden=(8, 8)))
+TINY = TrueRewardConfig(updates=30, envs=2, warmup=10, batch=16, sac=SACConfig(hidden=(8, 8)))
 FLAGS = ["--updates", "30", "--envs", "2", "--warmup", "10", "--batch", "16", "--sac.hidden", "8", "8"]
 FLAGS += ["--every", "10", "--episodes", "1", "--seeds", "2"]
 
 
-def test_the_tape_holds_the_reward_of_each_transition():
-    """Pendulum pays -(angle^2 + 0.1 speed^2 + 0.001 torque^2), which its observation tells."""
+def test_the_reward_of_each_transition_is_stored():
+    """Pendulum's reward is -(angle^2 + 0.1 speed^2 + 0.001 torque^2), a function of its observation."""
     spec = spec_of("Pendulum-v1")
     for _, sac in learn(spec, (0, 1), dataclasses.replace(TINY, updates=1)):
         sampler = _Sampler(spec, sac_dims(spec), TINY)
@@ -39,7 +41,7 @@ def test_the_tape_holds_the_reward_of_each_transition():
     batch = sampler.buffer.sample(64)
     angle, speed = torch.atan2(batch.obs[..., 1], batch.obs[..., 0]), batch.obs[..., 2]
     expected = -(angle.square() + 0.1 * speed.square() + 0.001 * (2 * batch.act[..., 0]).square())
-    torch.testing.assert_close(sampler.tape.gather(1, batch.index), expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(sampler.rewards.gather(1, batch.index), expected, atol=1e-3, rtol=1e-3)
 
 
 def sac_dims(spec):
@@ -54,11 +56,11 @@ def test_the_same_seeds_learn_the_same():
 
 
 def test_the_levels_are_the_best_and_those_nearest_to_their_shares():
-    gallery = Gallery(spec_of("Pendulum-v1"), (0,))
+    snapshots = Snapshots(spec_of("Pendulum-v1"), (0,))
     values = [100.0, 310.0, 590.0, 800.0, 1000.0, 990.0]
-    gallery.snapshots = [Snapshot(0, i, i, v) for i, v in enumerate(values)]  # type: ignore[arg-type]
-    true = {1: 320.0, 2: 900.0, 3: 620.0, 5: 1000.0}  # what looked medium on the way, 2, is better than that
-    levels = gallery.graded({"medium": 0.6, "weak": 0.3}, judge=lambda policy: true.get(policy, 10.0))
+    snapshots.entries = [Snapshot(0, i, i, v) for i, v in enumerate(values)]  # type: ignore[arg-type]
+    true = {1: 320.0, 2: 900.0, 3: 620.0, 5: 1000.0}  # 2 was medium by its first estimate, but is better
+    levels = snapshots.select_levels({"medium": 0.6, "weak": 0.3}, estimate=lambda policy: true.get(policy, 10.0))
     assert [(levels[name].step, levels[name].value) for name in levels] == [(5, 1000), (3, 620), (1, 320)]
 
 
@@ -73,7 +75,7 @@ def test_training_leaves_graded_policies_a_card_and_its_evaluations(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_training_that_is_left_off_goes_on_to_the_same_policies(tmp_path):
+def test_a_training_that_is_paused_resumes_to_the_same_policies(tmp_path):
     """SIGTERM, as a job in the background gets it; then the same command, beside one that was never interrupted."""
     words = ["train", "--env", "Pendulum-v1", *FLAGS, "--updates", "200"]
     command = [sys.executable, "-u", "-m", "aihf_control.experts", *words, "--out", str(tmp_path / "new")]
@@ -85,10 +87,10 @@ def test_a_training_that_is_left_off_goes_on_to_the_same_policies(tmp_path):
                 training.terminate()
                 break
         told = training.stdout.read()
-    assert training.returncode == 143 and "resume with the same command" in told
+    assert training.returncode == 143 and "Resume with the same command." in told
     assert {f.name for f in (tmp_path / "new").iterdir()} == {"checkpoint"}
     again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "going on at update" in again.stdout and "update 10 " not in again.stdout
+    assert "Resuming at update" in again.stdout and "update 10 " not in again.stdout
     assert experts_main([*words, "--out", str(tmp_path / "whole")]) == 0
     names = {f.name for f in (tmp_path / "whole").iterdir()}
     assert names == {f.name for f in (tmp_path / "new").iterdir()} and "checkpoint" not in names
@@ -97,35 +99,37 @@ def test_a_training_that_is_left_off_goes_on_to_the_same_policies(tmp_path):
 
 
 @pytest.mark.parametrize("learner", ["sac", "crossq"])
-def test_a_training_taken_up_goes_on_to_the_same_bits(learner, tmp_path):
-    """The ring has gone round: 48 steps a lane in a replay of 40."""
+def test_a_training_resumes_to_the_same_bits(learner, tmp_path):
+    """The replay buffer has wrapped around: 48 steps a lane in 40 rows."""
     small = CrossQConfig(hidden=(8, 8), actor=(8, 8))
     cfg = dataclasses.replace(TINY, capacity=40, warmup=15, learner=learner, crossq=small)
     spec, ends = spec_of("Pendulum-v1"), []
     for stops in ((30,), (24, 30)):
         for i, stop in enumerate(stops):
-            pupil = Pupil(spec, (0, 1), dataclasses.replace(cfg, updates=stop))
-            training = Training(pupil, Gallery(spec, (0, 1), 10, 1), tmp_path / str(len(stops)), {"a": 1}, 1.0)
-            assert training.restore(print) == (stops[i - 1] if i else 0)
-            for k, sac in pupil.learn():
+            trainer = TrueRewardTrainer(spec, (0, 1), dataclasses.replace(cfg, updates=stop))
+            snapshots = Snapshots(spec, (0, 1), 10, 1)
+            session = TrainingSession(trainer, snapshots, tmp_path / str(len(stops)), {"a": 1}, 1.0)
+            assert session.restore(print) == (stops[i - 1] if i else 0)
+            for k, learner in trainer.learn():
                 if k % 10 == 0:
-                    training.seen.look(k, sac)
-            training.save(now=True)
-            training.lock.close()
-        ends.append((pupil.sac.state_dict(), training.seen, pupil.sampler))
-    (whole, gallery, sampler), (halves, others, sampled) = ends
+                    snapshots.evaluate(k, learner)
+            session.save(now=True)
+            session.lock.close()
+        ends.append((trainer.learner.state_dict(), snapshots, trainer.sampler))
+    (whole, snapshots, sampler), (halves, others, sampled) = ends
     for part in ("policy", "average", "q"):
         assert all(torch.equal(t, halves[part][name]) for name, t in whole[part].items()), part
-    assert torch.equal(whole["log_alpha"], halves["log_alpha"]) and torch.equal(sampler.tape, sampled.tape)
-    assert torch.equal(sampler.buffer.data, sampled.buffer.data) and gallery.rows == others.rows
-    assert [s.value for s in gallery.snapshots] == [s.value for s in others.snapshots]
+    assert torch.equal(whole["log_alpha"], halves["log_alpha"]) and torch.equal(sampler.rewards, sampled.rewards)
+    assert torch.equal(sampler.buffer.data, sampled.buffer.data) and snapshots.rows == others.rows
+    assert [s.value for s in snapshots.entries] == [s.value for s in others.entries]
 
 
 def test_a_folder_with_another_training_is_refused(tmp_path, capsys):
     spec = spec_of("Pendulum-v1")
 
-    def begin(**settings) -> Training:
-        return Training(Pupil(spec, (0,), TINY), Gallery(spec, (0,)), tmp_path / "new", settings, 1.0)
+    def begin(**settings) -> TrainingSession:
+        trainer = TrueRewardTrainer(spec, (0,), TINY)
+        return TrainingSession(trainer, Snapshots(spec, (0,)), tmp_path / "new", settings, 1.0)
 
     first = begin(every=10, updates=30)
     with pytest.raises(BadInput, match="every was 10, not 20"):
@@ -137,10 +141,10 @@ def test_a_folder_with_another_training_is_refused(tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_training_without_an_evaluation_keeps_nothing(tmp_path, capsys):
+def test_a_training_without_an_evaluation_saves_nothing(tmp_path, capsys):
     words = ["train", "--env", "Pendulum-v1", "--out", str(tmp_path / "new"), *FLAGS, "--every", "1000"]
     assert experts_main(words) == 2
-    assert "nothing to keep" in capsys.readouterr().err and not (tmp_path / "new").exists()
+    assert "before its first evaluation" in capsys.readouterr().err and not (tmp_path / "new").exists()
 
 
 YARD = ["--env", "Pendulum-v1", "--steps", "1100", "--evaluations", "5", "--width", "8"]
@@ -149,7 +153,7 @@ YARD = ["--env", "Pendulum-v1", "--steps", "1100", "--evaluations", "5", "--widt
 @pytest.mark.slow
 @pytest.mark.parametrize("learner", ["ours", "sb3"])
 def test_the_yardstick_measures_both_learners_alike(tmp_path, learner, monkeypatch, capsys):
-    monkeypatch.setattr(yardstick, "FINAL", 2)
+    monkeypatch.setattr(learners, "FINAL_EPISODES", 2)
     words = [*YARD, "--learner", learner, "--seeds", "2", "--out", str(tmp_path)]
     assert yardstick.main(words) == 0
     (path,) = tmp_path.iterdir()
@@ -180,9 +184,9 @@ def test_the_yardstick_measures_both_learners_alike(tmp_path, learner, monkeypat
     [
         (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["--steps", "-20"], "--steps must be at least 1, got -20"),
-        (["--evaluations", "7"], "multiple of --evaluations, 7"),
-        (["--checkpoint", "0"], "--checkpoint 0"),
-        (["--table", "--reach", "nan"], "--reach nan"),
+        (["--evaluations", "7"], "--steps must be a multiple of --evaluations, 7, got 1100"),
+        (["--checkpoint", "0"], "--checkpoint must be above 0 minutes, got 0"),
+        (["--table", "--reach", "nan"], "--reach must be a share above 0, got nan"),
     ],
 )
 def test_bad_settings_of_the_yardstick_are_told(tmp_path, capsys, more, told):
@@ -205,10 +209,10 @@ def test_one_seed_in_two_files_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_measurement_that_was_left_off_goes_on_to_the_same_returns(tmp_path, monkeypatch):
-    """Left off 40 updates after the warmup of 1000; killed again when its csv stands and its state is not yet gone."""
-    monkeypatch.setattr(yardstick, "FINAL", 2)
-    real, looks = yardstick.greedy_returns, iter(range(100))
+def test_a_measurement_that_was_paused_resumes_to_the_same_returns(tmp_path, monkeypatch):
+    """Paused 40 updates after the warmup of 1000; killed again after writing its csv, before removing its state."""
+    monkeypatch.setattr(learners, "FINAL_EPISODES", 2)
+    real, looks = learners.greedy_returns, iter(range(100))
 
     def ended(*args):
         if next(looks) == 25:
@@ -220,11 +224,11 @@ def test_a_measurement_that_was_left_off_goes_on_to_the_same_returns(tmp_path, m
         words = ["--env", "Pendulum-v1", "--steps", "1200", "--evaluations", "30", "--width", "8", "--seeds", "2"]
         words += ["--out", str(tmp_path / name)]
         if name == "halves":
-            monkeypatch.setattr(yardstick, "greedy_returns", ended)
+            monkeypatch.setattr(learners, "greedy_returns", ended)
             with pytest.raises(SystemExit, match="143"):
                 yardstick.main(words)
-            monkeypatch.setattr(yardstick, "greedy_returns", real)
-            monkeypatch.setattr(Training, "close", lambda self: self.lock.close())
+            monkeypatch.setattr(learners, "greedy_returns", real)
+            monkeypatch.setattr(TrainingSession, "close", lambda self: self.lock.close())
         assert yardstick.main(words) == 0
         frames[name] = pd.read_csv(*(tmp_path / name).glob("*.csv")).drop(columns="seconds")
     pd.testing.assert_frame_equal(frames["whole"], frames["halves"])

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from aihf_control.core.errors import BadInput
-from aihf_control.data.dataset import references
 from aihf_control.data.labelling.teachers import Annotator
+from aihf_control.data.pairs import references
 from aihf_control.learning.query import QuerySession
 from aihf_control.learning.task import Task
 from aihf_control.models.networks import Policy

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from aihf_control.core.errors import BadInput
-from aihf_control.data.dataset import PAIR_COLUMNS
 from aihf_control.data.labelling.queries import CANDIDATES, ROUNDS, choose_pairs
 from aihf_control.data.labelling.segments import Clip, Row, SegmentPool
 from aihf_control.data.labelling.teachers import Annotator
+from aihf_control.data.pairs import PAIR_COLUMNS
 
 Array = np.ndarray
 MAX_QUESTIONS = 20  # questions per wanted answer before a teacher that skips too much is refused

@@ -40,14 +40,16 @@ class Regret:
         The value of the first state is subtracted from the first step; the value of the last state is added to the
         last step. Raises BadInput if the pool has no simulator states or the environment cannot be set to them.
         """
-        paid = np.stack([pool[i].padded_rewards(start, length) for i, start in clips]) * self.gamma ** np.arange(length)
+        scores = np.stack([pool[i].padded_rewards(start, length) for i, start in clips]) * self.gamma ** np.arange(
+            length
+        )
         ends = {(i, t) for i, start in clips for t in (start, start + length) if t <= _last_valued_step(pool[i])}
         value = dict(
             zip(sorted(ends), self.values([_simulator_state(pool[i], t) for i, t in sorted(ends)]), strict=True)
         )
-        paid[:, 0] -= [value[clip] for clip in clips]
-        paid[:, -1] += [self.gamma**length * value.get((i, start + length), 0.0) for i, start in clips]
-        return paid
+        scores[:, 0] -= [value[clip] for clip in clips]
+        scores[:, -1] += [self.gamma**length * value.get((i, start + length), 0.0) for i, start in clips]
+        return scores
 
     def values(self, states: Sequence[State]) -> Array:
         """Simulate the discounted true returns (N,) of the greedy expert from each state; 0 after termination."""
