@@ -34,6 +34,12 @@ def share_clock(clock: Any) -> None:
     _clock = clock
 
 
+def check_limit(limit: float) -> None:
+    """Raise BadInput for a limit that is not at least 0 seconds."""
+    if not limit >= 0:
+        raise BadInput(f"--step-timeout must be at least 0 seconds, got {limit}")
+
+
 def start_call() -> None:
     _clock.value = time.monotonic()
 
@@ -68,8 +74,7 @@ def watch(env_id: str, limit: float, report: Callable[[str], None] = _exit) -> I
     A thread watches, so a call that never releases the interpreter lock is not noticed; `run` watches from its parent
     process, which notices that too. Raises BadInput for a negative limit.
     """
-    if not limit >= 0:
-        raise BadInput(f"--step-timeout must be at least 0 seconds, got {limit}")
+    check_limit(limit)
     done = threading.Event()
 
     def look() -> None:

@@ -11,6 +11,7 @@ from aihf_control.core.config import flags
 from aihf_control.core.files import write_bytes
 from aihf_control.core.statistics import estimate, mean
 from aihf_control.data.pool import evaluate_returns
+from aihf_control.environments.cards import folder_name
 from aihf_control.environments.gym import EnvSpec
 from aihf_control.experts.snapshots import Snapshot, Snapshots, estimate_value
 from aihf_control.learning.evaluation import expert_returns
@@ -19,6 +20,11 @@ from aihf_control.models.sb3 import Expert, write_zip
 SHARES = {"medium": 0.6, "weak": 0.3}  # of the expert's value
 SELECTION_SEED, SELECTION_EPISODES = 30_000, 20  # levels are selected on other episodes than they are evaluated on
 CARD_EPISODES = 50
+
+
+def default_folder(env: str) -> Path:
+    """Return the folder that levels of an environment are written to by default."""
+    return Path("results/experts") / folder_name(env)
 
 
 def save_levels(snapshots: Snapshots, spec: EnvSpec, folder: Path, about: str = "") -> None:

@@ -19,11 +19,10 @@ import torch
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import check_writable
 from aihf_control.core.provenance import commit
-from aihf_control.environments.cards import folder_name
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.environments.modules import allow_module
 from aihf_control.environments.rollout import rollout
-from aihf_control.experts.levels import format_command, save_levels
+from aihf_control.experts.levels import default_folder, format_command, save_levels
 from aihf_control.experts.snapshots import Snapshots
 from aihf_control.experts.true_reward import START_SEED
 from aihf_control.models.device import use_one_thread
@@ -50,7 +49,7 @@ class SearchOptions:
     @property
     def folder(self) -> Path:
         """The folder to write."""
-        return self.out or Path("results/experts") / folder_name(self.env)
+        return self.out or default_folder(self.env)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,18 +11,16 @@ import torch
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import check_writable, read_bytes, sha256
 from aihf_control.core.provenance import commit
-from aihf_control.environments.cards import folder_name
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.environments.modules import allow_module
-from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, watch
-from aihf_control.experts.levels import format_command, save_levels
+from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, check_limit, watch
+from aihf_control.experts.levels import default_folder, format_command, save_levels
 from aihf_control.experts.session import TrainingSession
 from aihf_control.experts.snapshots import Snapshots
 from aihf_control.experts.true_reward import Learner, TrueRewardConfig, TrueRewardTrainer
 from aihf_control.models.device import matmul_precision, use_one_thread
 from aihf_control.models.sb3 import read_zip
 
-EXPERTS = Path("results/experts")
 REPRODUCING = ("env", "seeds", "first_seed", "every", "episodes", "start")  # options in the command of a card
 
 
@@ -61,7 +59,7 @@ class TrainOptions:
     @property
     def folder(self) -> Path:
         """The folder to write."""
-        return self.out or EXPERTS / folder_name(self.env)
+        return self.out or default_folder(self.env)
 
 
 def train_experts(options: TrainOptions, cfg: TrueRewardConfig) -> None:
@@ -91,8 +89,7 @@ def _check(options: TrainOptions, cfg: TrueRewardConfig) -> None:
     at_least_one({**counts, "--updates": cfg.updates})
     if not options.checkpoint > 0:
         raise BadInput(f"--checkpoint must be above 0 minutes, got {options.checkpoint}")
-    if not options.step_timeout >= 0:
-        raise BadInput(f"--step-timeout must be at least 0 seconds, got {options.step_timeout}")
+    check_limit(options.step_timeout)
 
 
 def _open_session(spec: EnvSpec, options: TrainOptions, cfg: TrueRewardConfig) -> TrainingSession[Snapshots]:

@@ -12,7 +12,7 @@ from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, default_folder, make_dataset
 from aihf_control.data.pool import find_bundled_policies
 from aihf_control.environments.modules import check_module
-from aihf_control.environments.watchdog import DEFAULT_TIMEOUT
+from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, check_limit
 from aihf_control.models.device import device_of, matmul_precision
 from aihf_control.training.run import RunSpec
 
@@ -71,8 +71,7 @@ def run_spec_of(options: Options, cfg: Any) -> RunSpec:
         raise BadInput(f"--checkpoint must be above 0 minutes, got {options.checkpoint}")
     if options.workers < 0:
         raise BadInput(f"--workers must be at least 0, got {options.workers}")
-    if not options.step_timeout >= 0:
-        raise BadInput(f"--step-timeout must be at least 0 seconds, got {options.step_timeout}")
+    check_limit(options.step_timeout)
     device = device_of(options.device)
     return RunSpec(
         options.method,
