@@ -37,7 +37,7 @@ from aihf_control.learning.evaluation import greedy_returns
 from aihf_control.learning.sac import SACConfig
 from aihf_control.models.device import matmul_precision, use_one_thread
 from aihf_control.models.saved import load_reward
-from aihf_control.report.load import method_row
+from aihf_control.report.run_files import method_row
 
 HEAD = ("run", "environment", "method", "demos", "pairs", "n", "its own policy", "retrained", "score", "diverged")
 RESULT = "retrained.csv"

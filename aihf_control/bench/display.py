@@ -21,7 +21,7 @@ from aihf_control.bench.local import Advanced, Attempted, Event, Started
 from aihf_control.core.config import as_word
 from aihf_control.core.files import read_bytes, writing
 from aihf_control.environments.gym import spec_of
-from aihf_control.report.load import is_number
+from aihf_control.report.run_files import is_number
 from aihf_control.training.estimate import duration, estimate_seconds
 from aihf_control.training.options import run_spec_of
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +18,18 @@ import pandas as pd
 
 from aihf_control.core.config import as_word, override
 from aihf_control.core.errors import BadInput
-from aihf_control.core.files import read_bytes
 from aihf_control.core.statistics import late_mean, normalised
-from aihf_control.report.columns import COLUMNS, OPTIONAL, LogColumn
+from aihf_control.report.columns import COLUMNS, OPTIONAL
 from aihf_control.report.config import ReportConfig
+from aihf_control.report.run_files import checked, is_number, read_complete_log, read_config, read_summary, read_table
 
 Array = np.ndarray
 Setting = dict[str, Any]  # a value of every swept factor
 FINISHED, CUT_SHORT, BEGUN, TO_DO, EXCLUDED = "finished", "cut short", "begun", "to do", "excluded"
 KEY = re.compile(r"[\w+-][\w.+-]*")  # of a cell: a folder's name, and part of links and LaTeX comments
-LARGEST = 1e100  # numbers beyond it cannot be drawn
 RESERVED = {"cell", "env", "method", "environment", "score", *(column.name for column in COLUMNS)}
 KINDS = {"name": str, "title": str, "about": str, "report": dict, "cells": list, "file": str}
 CELL_KINDS = {"key": str, "env": str, "name": str, "method": str, "seeds": int, "dials": dict}
-CONFIG_KINDS = {"options": dict, "cell": dict, "dataset": dict, "versions": dict}
-SPEC_KINDS = {"seeds": list, "products": str, "device": str}
-DATASET_KINDS = {"digest": str, "sha256": dict}
-SUMMARY_KINDS = {"seeds": list, "steps": int, "interrupted": bool, "dataset": str, "overvalued": list}
-SUMMARY_KINDS |= {"diverged": list, "random_return": float, "expert_return": float, "demo_returns": list}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,52 +164,6 @@ def load_grid(folder: Path) -> GridResults:
     )
 
 
-# ------------------------------------------------------------------------------------------------------ checked files
-
-
-def read_table(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds a table. Raises BadInput if it cannot be read, parsed or printed."""
-    if path.exists() and not path.is_file():
-        raise BadInput(f"cannot read {path}: not a regular file")
-    table = _parse(read_bytes(path), str(path))
-    if not isinstance(table, dict):
-        raise BadInput(f"{path} is damaged: it holds no table")
-    return table
-
-
-def _parse(data: bytes, where: str) -> Any:
-    """Parse JSON. Raises BadInput if it is invalid, too deeply nested, or has characters that cannot be written."""
-    try:
-        tree = json.loads(data)
-        json.dumps(tree, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as e:
-        reason = " ".join(str(e).split())[:100]
-        raise BadInput(f"{where} is not valid JSON: {reason}") from e
-    return tree
-
-
-def checked(given: Any, kinds: dict[str, type], where: Any) -> dict[str, Any]:
-    """Return a table that has these fields with these types. Raises BadInput with the names of the others."""
-    fields = given if isinstance(given, dict) else {}
-    wrong = sorted(name for name, kind in kinds.items() if not _is(fields.get(name), kind))
-    if wrong:
-        raise BadInput(f"{where} is damaged, or of another version: {', '.join(wrong)} missing or wrong")
-    return fields
-
-
-def _is(x: Any, kind: type) -> bool:
-    return is_number(x) if kind is float else type(x) is kind
-
-
-def is_number(x: Any) -> bool:
-    """Whether a JSON value is a finite number that can be computed with."""
-    return isinstance(x, int | float) and not isinstance(x, bool) and -LARGEST <= x <= LARGEST
-
-
-def _all_strings(table: dict[str, Any]) -> bool:
-    return all(isinstance(x, str) for x in table.values())
-
-
 def _cells(cells: list[Any], path: Path) -> list[Run]:
     """Build the runs, not yet begun, of the cells of grid.json. Raises BadInput for cells that make no grid."""
     runs = [_cell(checked(cell, CELL_KINDS, f"{path}, a cell,"), path) for cell in cells]
@@ -276,84 +222,14 @@ def _load_run(folder: Path, run: Run) -> tuple[Run, pd.DataFrame | None]:
 def _read_run(where: Path, run: Run) -> tuple[Run, pd.DataFrame | None]:
     if not any((where / name).exists() for name in ("config.json", "summary.json")):
         return run, None
-    config = _read_config(where / "config.json")
+    config = read_config(where / "config.json")
     if not (where / "summary.json").exists():
         return dataclasses.replace(run, state=BEGUN, config=config), None
-    summary = _read_summary(where / "summary.json", run)
+    summary = read_summary(where / "summary.json", run.n)
     run = dataclasses.replace(
         run, state=CUT_SHORT if summary["interrupted"] else FINISHED, config=config, summary=summary
     )
-    return run, _complete_log(where / "log.jsonl", summary) if run.state == FINISHED else None
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    config = checked(read_table(path), CONFIG_KINDS, path)
-    checked(config["cell"], SPEC_KINDS, f"{path}, cell,")
-    checked(config["dataset"], DATASET_KINDS, f"{path}, dataset,")
-    if not _all_strings(config["versions"]) or not _all_strings(config["dataset"]["sha256"]):
-        raise BadInput(f"{path} is damaged: its versions or its sha256 are no words")
-    return config
-
-
-def _read_summary(path: Path, run: Run) -> dict[str, Any]:
-    summary = checked(read_table(path), SUMMARY_KINDS, path)
-    seeds = [seed for name in ("seeds", "diverged", "overvalued") for seed in summary[name]]
-    if any(type(seed) is not int for seed in seeds) or len(set(summary["seeds"])) < len(summary["seeds"]):
-        raise BadInput(f"{path} is damaged: its seeds are not different whole numbers")
-    if not len(summary["seeds"]) == len(summary["demo_returns"]) == run.n:
-        raise BadInput(f"{path} is not of this grid: it has {len(summary['seeds'])} seeds, not {run.n}")
-    if not all(x is None or is_number(x) for x in summary["demo_returns"]):
-        raise BadInput(f"{path} is damaged: its demo_returns are no numbers")
-    if summary["random_return"] == summary["expert_return"]:
-        raise BadInput(f"{path}: random_return equals expert_return, so that scores are undefined")
-    return summary
-
-
-def _complete_log(path: Path, summary: dict[str, Any]) -> pd.DataFrame:
-    """Read the log of a finished run. Raises BadInput unless all seeds have the same steps, up to the last one."""
-    log, seeds = read_log(path), summary["seeds"]
-    steps = {seed: rows["step"].tolist() for seed, rows in log.groupby("seed")}
-    if set(steps) != set(seeds):
-        raise BadInput(f"{path} has seeds {' '.join(map(str, steps))}, and its run has {' '.join(map(str, seeds))}")
-    if any(steps[seed] != steps[seeds[0]] or steps[seed][-1] != summary["steps"] for seed in seeds):
-        raise BadInput(f"{path} is not complete: its seeds are not all evaluated to step {summary['steps']}")
-    return log
-
-
-def read_log(path: Path) -> pd.DataFrame:
-    """Read a run's log, sorted by seed and step. Raises BadInput with the line that is damaged."""
-    if path.exists() and not path.is_file():
-        raise BadInput(f"cannot read {path}: not a regular file")
-    rows = []
-    for i, line in enumerate(read_bytes(path).splitlines(), 1):
-        row = _parse(line, f"{path}, line {i},")
-        wrong = [c.name for c in COLUMNS if not _fits(row, c)]
-        if wrong:
-            raise BadInput(f"{path}, line {i}, is not of a run's log: {', '.join(wrong)} missing or wrong")
-        rows.append(row)
-    if not rows:
-        raise BadInput(f"{path} is empty")
-    columns = [c for c in COLUMNS if c.required or any(c.name in row for row in rows)]
-    log = pd.DataFrame({c.name: _column(rows, c) for c in columns})
-    log = log.drop_duplicates(["seed", "step"], keep="last")
-    return log.sort_values(["seed", "step"], kind="stable", ignore_index=True)
-
-
-def _fits(row: Any, column: LogColumn) -> bool:
-    """Whether a line of a log has the column's value, or may lack it."""
-    if not isinstance(row, dict) or column.name not in row:
-        return isinstance(row, dict) and not column.required
-    x = row[column.name]
-    if column.kind == "count":
-        return is_number(x) and x == int(x) and 0 <= x < 2**53
-    return x is None or is_number(x) or (isinstance(x, float) and not math.isfinite(x))
-
-
-def _column(rows: Sequence[dict[str, Any]], column: LogColumn) -> Array:
-    if column.kind == "count":
-        return np.array([int(row[column.name]) for row in rows], np.int64)
-    values = [row.get(column.name) for row in rows]
-    return np.array([np.nan if x is None or not math.isfinite(x) else x for x in values], np.float64)
+    return run, read_complete_log(where / "log.jsonl", summary) if run.state == FINISHED else None
 
 
 def _place(run: Run) -> dict[str, Any]:
@@ -383,14 +259,6 @@ def _lane_rows(run: Run, evaluations: pd.DataFrame) -> list[dict[str, Any]]:
         above = np.nan if shown is None else float(last["return"] > demo)
         rows.append({**last, **more, "above_demos": above, "diverged": diverged})
     return rows
-
-
-def method_row(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return the row of a run's summary with the result of its last policy, named after the method. Raises BadInput."""
-    for row in reversed(summary["rows"]):
-        if row["name"] == summary["method"]:
-            return row
-    raise BadInput(f"the summary has no row of its method, {summary['method']}")
 
 
 def numbers(frame: pd.DataFrame, column: str) -> Array:
