@@ -10,7 +10,7 @@ import torch
 
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Trajectory
-from aihf_control.environments.cards import card_of
+from aihf_control.environments.cards import bundled_versions, card_of
 from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec
 from aihf_control.environments.rollout import rollout
 from aihf_control.models.sb3 import Expert, read_zip
@@ -24,12 +24,19 @@ def find_bundled_policies(env: str) -> dict[str, Path]:
     return card.policies() if card else {}
 
 
+def explain_missing(env: str) -> str:
+    """Return the sentence "there is no bundled policy for ...", with the other versions that have some."""
+    others = ", ".join(bundled_versions(env))
+    hint = f" (there are some for {others}, which has other observations or actions)" if others else ""
+    return f"there is no bundled policy for {env}{hint}"
+
+
 def load_experts(env: str, spec: EnvSpec, policies: dict[str, Path] | None) -> dict[str, Expert]:
     """Load the policies {level: SB3 zip}, by default the bundled ones. Raises BadInput if there are none."""
     paths = find_bundled_policies(env) if policies is None else policies
     if not paths:
         raise BadInput(
-            f"there is no bundled policy for {env}; train one with `python -m aihf_control.experts train --env {env}` "
+            f"{explain_missing(env)}; train one with `python -m aihf_control.experts train --env {env}` "
             "or give your own with --policy expert=FILE.zip"
         )
     return {level: read_zip(path, spec) for level, path in paths.items()}

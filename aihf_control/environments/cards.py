@@ -16,9 +16,13 @@ MAX_NAME = 120  # characters of a folder name; file systems allow 255 bytes
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """Reference returns of an environment (`envs/<id>/card.toml`) and the folder of its bundled policies."""
+    """Reference returns of an environment (`envs/<id>/card.toml`) and the folder of its bundled policies.
+
+    `policies_of` is the id of the environment whose policies are used here, too, if that is another one.
+    """
 
     folder: Path
+    policies_of: str | None = None
     random_return: float | None = None
     expert_return: float | None = None
     medium_return: float | None = None
@@ -26,7 +30,8 @@ class Card:
 
     def policies(self) -> dict[str, Path]:
         """Return the bundled SB3 zips by level, best first: {"expert": ..., "medium": ..., ...}."""
-        return {level: self.folder / f"{level}.zip" for level in LEVELS if (self.folder / f"{level}.zip").is_file()}
+        folder = self.folder.parent / folder_name(self.policies_of) if self.policies_of else self.folder
+        return {level: folder / f"{level}.zip" for level in LEVELS if (folder / f"{level}.zip").is_file()}
 
 
 def folder_name(env_id: str) -> str:
@@ -57,6 +62,15 @@ def card_of(env_id: str, folder: Path | None = None) -> Card | None:
     if unknown := fields.keys() - known:
         raise BadInput(f"{path} has unknown keys: {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
     for name, value in fields.items():
-        if type(value) not in (int, float):
-            raise BadInput(f"{path}: {name} must be a number, got {value!r}")
+        if type(value) not in ((str,) if name == "policies_of" else (int, float)):
+            kind = "an environment id" if name == "policies_of" else "a number"
+            raise BadInput(f"{path}: {name} must be {kind}, got {value!r}")
     return Card(folder, **fields)
+
+
+def bundled_versions(env_id: str) -> list[str]:
+    """Return the ids of the other versions of an environment that have a card."""
+    name, _, version = env_id.rpartition("-v")
+    if not version.isdecimal():
+        return []
+    return sorted(path.parent.name for path in envs_folder().glob(f"{folder_name(name)}-v*/card.toml"))

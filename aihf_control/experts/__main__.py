@@ -15,6 +15,7 @@ from rich.table import Table
 from aihf_control.core.cli import exit_code, subcommands
 from aihf_control.core.errors import BadInput
 from aihf_control.core.statistics import estimate, mean
+from aihf_control.data.pool import check_expert, explain_missing
 from aihf_control.environments.cards import card_of
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.environments.modules import allow_module
@@ -63,8 +64,11 @@ def import_policy(
     out: Path,
     vecnormalize: Path | None = None,
     activation: Literal["ReLU", "Tanh", "ELU"] | None = None,
+    force: bool = False,
 ) -> None:
     """Read a foreign SB3 zip (SAC, TQC, TD3, DDPG, PPO) without executing its pickles; evaluate and rewrite it.
+
+    A policy that is no better than random actions is refused, as it may have been read in the wrong way.
 
     Args:
         path: The zip.
@@ -72,12 +76,15 @@ def import_policy(
         out: The zip to write, which Stable-Baselines3 opens.
         vecnormalize: File of VecNormalize.save, if the policy was trained under VecNormalize.
         activation: Activation of the layers, if the zip does not state it.
+        force: Write the policy even if it is no better than random actions.
     """
     allow_module(env)
     spec = spec_of(env)
     expert = read_zip(path, spec, activation, read_vecnormalize(vecnormalize) if vecnormalize else None)
-    write_zip(out, expert, spec)
     returns = expert_returns(expert, spec, 20)
+    if not force:
+        check_expert(list(returns), list(random_returns(spec, 20)))
+    write_zip(out, expert, spec)
     print(f"{out}: {returns.mean():.0f} over greedy episodes of {env} ({format_spread(returns)})")
 
 
@@ -93,7 +100,7 @@ def show(env: str, path: Positional[Path | None] = None, episodes: int = 20) -> 
     spec, card = spec_of(env), card_of(env)
     paths = {path.stem: path} if path else card.policies() if card else {}
     if not paths:
-        raise BadInput(f"there is no bundled policy for {env}; give a zip")
+        raise BadInput(f"{explain_missing(env)}; give a zip")
     console = Console(highlight=False)
     console.print(_returns_table(paths, spec, episodes))
     random = estimate(random_returns(spec, episodes), mean)

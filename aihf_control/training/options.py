@@ -10,7 +10,7 @@ from aihf_control.core.config import CHANGES_NO_NUMBER
 from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, default_folder, make_dataset
-from aihf_control.data.pool import find_bundled_policies
+from aihf_control.data.pool import explain_missing, find_bundled_policies
 from aihf_control.environments.modules import check_module
 from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, check_limit
 from aihf_control.models.device import device_of, matmul_precision
@@ -95,7 +95,7 @@ def dataset_of(options: Options) -> tuple[Dataset, Path]:
         check_module(options.env)  # it may have been read from a file
         if not find_bundled_policies(options.env):
             raise BadInput(
-                f"there is no bundled policy for {options.env}, so no default dataset; make one with `aihf data make "
+                f"{explain_missing(options.env)}, so no default dataset; make one with `aihf data make "
                 f"--env {options.env} --policy expert=FILE.zip --levels expert --out FOLDER` or `aihf data import`, "
                 "and give it with --dataset FOLDER"
             )

@@ -11,6 +11,7 @@ import pytest
 from gymnasium.spaces import Box
 
 from aihf_control.core.errors import BadInput
+from aihf_control.data.pool import load_experts
 from aihf_control.environments import cards
 from aihf_control.environments import gym as environments
 from aihf_control.environments.cards import Card, card_of
@@ -289,11 +290,30 @@ def test_a_card_tells_returns_and_policies_best_first(card):
     assert list(found.policies()) == ["expert", "weak"]
 
 
-@pytest.mark.parametrize("text", ["random_return = ", "colour = 'red'"])
+def test_a_card_may_name_the_environment_whose_policies_it_shares(card):
+    (card.parent / "expert.zip").touch()
+    card.write_text("expert_return = 3000")
+    newer = card.parents[1] / "Hopper-v5"
+    newer.mkdir()
+    (newer / "card.toml").write_text('policies_of = "Hopper-v4"\nexpert_return = 3100')
+    found = card_of("Hopper-v5")
+    assert found and found.expert_return == 3100 and found.policies() == {"expert": card.parent / "expert.zip"}
+    assert cards.bundled_versions("Hopper-v3") == ["Hopper-v4", "Hopper-v5"]
+    assert cards.bundled_versions("Hopper") == cards.bundled_versions("Walker2d-v4") == []
+
+
+@pytest.mark.parametrize("text", ["random_return = ", "colour = 'red'", "policies_of = 4", "weak_return = 'x'"])
 def test_a_card_that_cannot_be_understood_is_refused(card, text):
     card.write_text(text)
     with pytest.raises(BadInput, match=r"card\.toml"):
         card_of("Hopper-v4")
+
+
+def test_an_environment_without_policies_names_the_version_that_has_some():
+    with pytest.raises(
+        BadInput, match=r"no bundled policy for Ant-v5 \(there are some for Ant-v4, which has other obs"
+    ):
+        load_experts("Ant-v5", spec_of("Ant-v5"), None)
 
 
 def test_every_bundled_card_is_understood_and_has_its_expert():

@@ -129,7 +129,7 @@ KINDS = {
     "policy.zip, import": Kind(
         "policy.zip",
         hostile.spoil_policy_zip,
-        lambda _: experts_main(["import", "policy.zip", "--env", ENV, "--out", "clean.zip"]),
+        lambda _: experts_main(["import", "policy.zip", "--env", ENV, "--out", "clean.zip", "--force"]),
     ),
     "policy.zip, bytes": Kind(
         "policy.zip",

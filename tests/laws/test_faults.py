@@ -62,7 +62,7 @@ READERS = {
     "mine.csv": lambda f: _import(f, "--pool", str(f / "data"), "--pairs", str(f / "mine.csv")),
     "mine.npz": lambda f: _import(f, "--pool", str(f / "mine.npz"), "--pairs", str(f / "data" / "preferences.csv")),
     "policy.zip": lambda f: experts_main(
-        ["import", str(f / "policy.zip"), "--env", "Hopper-v4", "--out", str(f / "clean.zip")]
+        ["import", str(f / "policy.zip"), "--env", "Hopper-v4", "--out", str(f / "clean.zip"), "--force"]
     ),
     "csv/E_ours.csv": lambda f: yardstick.main(["--table", "--out", str(f / "csv")]),
     "runs/*/*/*/summary.json": lambda f: report.main([str(f / "runs")]),

@@ -430,6 +430,7 @@ def test_a_zip_without_vecnormalize_is_read_without_a_warning(kind, tmp_path, re
 
 def test_import_takes_the_statistics_and_prints_warnings_in_one_line(normalized, tmp_path, capsys):
     words = ["import", str(normalized["folder"] / "PPO.zip"), "--env", "Pendulum-v1", "--out", str(tmp_path / "x.zip")]
+    words += ["--force"]  # it was hardly trained
     assert experts_main(words) == 0
     assert capsys.readouterr().err.count("trained under VecNormalize") == 1
     assert experts_main([*words, "--vecnormalize", str(normalized["folder"] / "PPO.pkl")]) == 0
@@ -695,11 +696,18 @@ def test_pickles_in_place_of_weights_are_not_executed(with_pickled_weights, good
 
 def test_import_writes_a_malicious_zip_clean(with_pickled_data, bomb, tmp_path, capsys):
     words = ["import", str(with_pickled_data), "--env", "Hopper-v4", "--out", str(tmp_path / "clean.zip")]
-    assert experts_main(words) == 0
+    assert experts_main([*words, "--force"]) == 0
     spec = spec_of("Hopper-v4")
     same_actions(SAC.load(tmp_path / "clean.zip"), read_zip(with_pickled_data), spec)
     assert not bomb.marker.exists()
     assert "over greedy episodes" in capsys.readouterr().out
+
+
+def test_a_policy_that_is_no_better_than_random_is_refused(good, tmp_path, capsys):
+    words = ["import", str(good), "--env", "Hopper-v4", "--out", str(tmp_path / "out.zip")]
+    assert experts_main(words) == 2 and not (tmp_path / "out.zip").exists()
+    assert "it is no better than random; give a better one, or use it with --force" in capsys.readouterr().err
+    assert experts_main([*words, "--force"]) == 0 and (tmp_path / "out.zip").is_file()
 
 
 def test_show_does_not_execute_a_malicious_zip(with_pickled_data, bomb, capsys):
