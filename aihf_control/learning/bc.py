@@ -34,7 +34,7 @@ class CloneConfig:
 
 
 def initial_policy(task: Task, hidden: tuple[int, ...], log_std: float) -> Policy:
-    """Return a new policy, normalized by the lanes' observations, with a constant log standard deviation."""
+    """Return a new policy, normalised by the lanes' observations, with a constant log standard deviation."""
     policy = Policy(task.dims, hidden)
     policy.units.set(*task.compute_obs_stats())
     with torch.no_grad():

@@ -14,7 +14,7 @@ from aihf_control.learning.preference_buffer import PreferenceBuffer
 from aihf_control.learning.replay import Buffer
 from aihf_control.models.lanes import Dims, Random
 
-SMALLEST_STD = 1e-3  # observations that vary less are not normalized
+SMALLEST_STD = 1e-3  # observations that vary less are not normalised
 
 
 class LaneData:

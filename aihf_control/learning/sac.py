@@ -42,7 +42,7 @@ class SACConfig:
     alpha_fade: float = 4000.0
     """Updates in which the excess of that weight over `alpha` falls by a factor of e; 0: start at `alpha`."""
     layer_norm: bool = True
-    """Layer normalization in the critics."""
+    """Layer normalisation in the critics."""
     hold: int = 0
     """Number of first updates in which the actor is frozen and only the critics are trained."""
     average: float = 2e-4

@@ -10,7 +10,7 @@ Demonstrations D, policy pi, reward r_theta:
             theta <- descend  E_pi r_theta - E_D r_theta               likelihood of the demonstrations
 
 This is AIHF without its preference term. If comparisons are given, their segments are still used without labels, in
-replay batches and to normalize observations; `--pairs 0` avoids this.
+replay batches and to normalise observations; `--pairs 0` avoids this.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-/* What stands around the networks, in one pass each: the squashed sample of a policy, and Adam. `kernel.py` compiles it
-   together with kernel.c; `fused.py` has the plain forms. */
+/* Elementwise operations in one pass each: squashed samples of a policy, and Adam. Compiled by `kernel.py` together with
+   kernel.c. `functional.py` and `optim.py` have the plain forms. */
 
 #include "vectors.h"
 #include <immintrin.h>
 #include <math.h>
 #include <stddef.h>
 
-/* e^x for x <= 0. A NaN stays one. */
+/* e^x for x <= 0; keeps NaN. */
 static vec exponential(vec x) {
     cells low = x < -87;
     x = (vec)(((cells)x & ~low) | ((cells)all(-87) & low));
-    vec n = x * 1.44269504f + 12582912.0f;  /* rounded to an integer, which lies in the lowest bits */
+    vec n = x * 1.44269504f + 12582912.0f;  /* rounds to an integer, in the lowest bits */
     cells power = (cells)n << 23;
     n -= 12582912.0f;
     x = x - n * 0.693359375f + n * 2.12194440e-4f;
@@ -26,7 +26,7 @@ static vec log_of_one_and(vec x) {
     return 2 * s * sum;
 }
 
-/* `fused.squashed_sample`: out is rows x 2 n, means and log deviations; noise, act, u and offset are rows x n. */
+/* `functional.squashed_sample`: out is rows x 2 n, means and log deviations; noise, act, u and offset are rows x n. */
 void squash(int rows, int n, const float *out, const float *noise, const float *bounds, float *act, float *log_prob,
             float *u, float *offset) {
     memset(log_prob, 0, sizeof(float) * rows);
@@ -53,7 +53,7 @@ void squash(int rows, int n, const float *out, const float *noise, const float *
     }
 }
 
-/* Its gradient for out; d_u may be null. */
+/* Gradient of `squash` for out; d_u may be null. */
 void unsquash(int rows, int n, const float *out, const float *bounds, const float *act, const float *offset,
               const float *d_act, const float *d_log_prob, const float *d_u, float *d_out) {
     for (int row = 0; row < rows; row++, out += 2 * n, d_out += 2 * n)
@@ -66,8 +66,8 @@ void unsquash(int rows, int n, const float *out, const float *bounds, const floa
         }
 }
 
-/* Adam for some tensors, and slow += rate (p - slow) in the same pass unless slow is null. `how` is its rate, betas,
-   epsilon and that rate. Numbers below the least normal one are taken as zero. */
+/* One step of Adam, and slow += rate (p - slow) unless slow is null. `how` is the learning rate, both betas, epsilon and
+   `rate`. Denormal numbers are flushed to zero. */
 void adam(int tensors, const int64_t *sizes, float *const *params, const float *const *grads, float *const *firsts,
           float *const *seconds, float *const *slows, float *steps, const double *how) {
     unsigned mode = _mm_getcsr();

@@ -1,8 +1,8 @@
-"""The learner's inner operations, made fast: a plain expression each, with its gradient written by hand.
+"""Fast operations of the learner, with hand-written gradients.
 
-What an update costs beside its products is the memory that it touches. So these work in place where nobody looks, keep
-only what their gradient needs, and are called on few lanes at a time (`sac.py`). The plain forms stand in the
-docstrings and, as code, in the tests, which hold value and gradient against them.
+Besides its matrix products, an update is limited by memory traffic. So these work in place where that is safe, and save
+only what their gradient needs. The plain formulas are in the docstrings and, as code, in the tests, which compare
+values and gradients with them.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from torch.autograd.function import once_differentiable
 from aihf_control.models import kernel
 from aihf_control.models.kernel import EPS
 
-Layers = Sequence[tuple[Tensor, Tensor]]  # weight (N, in, out) and bias (N, 1, out) of each
+Layers = Sequence[tuple[Tensor, Tensor]]  # weight (N, in, out) and bias (N, 1, out) of each layer
 
 
 def perceptron(x: Tensor, layers: Layers, products: torch.dtype, layer_norm: bool = False) -> Tensor:
-    """A stack of perceptrons: relu((layer_norm)(x W + b)) for every layer but the last, which is x W + b.
+    """Evaluate N perceptrons: relu((layer_norm)(x W + b)) for every layer but the last, which is x W + b.
 
-    x (N, B, in), or (N / k, B, in) of which every k networks read the same, weights (N, in, out), biases (N, 1, out);
-    returns (N, B, out of the last) in float32. With bfloat16
-    `products` the factors of the inner products are rounded to it (to TF32 on an NVIDIA GPU); the sums, and the first
-    and last layers, whose inputs and outputs need their digits, are float32 (in `kernel.c` 16 digits, and in the
-    gradient 8, as everywhere).
+    Takes x (N, B, in), or (N / k, B, in) if every k consecutive networks read the same rows, weights (N, in, out) and
+    biases (N, 1, out). Returns (N, B, out of the last layer) in float32.
+
+    With bfloat16 `products` the factors of the hidden layers' products are rounded to bfloat16 (to TF32 on an NVIDIA
+    GPU); sums are float32. The first and last layers keep float32, since their inputs and outputs need the precision
+    (`kernel.c` keeps 16 significant bits there, and 8 in the gradient).
     """
     params = [t for pair in layers for t in pair]
     if kernel.takes(x, params, products):
@@ -39,10 +40,10 @@ def perceptron(x: Tensor, layers: Layers, products: torch.dtype, layer_norm: boo
 
 
 def squashed_sample(out: Tensor, noise: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor]:
-    """act = tanh(u) with u = mean + exp(log_std) noise, the log density of act, and u.
+    """Return act = tanh(u) with u = mean + exp(log_std) noise, the log density of act, and u.
 
-    out (N, B, 2 A) is mean and log_std, of which the latter is clamped to `bounds`. All else is (N, B, A) but the log
-    density, which is (N, B): sum over A of  -noise^2 / 2 - log_std - log(2 pi) / 2 - log(1 - tanh(u)^2).
+    `out` (N, B, 2 A) is mean and log_std; log_std is clamped to `bounds`. The log density (N, B) is the sum over A of
+    -noise^2 / 2 - log_std - log(2 pi) / 2 - log(1 - tanh(u)^2). All others are (N, B, A).
     """
     act, log_prob, u = _SquashedSample.apply(out, noise, bounds)
     return act, log_prob, u
@@ -51,8 +52,10 @@ def squashed_sample(out: Tensor, noise: Tensor, bounds: tuple[float, float]) -> 
 def regress(
     x: Tensor, layers: Layers, target: Tensor, products: torch.dtype, layer_norm: bool = False
 ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
-    """Fit `perceptron`, of one output, to `target` (N / k, B): the outputs (N, B), the losses 0.5 mean (out - target)^2
-    (N,), and their gradient for the layers."""
+    """Evaluate perceptrons with one output and their squared error to `target` (N / k, B).
+
+    Returns outputs (N, B), losses 0.5 mean (out - target)^2 (N,), and the gradients of the losses for the layers.
+    """
     params = [t for pair in layers for t in pair]
     if kernel.takes(x, params, products):
         return kernel.regress(x, params, target, products, layer_norm)
@@ -63,9 +66,9 @@ def regress(
 
 
 def least(x: Tensor, layers: Layers, products: torch.dtype, layer_norm: bool = False) -> Tensor:
-    """The least of the outputs of every k networks of `perceptron`, of one output each: (N / k, B).
+    """Return the minimum over every k consecutive perceptrons with one output, (N / k, B).
 
-    The gradient is for x. Layers that ask for one, too, are left to autograd.
+    The fast form computes the gradient for x only. If layers require gradients, autograd is used.
     """
     params = [t for pair in layers for t in pair]
     if kernel.takes(x, params, products) and not any(p.requires_grad for p in params):
@@ -74,7 +77,7 @@ def least(x: Tensor, layers: Layers, products: torch.dtype, layer_norm: bool = F
 
 
 def log_slope(u: Tensor) -> Tensor:
-    """log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), which stays finite where 1 - tanh(u)^2 underflows."""
+    """Return log(1 - tanh(u)^2) as 2 (log 2 - u - softplus(-2 u)), which is finite where 1 - tanh(u)^2 underflows."""
     return 2 * (math.log(2) - u - F.softplus(-2 * u))
 
 
@@ -152,7 +155,7 @@ def _squash(out: Tensor, noise: Tensor, bounds: tuple[float, float]) -> tuple[Te
 
 
 class _Least(torch.autograd.Function):
-    """A row's output depends on that row of x alone, so its gradient is made with it and scaled later."""
+    """Compute the gradient for x in the forward pass, since rows are independent; scale it in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, products: torch.dtype, layer_norm: bool, *params: Tensor) -> Tensor:
@@ -168,7 +171,7 @@ class _Least(torch.autograd.Function):
 
 
 def product(a: Tensor, b: Tensor, rounded: bool) -> Tensor:
-    """a b, its factors rounded to bfloat16 on the way in where that is asked for."""
+    """Return the matrix product a b, with factors rounded to bfloat16 if `rounded`."""
     if not rounded:
         return torch.bmm(a, b)
     before = torch.get_float32_matmul_precision()
@@ -180,24 +183,26 @@ def product(a: Tensor, b: Tensor, rounded: bool) -> Tensor:
 
 
 def _weight_grad(h: Tensor, grad: Tensor, rounded: bool) -> Tensor:
-    """h^T grad. A narrow one is made as the transpose of grad^T h, which is some three times as fast."""
+    """Return h^T grad; if it is narrow, as the transpose of grad^T h, which is about three times as fast."""
     if grad.shape[-1] < 16:
         return product(grad.transpose(1, 2), h, rounded).transpose(1, 2)
     return product(h.transpose(1, 2), grad, rounded)
 
 
 def _normalise_(h: Tensor) -> Tensor:
-    """h becomes (h - mean) / std over its last axis, in place; returns 1 / std, (N, B, 1)."""
+    """Replace h by (h - mean) / std over its last axis; return 1 / std, (N, B, 1)."""
     h.sub_(h.mean(-1, keepdim=True))
-    variance = torch.linalg.vector_norm(h, dim=-1, keepdim=True).square_().div_(h.shape[-1])  # one look at h
+    variance = torch.linalg.vector_norm(h, dim=-1, keepdim=True).square_().div_(h.shape[-1])  # reads h once
     scale = variance.add_(EPS).rsqrt_()
     h.mul_(scale)
     return scale
 
 
 def _normalise_backward(grad: Tensor, y: Tensor, scale: Tensor) -> Tensor:
-    """From the gradient for the normalised y to that for what was normalised:
-    (grad - mean(grad) - y mean(grad y)) scale, in torch's own kernel, to which y is its own normalised form."""
+    """Return (grad - mean(grad) - y mean(grad y)) scale, the gradient for the input of the normalisation.
+
+    Uses torch's layer norm gradient with mean 0 and scale 1, for which y is its own normalised form.
+    """
     zeros, ones = torch.zeros_like(scale), torch.ones_like(scale)
     wanted = [True, False, False]
     back = torch.ops.aten.native_layer_norm_backward

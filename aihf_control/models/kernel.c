@@ -1,19 +1,20 @@
 /* Perceptrons and their gradient, one network after another, in vectors of one instruction set.
 
-   Beside its products an update costs the memory that it touches. So ROWS rows go through all layers while they are in
-   the near caches, with bias, layer normalisation, relu and their gradients in the same pass. `fused.py` has the plain
-   form. `kernel.py` compiles this file for the set that it chooses and defines
+   Besides its matrix products, an update is limited by memory traffic. So blocks of ROWS rows go through all layers while
+   they are in the caches, with bias, layer normalisation, relu and their gradients in the same pass. `functional.py` has
+   the plain form. `kernel.py` compiles this file for an instruction set and defines
 
-       VECTOR  numbers of 32 bits in a vector: 8 (AVX2) or 16 (AVX-512)
-       BF16    1 where the factors of products are rounded to bfloat16
-       TILES   1 where the tiles of AMX multiply them; without, vdpbf16ps (AVX-512 BF16) does
-       ROWS, MOST (layers) and EPS (of the layer normalisation).
+       VECTOR  32-bit numbers per vector: 8 (AVX2) or 16 (AVX-512)
+       BF16    1 if the factors of products are rounded to bfloat16
+       TILES   1 if they are multiplied by AMX tiles; otherwise by vdpbf16ps (AVX-512 BF16)
+       ROWS, MOST (maximum number of layers) and EPS (of layer normalisation).
 
-   Rounding to bfloat16 leaves 8 digits; sums are float32. In the values of the first and the last layer, where digits
-   count, a factor is split into two such numbers, x = hi + lo, and a b = ahi bhi + alo bhi + ahi blo: 16 digits.
-   Gradients are of rounded factors in all layers. Without BF16 everything is float32.
+   bfloat16 has 8 significant bits; sums are float32. In the forward pass of the first and last layers, which need more
+   precision, a factor is split into two bfloat16 numbers, x = hi + lo, and a b = ahi bhi + alo bhi + ahi blo, which has
+   16 bits. Gradients use rounded factors in all layers. Without BF16 everything is float32.
 
-   Matrices are named by rows x columns; `ld` is the distance of two rows. `products.h` says what cells and panels are. */
+   Sizes of matrices are given as rows x columns; `ld` is the distance between two rows. `products.h` defines cells and
+   panels. */
 
 #define _GNU_SOURCE
 #include "products.h"
@@ -24,22 +25,22 @@
 
 typedef struct {
     int nets, batch, layers, layer_norm;
-    int share, room;                          /* so many networks in a row read the same x; so many are kept at a time */
-    int width[MOST + 1];                      /* of the input and of every layer's output */
+    int share, room;                          /* consecutive networks with the same x; networks whose layers are saved */
+    int width[MOST + 1];                      /* of the input and of the output of every layer */
     const float *x, *w[MOST], *b[MOST];       /* nets / share x batch x in; nets x in x out; nets x out */
-    num *h[MOST], *y[MOST];                   /* kept: outputs of the hidden layers, and before the relu (layer_norm) */
-    float *scale[MOST];                       /* kept: 1 / std (layer_norm). Null where no gradient is asked for */
+    num *h[MOST], *y[MOST];                   /* saved: outputs of the hidden layers, and before relu (layer_norm) */
+    float *scale[MOST];                       /* saved: 1 / std (layer_norm). All null without a gradient */
     float *out;                               /* nets x batch x out */
-    float *grad;                              /* for the output; of the picked rows in their order, if some are */
+    float *grad;                              /* for the output; only of the picked rows, if some are picked */
     float *dx, *dw[MOST], *db[MOST];          /* dx (of x's shape) and all dw may be null */
-    const int *pick;                          /* rows of which the gradient for x is asked for; null for all */
+    const int *pick;                          /* rows for which dx is computed; null for all */
     int picked;
 } Stack;
 
 static int row_of(const Stack *s, int i) { return s->pick ? s->pick[i] : i; }
 static int up(int n, int unit) { return (n + unit - 1) / unit * unit; }
 
-/* Memory that is kept from call to call: a bump allocator over one block. */
+/* A bump allocator over one block, which is reused by later calls. */
 static _Thread_local struct { char *at; size_t size, used; } pool;
 static void *take(size_t bytes) {
     void *p = pool.at + pool.used;
@@ -55,7 +56,7 @@ static int reserve(size_t bytes) {
     return pool.at ? 0 : -1;
 }
 
-/* rows x n floats become ROWS x ld numbers, zero beyond; or what the rounding leaves of them. */
+/* Round rows x n floats to ROWS x ld numbers, padded with zeros; if `low`, store the rounding errors instead. */
 static void round_rows(const float *x, int n, num *to, int ld, int rows, int low) {
     for (int i = 0; i < ROWS; i++, x += n, to += ld)
         for (int j = 0; j < ld; j += W) {
@@ -64,7 +65,7 @@ static void round_rows(const float *x, int n, num *to, int ld, int rows, int low
         }
 }
 
-/* W x W cells, turned: in steps of 1, 2, 4, ... the upper right and lower left quarters change places. */
+/* Transpose W x W cells: for blocks of 1, 2, 4, ... swap the upper right and the lower left. */
 #ifdef __clang__
 #define MIXED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -98,14 +99,14 @@ static cells row_of_cells(const num *a, int ld) {
     return paired(*(const any_nums *)a, *(const any_nums *)(a + (size_t)(PAIR - 1) * ld));
 }
 
-/* A panel of a, inner x columns. */
+/* Copy a, inner x columns, to a panel. */
 static void panel_of(const num *a, int ld, num *to, int inner, int columns) {
     for (int j = 0; j < columns; j += W)
         for (int k = 0; k < inner; k += PAIR, to += PAIR * W)
             *(any_cells *)to = row_of_cells(a + (size_t)k * ld + j, ld);
 }
 
-/* The transpose of a, rows x columns; to has `rows` columns. */
+/* Write the transpose of a, rows x columns, to `to`, which has `rows` columns. */
 static void transpose(const num *a, int ld, num *to, int rows, int columns) {
     for (int j = 0; j < columns; j += W)
         for (int i = 0; i < rows; i += PAIR * W) {
@@ -132,8 +133,8 @@ static void moments(const float *c, const float *b, int n, vec *mean, vec *scale
     *scale = all(1 / sqrtf(total(squares) / n + EPS));
 }
 
-/* A hidden layer's end for ROWS rows from row `row` of all: h is relu((layer_norm)(c + b)) rounded and left, unless null,
-   what the rounding left. A NaN stays one. Widths of hidden layers are multiples of 32. */
+/* Finish a hidden layer for ROWS rows, starting at row `row` of all networks: h = relu((layer_norm)(c + b)), rounded, and
+   `left`, unless null, the rounding errors. Keeps NaN. Hidden widths are multiples of 32. */
 static void finish(const Stack *s, int layer, int g, size_t row, const float *c, num *h, num *left, int rows) {
     int n = s->width[layer + 1];
     const float *b = s->b[layer] + (size_t)g * n;
@@ -152,8 +153,8 @@ static void finish(const Stack *s, int layer, int g, size_t row, const float *c,
     }
 }
 
-/* The gradient for what a hidden layer normalised and rectified, from that for what came out: ROWS rows of net g from
-   the i-th on, rounded to d, and their sum added to db, unless null. */
+/* Compute the gradient for the input of a hidden layer's normalisation and relu from that for their output, for ROWS rows
+   of network g from row i; round it to d and add its sum to db, unless null. */
 static void unfinish(const Stack *s, int layer, int g, int i, float *c, num *d, float *db) {
     int n = s->width[layer + 1];
     for (int r = 0; r < ROWS; r++, c += n, d += n) {
@@ -182,12 +183,12 @@ static void unfinish(const Stack *s, int layer, int g, int i, float *c, num *d, 
 
 static int is_split(const Stack *s, int layer) { return BF16 && (layer == 0 || layer == s->layers - 1); }
 
-/* A layer's weights as a panel, rounded, or what the rounding leaves. */
+/* Copy the rounded weights of a layer to a panel; if `low`, the rounding errors. */
 static num *weights(const Stack *s, int layer, int g, int low) {
     int in = s->width[layer], out = s->width[layer + 1], inner = up(in, UNIT), columns = up(out, W);
     const float *w = s->w[layer] + (size_t)g * in * out;
     num *panel = take(sizeof(num) * inner * columns);
-    for (int first = 0; first < inner; first += ROWS)  /* so many rows stay in the first cache */
+    for (int first = 0; first < inner; first += ROWS)  /* ROWS rows fit into the first cache */
         for (int j = 0; j < columns; j += W)
             for (int k = first; k < lesser(first + ROWS, inner); k += PAIR) {
                 const float *row = w + (size_t)k * out + j;
@@ -209,7 +210,7 @@ static void forward_net(const Stack *s, int g, int widest) {
         if (is_split(s, l)) low[l] = weights(s, l, g, 1);
     }
     for (int i = 0; i < s->batch; i += ROWS) {
-        int real = lesser(ROWS, s->batch - i), rows = s->h[0] ? ROWS : real;  /* a gradient reads them all */
+        int real = lesser(ROWS, s->batch - i), rows = s->h[0] ? ROWS : real;  /* the gradient reads all ROWS */
         const float *x = s->x + ((size_t)(g / s->share) * s->batch + i) * in;
         num *a = spare;
         round_rows(x, in, a, up(in, 32), real, 0);
@@ -230,7 +231,7 @@ static void forward_net(const Stack *s, int g, int widest) {
 
 /* --- backward --------------------------------------------------------------------------------------------------- */
 
-/* A layer's weights transposed, as a panel: inner are its outputs, columns its inputs. */
+/* Copy the transposed weights of a layer to a panel: inner dimension its outputs, columns its inputs. */
 static num *transposed_weights(const Stack *s, int layer, int g) {
     int in = s->width[layer], out = s->width[layer + 1], inner = up(out, UNIT), columns = up(in, W);
     num *panel = take(sizeof(num) * up(inner, PAIR * W) * columns), *to = panel;
@@ -307,13 +308,13 @@ static void backward_net(const Stack *s, int g, int widest) {
     for (int l = 0; s->dw[0] && l <= last; l++) weight_gradient(s, l, g, d[l]);
 }
 
-/* --- what is called from outside: 0, or -1 where memory or the tiles are not to be had --------------------------- */
+/* --- interface: functions return 0, or -1 without memory or without permission to use tiles ---------------------- */
 
 int usable(void) {
     return TILES && syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) ? -1 : 0;
 }
 
-/* Takes memory for what one network needs, `rows` at once. */
+/* Reserve the memory for one network, `rows` rows at a time. */
 static int begin(const Stack *s, int rows, int *widest, Tiles *before) {
     *widest = 32;
     for (int l = 0; l <= s->layers; l++) *widest = s->width[l] > *widest ? up(s->width[l], ROWS) : *widest;
@@ -334,8 +335,8 @@ static int each_net(const Stack *s, int rows, void (*one)(const Stack *, int, in
 int forward(const Stack *s) { return each_net(s, ROWS, forward_net); }
 int backward(const Stack *s) { return each_net(s, up(s->batch, ROWS), backward_net); }
 
-/* Of networks with one output: loss = mean (out - target)^2 / 2 for each, and its gradient for the weights; target is
-   nets / share x batch. A network is done with before the next begins, so that what is kept stays in the near caches. */
+/* For networks with one output: loss = mean (out - target)^2 / 2 of each, and its gradient for the weights. target is
+   nets / share x batch. Each network is finished before the next, so that saved layers stay in the caches. */
 int regress(const Stack *s, const float *target, float *loss) {
     int widest, n = s->batch;
     Tiles before;
@@ -356,8 +357,8 @@ int regress(const Stack *s, const float *target, float *loss) {
     return 0;
 }
 
-/* Of networks with one output: the least of every `share` in a row, nets / share x batch, and its gradient for x. A row's
-   gradient is that of the network which gives the least, so each goes back through a part of the rows alone. */
+/* For networks with one output: the minimum over every `share` consecutive networks, nets / share x batch, and its
+   gradient for x. The gradient of a row is that of the network with the minimum, so each network has a part of the rows. */
 int least(const Stack *s, float *value) {
     int widest, n = s->batch, rows = up(n, ROWS);
     Tiles before;
@@ -386,7 +387,7 @@ int least(const Stack *s, float *value) {
     return 0;
 }
 
-/* The products alone, rows x inner times inner x columns, `times` over: what `speed.py` measures the rest against. */
+/* Multiply rows x inner by inner x columns `times` times, to measure the speed of the products. */
 int multiply(int times, int rows, int inner, int columns) {
     int ld = up(inner, 32), wide = up(columns, W);
     size_t left = sizeof(num) * ROWS * ld, right = sizeof(num) * ld * wide, sums = sizeof(float) * ROWS * wide;

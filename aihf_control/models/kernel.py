@@ -1,8 +1,8 @@
-"""`kernel.c` from Python: perceptrons and their gradient on a CPU, in the fastest instruction set that it has.
+"""Python interface of `kernel.c`: perceptrons and their gradients on a CPU, in its fastest instruction set.
 
-The file is compiled for a set when that is first needed, by the C compiler `cc`, and kept in the user's cache folder
-under the hash of what it was compiled from. Where the processor has no set for a type of products, or no compiler is
-found, torch's products are used instead (`fused.py`): slower, and the same but for the rounding.
+The source is compiled at first use by the C compiler `cc`, and stored in the user's cache folder under the hash of
+source and flags. If the processor has no instruction set for a type of products, or there is no compiler, torch is used
+(`functional.py`): slower, with the same results up to rounding.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from torch.autograd.function import once_differentiable
 from aihf_control.core.files import read_bytes, sha256
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "elementwise.c", "products.h", "vectors.h"))
-ROWS, MOST, EPS = 32, 8, 1e-5  # rows at a time; most layers; of the layer normalisation
-SWITCH = "AIHF_KERNEL"  # in the environment; 0 is torch's products
+ROWS, MOST, EPS = 32, 8, 1e-5  # rows per block; maximum number of layers; epsilon of layer normalisation
+SWITCH = "AIHF_KERNEL"  # environment variable; 0 disables the kernel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +38,9 @@ class InstructionSet:
     products: torch.dtype
     """Type that the factors of products are rounded to."""
     vector: int
-    """Numbers of 32 bits in a vector."""
+    """32-bit numbers per vector."""
     needs: tuple[str, ...]
-    """The compiler's names of the instructions."""
+    """Names of the instructions for the compiler's -m flags."""
 
     def flags(self) -> tuple[str, ...]:
         """Return the compiler's flags."""
@@ -50,13 +50,13 @@ class InstructionSet:
         return (*plain, *(f"-m{name}" for name in self.needs), *(f"-D{name}={value}" for name, value in given.items()))
 
     def is_supported(self) -> bool:
-        """Return whether the processor and the system have it."""
+        """Return whether the processor supports it."""
         asked = f"_is_{'amx_tile' if self.name == 'amx' else self.name}_supported"
-        return getattr(torch.cpu, asked, bool)()  # private to torch: one that is gone says no
+        return getattr(torch.cpu, asked, bool)()  # private to torch; False if torch has removed it
 
 
 _AVX512 = ("fma", "avx512f", "avx512bw", "avx512dq", "avx512vl")
-SETS = (  # the faster first
+SETS = (  # fastest first
     InstructionSet("amx", torch.bfloat16, 16, (*_AVX512, "avx512bf16", "amx-tile", "amx-bf16")),
     InstructionSet("avx512_bf16", torch.bfloat16, 16, (*_AVX512, "avx512bf16")),
     InstructionSet("avx512", torch.float32, 16, _AVX512),
@@ -65,7 +65,7 @@ SETS = (  # the faster first
 
 
 class _Stack(ctypes.Structure):
-    """The sizes and addresses of a stack of networks, as kernel.c reads them."""
+    """Sizes and addresses of a stack of networks; the struct `Stack` of kernel.c."""
 
     _fields_ = (
         *((name, ctypes.c_int) for name in ("nets", "batch", "layers", "layer_norm", "share", "room")),
@@ -80,10 +80,10 @@ class _Stack(ctypes.Structure):
 
 
 def takes(x: Tensor, params: Sequence[Tensor], products: torch.dtype) -> bool:
-    """Return whether `perceptron` can be used for these.
+    """Return whether `perceptron` supports these tensors.
 
-    It asks for float32 on the CPU, shapes that fit, hidden widths that are multiples of ROWS, and a kernel for the type
-    of `products`. An error in the shapes is left to torch.
+    Required are float32 on the CPU, matching shapes, hidden widths that are multiples of ROWS, and a kernel for the
+    type of `products`. Wrong shapes give False, so that torch reports them.
     """
     if len(params) > 2 * MOST or library(products) is None or not all(map(_is_plain, (x, *params))) or x.dim() != 3:
         return False
@@ -98,7 +98,7 @@ def takes(x: Tensor, params: Sequence[Tensor], products: torch.dtype) -> bool:
 
 
 def perceptron(x: Tensor, params: Sequence[Tensor], products: torch.dtype, layer_norm: bool) -> Tensor:
-    """Compute `fused.perceptron`. x (N / k, B, in), then weight (N, in, out) and bias (N, 1, out) a layer."""
+    """Compute `functional.perceptron` for x (N / k, B, in); `params` are weight and bias of each layer."""
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *params)):
         return _Perceptron.apply(x, products, layer_norm, *params)
     return _forward(x.contiguous(), [p.contiguous() for p in params], products, layer_norm, {})
@@ -107,7 +107,7 @@ def perceptron(x: Tensor, params: Sequence[Tensor], products: torch.dtype, layer
 def regress(
     x: Tensor, params: Sequence[Tensor], target: Tensor, products: torch.dtype, layer_norm: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Compute `fused.regress`: outputs (N, B), losses (N,), and their gradient for the parameters."""
+    """Compute `functional.regress`: outputs (N, B), losses (N,), and their gradient for the parameters."""
     x, params, target = x.contiguous(), [p.contiguous() for p in params], target.contiguous()
     out = x.new_empty(params[0].shape[0], x.shape[1])
     loss, grads = x.new_empty(out.shape[0]), [torch.empty_like(p) for p in params]
@@ -118,7 +118,7 @@ def regress(
 
 
 def least(x: Tensor, params: Sequence[Tensor], products: torch.dtype, layer_norm: bool) -> tuple[Tensor, Tensor]:
-    """Compute `fused.least`, (N / k, B), and its gradient for x."""
+    """Compute `functional.least`, (N / k, B), and its gradient for x."""
     x, params = x.contiguous(), [p.contiguous() for p in params]
     out, value, dx = x.new_empty(params[0].shape[0], x.shape[1]), x.new_empty(x.shape[:2]), torch.empty_like(x)
     kept = _room(x, params[:-2:2], products, layer_norm, nets=out.shape[0] // x.shape[0])
@@ -151,15 +151,15 @@ class _Perceptron(torch.autograd.Function):
 
 
 def multiply(times: int, rows: int, inner: int, columns: int, products: torch.dtype) -> None:
-    """Multiply matrices of zeros by what multiplies in `perceptron`."""
+    """Multiply matrices of zeros with the product routine of `perceptron`, to measure its speed."""
     kernel = library(products)
     assert kernel is not None
     if kernel.multiply(times, rows, inner, columns):
-        raise MemoryError("the products found no memory")
+        raise MemoryError("no memory for the matrix products")
 
 
 def squash(out: Tensor, noise: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, ...] | None:
-    """Compute `fused.squashed_sample`, and the noise times the deviation; None where there is no kernel for it."""
+    """Compute `functional.squashed_sample` and noise * exp(log_std); return None if there is no kernel for it."""
     kernel = _any_library()
     if (
         kernel is None
@@ -177,7 +177,7 @@ def squash(out: Tensor, noise: Tensor, bounds: tuple[float, float]) -> tuple[Ten
 def squash_gradient(
     out: Tensor, bounds: tuple[float, float], act: Tensor, offset: Tensor, grads: Sequence[Tensor | None]
 ) -> Tensor:
-    """Compute the gradient for `out` from those for action, log density and u (or None), all made by `squash`."""
+    """Compute the gradient of `squash` for `out` from those for action, log density and u (None: 0)."""
     kernel = _any_library()
     assert kernel is not None
     out = out.contiguous()
@@ -198,7 +198,7 @@ def adam(
     slow: Sequence[Tensor],
     how: tuple[float, ...],
 ) -> bool:
-    """Do a step of `fused.Adam`; return False where there is no kernel for it."""
+    """Do a step of `optim.Adam`; return False if there is no kernel for it."""
     kernel = _any_library()
     if kernel is None or not all(t.is_contiguous() and _is_plain(t) for t in params):
         return False
@@ -225,17 +225,17 @@ def _floats(*numbers: float) -> ctypes.Array:
 
 
 def _any_library() -> ctypes.CDLL | None:
-    """Return a library for what has no products."""
+    """Return a library for operations without matrix products."""
     return library(torch.float32) or library(torch.bfloat16)
 
 
 def library(products: torch.dtype) -> ctypes.CDLL | None:
-    """Return the compiled kernel for a type of products, or None where there is none."""
+    """Return the compiled kernel for a type of products, or None."""
     return _load(products)[0]
 
 
 def state(products: torch.dtype | str) -> str:
-    """Return what computes perceptrons on the CPU here: an instruction set's name, or "torch" and why."""
+    """Return what computes perceptrons on this CPU: the name of an instruction set, or "torch: " and the reason."""
     return _load(getattr(torch, products) if isinstance(products, str) else products)[1]
 
 
@@ -249,17 +249,17 @@ def _load(products: torch.dtype) -> tuple[ctypes.CDLL | None, str]:
             continue
         try:
             kernel = opened(instructions)
-        except (OSError, RuntimeError, subprocess.CalledProcessError) as e:  # RuntimeError: of a user without a home
+        except (OSError, RuntimeError, subprocess.CalledProcessError) as e:  # RuntimeError: no home folder
             lines = (getattr(e, "stderr", None) or str(e)).strip().splitlines()
-            return None, f"torch: kernel.c cannot be had: {lines[0] if lines else e}"
+            return None, f"torch: kernel.c cannot be compiled or loaded: {lines[0] if lines else e}"
         if kernel.usable() == 0:
             return kernel, instructions.name
-        why = f"the system does not lend the instructions {instructions.name}"
+        why = f"the system does not permit the instructions {instructions.name}"
     return None, f"torch: {why}"
 
 
 def opened(instructions: InstructionSet) -> ctypes.CDLL:
-    """Open the library for a set; compile a damaged one again. Raises what `_compiled` does."""
+    """Load the library for an instruction set; compile it again if it is damaged. Raises what `_compiled` does."""
     path = _compiled(instructions)
     try:
         return ctypes.CDLL(str(path))
@@ -269,7 +269,7 @@ def opened(instructions: InstructionSet) -> ctypes.CDLL:
 
 
 def _compiled(instructions: InstructionSet) -> Path:
-    """Return the library's path, compiling it if need be. Raises RuntimeError, OSError or CalledProcessError."""
+    """Return the library's path; compile it if missing. Raises RuntimeError, OSError or CalledProcessError."""
     folder, flags = _folder(), instructions.flags()
     path = (
         folder
@@ -281,7 +281,7 @@ def _compiled(instructions: InstructionSet) -> Path:
             raise OSError("there is no C compiler, cc")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_owner(folder)
-        with tempfile.TemporaryDirectory(dir=folder) as aside:  # several processes may be at it
+        with tempfile.TemporaryDirectory(dir=folder) as aside:  # several processes may compile at once
             made = Path(aside) / path.name
             subprocess.run(
                 [compiler, *flags, *map(str, SOURCES[:2]), "-o", str(made), "-lm"],
@@ -298,7 +298,7 @@ def _compiled(instructions: InstructionSet) -> Path:
 
 
 def _folder() -> Path:
-    """Return the cache folder. Raises OSError where XDG_CACHE_HOME is relative, RuntimeError without a home."""
+    """Return the cache folder. Raises OSError if XDG_CACHE_HOME is relative, RuntimeError without a home folder."""
     given = os.environ.get("XDG_CACHE_HOME")
     if given and not os.path.isabs(given):
         raise OSError(f"XDG_CACHE_HOME must be an absolute path, got {given}")
@@ -306,7 +306,7 @@ def _folder() -> Path:
 
 
 def _check_owner(path: Path) -> None:
-    """Raise OSError where others than the user and root could have written a file that is to be executed."""
+    """Raise OSError if users other than this one and root can have written the file, which will be executed."""
     found = path.stat()
     if found.st_uid not in (0, getattr(os, "geteuid", int)()):
         raise OSError(f"{path} belongs to another user: remove it")
@@ -325,7 +325,7 @@ def _forward(
 def _room(
     x: Tensor, weights: Sequence[Tensor], products: torch.dtype, layer_norm: bool, nets: int = 0
 ) -> dict[str, list[Tensor]]:
-    """Allocate what the gradient reads of each hidden layer, for all networks or `nets`, in whole blocks of rows."""
+    """Allocate what the gradient needs of each hidden layer, for all networks or `nets`, in whole blocks of rows."""
     rows = -(-x.shape[1] // ROWS) * ROWS
     shapes = [(nets or w.shape[0], rows, w.shape[-1]) for w in weights]
     kept = {"h": [x.new_empty(shape, dtype=products) for shape in shapes]}
@@ -336,7 +336,7 @@ def _room(
 
 
 def _stack(x: Tensor, params: Sequence[Tensor], layer_norm: bool, kept: dict[str, list[Tensor]], **more: Any) -> _Stack:
-    """Sizes and addresses; who calls keeps the tensors alive."""
+    """Return sizes and addresses. The caller must keep the tensors alive."""
     weights = params[0::2]
     n = weights[0].shape[0]
     room = kept["h"][0].shape[0] if kept.get("h") else n
@@ -355,4 +355,4 @@ def _call(name: str, products: torch.dtype, stack: _Stack, *more: Tensor) -> Non
     kernel = library(products)
     assert kernel is not None
     if getattr(kernel, name)(ctypes.byref(stack), *_at(*more)):
-        raise MemoryError(f"the perceptrons' {name} pass found no memory")
+        raise MemoryError(f"the perceptrons' {name} pass has no memory")

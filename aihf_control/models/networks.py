@@ -54,7 +54,7 @@ class Body(nn.Module):
 
 
 class ObsNormalizer(nn.Module):
-    """Normalizes observations by a mean and a standard deviation, each (L, 1, O); initially the identity."""
+    """Normalises observations by a mean and a standard deviation, each (L, 1, O); initially the identity."""
 
     mean: Tensor
     std: Tensor
@@ -97,7 +97,7 @@ class Policy(nn.Module):
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
     def _heads(self, obs: Tensor, products: torch.dtype | None = None) -> Tensor:
-        """Both, the latter not yet clamped, (L, B, 2 A)."""
+        """Return mean and unclamped log standard deviation, (L, B, 2 A)."""
         head = [torch.cat(both, -1) for both in zip(self.mean.pair(), self.log_std.pair(), strict=True)]
         return perceptron(self.units(obs), [*self.body.pairs(), (head[0], head[1])], products or self.products)
 
@@ -117,7 +117,7 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Actions (L, B, A) in float32 products; greedy without noise."""
+        """Return actions (L, B, A), computed with float32 products; greedy without noise."""
         mean, log_std = self(obs, torch.float32)
         return (mean if noise is None else mean + log_std.exp() * noise).tanh()
 
@@ -140,7 +140,7 @@ class Mixture(nn.Module):
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Actions (L, B, A) in float32 products; greedy without noise."""
+        """Return actions (L, B, A), computed with float32 products; greedy without noise."""
         (mean_a, log_a), (mean_b, log_b) = (policy(obs, torch.float32) for policy in (self.a[0], self.b))
         precision_a, precision_b = (1 - self.c) * (-2 * log_a).exp(), self.c * (-2 * log_b).exp()
         mean = (precision_a * mean_a + precision_b * mean_b) / (precision_a + precision_b)
@@ -163,12 +163,12 @@ class TwinQ(nn.Module):
         return out.view(obs.shape[0], 2, obs.shape[1])
 
     def least(self, obs: Tensor, act: Tensor) -> Tensor:
-        """The lesser of the two, (L, B), with its gradient for the action; the critics are to be fixed."""
+        """Return the minimum of both critics, (L, B), with its gradient for the action; the critics must be frozen."""
         return least(self._inputs(obs, act), self._pairs(), self.products, self.layer_norm)
 
     @torch.no_grad()
     def regress(self, obs: Tensor, act: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
-        """Both values (L, 2, B), their loss against target (L, B), and its gradient for the parameters in order.
+        """Return values (L, 2, B), their loss for `target` (L, B), and its gradients, in the order of the parameters.
 
         The loss (L,) is 0.5 mean (q - target)^2, summed over the two.
         """
@@ -185,7 +185,7 @@ class TwinQ(nn.Module):
 class RewardNet(nn.Module):
     """The learned reward, (L, B, O), (L, B, A) to (L, B):  r(s, a) = g(s, a) - c0 + B tanh(p).
 
-    `g` is a small tanh network on normalized observations, `c0` a running mean of g over demonstrations, and B tanh(p)
+    `g` is a small tanh network on normalised observations, `c0` a running mean of g over demonstrations, and B tanh(p)
     the learned alive bonus. Differences of returns determine a reward up to a constant. It is fixed here by a reward of
     0 in the absorbing state after a fall, which makes the constant the alive bonus.
 

@@ -1,4 +1,4 @@
-"""Optimises stacks of networks."""
+"""Adam for stacks of networks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from aihf_control.models import kernel
 
 
 class Adam:
-    """Adam (Kingma and Ba, arXiv 1412.6980) on torch's fused kernel, without what torch.optim does around it, which
-    takes longer than the kernel on small networks. It works elementwise, so a lane that diverges stays alone.
+    """Adam (Kingma and Ba, arXiv 1412.6980) by `kernel.c` or torch's fused kernel.
 
-    The moments of a unit that is dead decay towards zero, end at the least number above it, and stay there. Arithmetic
-    on such numbers is many times as slow, so the step takes them as zero (on this thread; those that train are alone).
+    The overhead of torch.optim is larger than the kernel's time on small networks. Adam works elementwise, so a lane
+    that diverges does not affect the others.
+
+    The moments of a dead unit decay to denormal numbers, on which arithmetic is many times slower. So denormal numbers
+    are flushed to zero during the step, on this thread.
 
     After each step the parameters `slow` follow these at `rate`: slow += rate (param - slow).
     """
@@ -35,12 +37,12 @@ class Adam:
         self.first, self.second = ([torch.zeros_like(p) for p in self.params] for _ in range(2))
 
     def descend(self, loss: Tensor) -> None:
-        """One step down a loss of shape (L,), for these parameters and no others."""
+        """Do one step on a loss of shape (L,), for these parameters only."""
         self.step(torch.autograd.grad(loss, self.params, torch.ones_like(loss)))
 
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor]) -> None:
-        laid_out = [g.contiguous() for g in grads]  # the kernel reads memory as it lies
+        laid_out = [g.contiguous() for g in grads]  # the kernel ignores strides
         how = (self.lr, *self.betas, self.eps, self.rate)
         if kernel.adam(self.params, laid_out, (self.first, self.second, self.steps), self.slow, how):
             return
@@ -58,7 +60,7 @@ class Adam:
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Let the slow parameters follow."""
+        """Move the slow parameters towards the parameters."""
         if self.slow:
             torch._foreach_lerp_(self.slow, self.params, self.rate)  # pyright: ignore[reportPrivateImportUsage]
 

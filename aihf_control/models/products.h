@@ -1,7 +1,8 @@
-/* What differs between instruction sets: the numbers whose products are taken, and the routine that takes them.
+/* What differs between instruction sets: the number type of matrix products, and the routine that computes them.
 
-   A *cell* is 32 bits of consecutive inner numbers: PAIR of them. A `panel` is a right factor as `product` reads it:
-   W columns after W columns, in each of which the cells of a row lie side by side. `ld` is the distance of two rows. */
+   A *cell* is 32 bits: PAIR numbers that are consecutive in the inner dimension. A *panel* is a right factor in the
+   layout that `product` reads: blocks of W columns, in each of which the cells of a row are contiguous. `ld` is the
+   distance between two rows, in numbers. */
 
 #include "vectors.h"
 #include <immintrin.h>
@@ -15,15 +16,15 @@ typedef float num;
 enum { PAIR = 4 / sizeof(num), UNIT = TILES ? 32 : PAIR };  /* inner dimensions are padded to UNIT */
 
 typedef num nums __attribute__((vector_size(sizeof(num) * W)));
-typedef cells any_cells __attribute__((aligned(2), may_alias));  /* as they may lie in memory */
+typedef cells any_cells __attribute__((aligned(2), may_alias));  /* unaligned */
 typedef nums any_nums __attribute__((aligned(2), may_alias));
 typedef int32_t any_cell __attribute__((aligned(2), may_alias));
 
 #if !BF16
 static nums rounded(vec x) { return x; }
 static vec widened(nums x) { return x; }
-static cells paired(nums row, nums next) { return (void)next, (cells)row; }      /* of two rows of numbers */
-static cells packed(vec low, vec high) { return (void)high, (cells)low; }        /* of one row, 2 W numbers */
+static cells paired(nums row, nums next) { return (void)next, (cells)row; }      /* from two rows */
+static cells packed(vec low, vec high) { return (void)high, (cells)low; }        /* from 2 W numbers of one row */
 INLINE vec multiply_add(vec sum, cells a, cells b) { return sum + (vec)a * (vec)b; }
 #else
 static vec widened(nums x) { return (vec)(__builtin_convertvector(x, bits) << 16); }
@@ -36,7 +37,7 @@ static cells packed(vec low, vec high) { return (cells)_mm512_cvtne2ps_pbh((__m5
 INLINE vec multiply_add(vec sum, cells a, cells b) {
     return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
 }
-#else  /* the same without the instructions, slowly: for the tests */
+#else  /* emulation for the tests, slow */
 static nums rounded(vec x) {
     bits near = (bits)x + 0x7fff + (((bits)x >> 16) & 1), none = (bits)(x != x);
     return __builtin_convertvector(((near & ~none) | (none & 0x7fc00000)) >> 16, nums);
@@ -53,7 +54,7 @@ INLINE vec multiply_add(vec sum, cells a, cells b) {
 
 static vec recall(const num *x) { return widened(*(const any_nums *)x); }
 static void keep(num *to, vec x) { *(any_nums *)to = rounded(x); }
-static vec rest(vec x) { return x - widened(rounded(x)); }  /* what the rounding leaves */
+static vec rest(vec x) { return x - widened(rounded(x)); }  /* rounding error */
 
 static float total(vec x) {
     float s[W];
@@ -65,13 +66,13 @@ static float total(vec x) {
 
 /* --- products --------------------------------------------------------------------------------------------------- */
 
-typedef struct { const num *a, *panel; } Term;  /* a left factor and a right one */
+typedef struct { const num *a, *panel; } Term;  /* left and right factor */
 
 #if TILES
-/* Compilers know little of what the tile instructions read and write: here all of it is in memory. */
+/* A compiler barrier: compilers do not know which memory the tile instructions read and write. */
 static void settle(void) { __asm__ volatile("" ::: "memory"); }
 
-/* c (ROWS x columns) = the sum of n products, each ROWS x inner times a panel. Two tiles of rows by two of columns. */
+/* c (ROWS x columns) = the sum of n products, each ROWS x inner times a panel. Uses 2 x 2 tiles. */
 static void product(const Term *terms, int n, int ld, int inner, float *c, int columns, int rows) {
     size_t line = sizeof(num) * ld, step = sizeof(float) * columns, column = 16 * (size_t)inner;
     (void)rows;
@@ -107,7 +108,7 @@ static void product(const Term *terms, int n, int ld, int inner, float *c, int c
 
 typedef struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } Tiles;
 
-/* Configures the tiles, and says how they were: other libraries use them too and may think them theirs still. */
+/* Configure the tiles; return the previous configuration, since other libraries use tiles, too. */
 static Tiles configure(void) {
     Tiles before, mine = {.palette = 1};
     for (int i = 0; i < 8; i++) mine.bytes[i] = 64, mine.rows[i] = 16;
@@ -122,7 +123,7 @@ static void restore(const Tiles *before) {
     _tile_loadconfig(before);
 }
 #else
-/* high x wide W of c, in registers. */
+/* A block of c, high x (wide W), accumulated in registers. */
 INLINE void block(const Term *terms, int n, size_t ld, int inner, float *c, int columns, const int high, const int wide) {
     vec sum[16][2] = {0};
     for (int t = 0; t < n; t++) {
@@ -143,8 +144,8 @@ INLINE void block(const Term *terms, int n, size_t ld, int inner, float *c, int 
         for (int j = 0; j < wide; j++) store(c + (size_t)r * columns + j * W, sum[r][j]);
 }
 
-/* c (rows x columns) = the sum of n products, each rows x inner times a panel; of up to ROWS rows, also what is beyond
-   `rows` may be written. Blocks are HIGH x 2 vectors, which hide the latency of their sums. */
+/* c (rows x columns) = the sum of n products, each rows x inner times a panel. May also write rows of c between `rows`
+   and ROWS. Blocks of HIGH x 2 vectors are large enough to hide the latency of the additions. */
 enum { HIGH = W / 2 };
 static void product(const Term *terms, int n, int ld, int inner, float *c, int columns, int rows) {
     for (int j = 0; j < columns; j += 2 * W) {

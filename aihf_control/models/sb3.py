@@ -79,7 +79,7 @@ def read_zip(
     zips that do not state theirs. `statistics` of VecNormalize are folded into the first layer.
 
     Raises BadInput for a file that is no such zip or has more than a plain feed-forward policy, and with a `spec` for
-    a policy with sizes of another environment. Warns (InputWarning) if observations were normalized by statistics that
+    a policy with sizes of another environment. Warns (InputWarning) if observations were normalised by statistics that
     are not given, or if actions had other bounds than the spec's.
     """
     data, weights = _read_parts(Path(path))
@@ -119,7 +119,7 @@ def _expert_from(weights: dict[str, Tensor], gaussian: bool, activation: str, pa
         more = f" and {len(extra) - 3} more" if len(extra) > 3 else ""
         raise BadInput(
             f"{path} has tensors that are no part of a plain feed-forward policy: {', '.join(extra[:3])}{more}; "
-            f"features extractors, recurrent and normalization layers cannot be imported"
+            f"features extractors, recurrent and normalisation layers cannot be imported"
         )
     return Expert(found, log_std, squashed=not gaussian, activation=activation)
 
@@ -178,7 +178,7 @@ def _activation(data: dict[str, Any], gaussian: bool, given: str | None, path: s
 
 
 def _with_statistics(expert: Expert, statistics: ObsStatistics, path: str | Path) -> Expert:
-    """Fold the normalization of observations into the first layer."""
+    """Fold the normalisation of observations into the first layer."""
     if len(statistics.mean) != expert.n_obs:
         raise BadInput(f"{path} has {expert.n_obs} observations, and the VecNormalize file {len(statistics.mean)}")
     if statistics.clip < LEAST_CLIP:
@@ -314,7 +314,7 @@ def _pair(weights: dict[str, Tensor], name: str) -> Layer | None:
 
 
 def expert_of(policy: Policy, lane: int) -> Expert:
-    """Return one lane of a policy, with its normalization of observations folded into the first layer."""
+    """Return one lane of a policy, with its normalisation of observations folded into the first layer."""
 
     def pair(layer) -> tuple[Tensor, Tensor]:
         return layer.weight[lane].detach().cpu().T.contiguous(), layer.bias[lane, 0].detach().cpu().clone()

@@ -22,7 +22,7 @@ PATH = "stable_baselines3.common.vec_env.vec_normalize.VecNormalize"
 
 @dataclasses.dataclass(frozen=True)
 class ObsStatistics:
-    """Normalization of observations: clip((obs - mean) / std, -clip, clip), each (O,) in float64."""
+    """Normalisation of observations: clip((obs - mean) / std, -clip, clip), each (O,) in float64."""
 
     mean: Array
     std: Array
@@ -30,7 +30,7 @@ class ObsStatistics:
 
 
 def read_vecnormalize(path: Path) -> ObsStatistics | None:
-    """Read the observation statistics of a file that `VecNormalize.save` wrote; None if it normalizes rewards only.
+    """Read the observation statistics of a file that `VecNormalize.save` wrote; None if it normalises rewards only.
 
     Objects of the pickle become records of their class names and states, of which nothing is executed. Raises BadInput
     for another file.

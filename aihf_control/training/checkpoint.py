@@ -1,8 +1,8 @@
-"""What a training process needs to go on where it was killed, and the files that hold it.
+"""Checkpoints: write and read what a worker needs to resume after a kill.
 
-A process has a folder of its own. It holds up to two states, each a file written whole or not at all, and for each
-replay one file to which new rows are only ever appended: a state says how much of it was written, and with what digest.
-`done.state` holds what a process that finished has learned.
+Each worker has its own folder. It contains up to two states, each written atomically, and one file per replay buffer to
+which new rows are appended; a state records how many bytes of it are valid, and their digests. `done.state` is written
+when a worker has finished, and contains what it has learned.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from aihf_control.learning.replay import Buffer
 from aihf_control.learning.task import Task
 
 KEPT = 2
-FORM = 4  # of what a state holds; one more whenever that changes
+FORM = 4  # version of the contents of a state; increase it when they change
 DONE = "done.state"
 
 
 class Saved(NamedTuple):
-    """A state: the step it was taken at, the log's rows until then, and the task's and the method's own."""
+    """A state: its step, the rows of the log up to that step, and the states of task and method."""
 
     step: int
     rows: list[dict[str, Any]]
@@ -40,7 +40,8 @@ class Saved(NamedTuple):
 
 
 class Kept(Protocol):
-    """What can be kept: a task with its method's parts, or an expert's training. `parts` names the replays."""
+    """What can be saved: a task with the objects of its method, or an expert's training. Buffers among `parts` are
+    saved row by row."""
 
     @property
     def parts(self) -> dict[str, Any]: ...
@@ -49,14 +50,14 @@ class Kept(Protocol):
 
 
 class Checkpoints:
-    """The states of one process in its folder."""
+    """The states of one worker in its folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.chunks: dict[str, list[dict[str, Any]]] = {}  # of each replay what was appended
+        self.chunks: dict[str, list[dict[str, Any]]] = {}  # what was appended, by replay buffer
 
     def save(self, step: int, rows: list[dict[str, Any]], task: Kept) -> None:
-        """Writes the state at `step`, and forgets the oldest. Raises BadInput where the disk does not take it."""
+        """Write the state at `step` and remove the oldest. Raises BadInput if it cannot be written."""
         for name, buffer in _replays(task).items():
             self._append(name, buffer)
         self._write(
@@ -68,39 +69,39 @@ class Checkpoints:
                 path.unlink()
 
     def finish(self, step: int, rows: list[dict[str, Any]], learned: dict[str, Any]) -> None:
-        """Writes what a process that is done has learned."""
+        """Write what a finished worker has learned."""
         self._write(DONE, {"step": step, "rows": rows, "learned": learned})
 
     def finished(self, tell: Callable[[str], None] = print) -> Saved | None:
-        """What `finish` wrote, if it came to that and is whole."""
+        """Return what `finish` wrote, or None if it was not called or its file is damaged."""
         path = self.folder / DONE
         if not path.is_file():
             return None
         try:
             tree = _read(path)
         except BadInput as e:
-            tell(f"{e}; going on from a state before it")
+            tell(f"{e}; an earlier one is used")
             return None
         return Saved(tree["step"], tree["rows"], tree["learned"])
 
     def last(self, tell: Callable[[str], None] = print) -> Saved | None:
-        """The newest state that is whole, its replays with it; None where there is none. Damaged ones are told.
+        """Return the newest undamaged state with its replay buffers, or None. Damaged ones are reported to `tell`.
 
-        Raises BadInput where another version of this package, with other parts, wrote it.
+        Raises BadInput for a state of another version of this package.
         """
         for path in reversed(self._states()):
             try:
                 tree = _read(path)
                 replays = {name: self._rows(name, chunks) for name, chunks in tree["chunks"].items()}
             except BadInput as e:
-                tell(f"{e}; going on from an earlier state")
+                tell(f"{e}; an earlier one is used")
                 with writing(path):
                     path.rename(path.with_suffix(".damaged"))
                 continue
             if tree.get("form") != FORM:
                 raise BadInput(
-                    f"{path} is the state of another version of aihf_control: go on with that version, "
-                    f"or begin again without {self.folder}"
+                    f"{path} was written by another version of aihf_control; resume with that version, "
+                    f"or remove {self.folder} to start again"
                 )
             self.chunks = tree["chunks"]
             self._cut()
@@ -122,7 +123,7 @@ class Checkpoints:
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / f"{name}.rows").open("ab") as f:
-                f.truncate(sum(chunk["bytes"] for chunk in chunks))  # what a save that failed has left
+                f.truncate(sum(chunk["bytes"] for chunk in chunks))  # removes the rest of a failed save
                 f.write(rows.tobytes())
                 f.flush()
                 os.fsync(f.fileno())
@@ -132,7 +133,7 @@ class Checkpoints:
         )
 
     def _rows(self, name: str, chunks: list[dict[str, Any]]) -> Tensor:
-        """All rows that were appended, (n, L, width). Raises BadInput where they are not what was written."""
+        """Return all appended rows, (n, L, width). Raises BadInput if the file is damaged."""
         path, parts = self.folder / f"{Path(name).name}.rows", []
         try:
             with path.open("rb") as f:
@@ -146,7 +147,7 @@ class Checkpoints:
         return torch.from_numpy(np.concatenate(parts))
 
     def _cut(self) -> None:
-        """Takes off what was appended after the state that is gone on from."""
+        """Remove rows that were appended after the state."""
         for name, chunks in self.chunks.items():
             path = self.folder / f"{name}.rows"
             with writing(path):
@@ -154,7 +155,7 @@ class Checkpoints:
 
 
 def restore(task: Task, saved: Saved) -> None:
-    """Prepares a fresh task to go on at a state; the method's loop takes it up when it gets there."""
+    """Set up a new task to resume from a state. The method's loop restores its part when it reaches it."""
     task.resume(saved.state["task"], saved.state["replays"])
 
 
@@ -163,7 +164,7 @@ def _replays(task: Kept) -> dict[str, Buffer]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A state's tree. Nothing of it is executed. Raises BadInput where it is not what was written."""
+    """Read a state without executing anything. Raises BadInput if the file is damaged."""
     try:
         data = path.read_bytes()
         if hashlib.sha256(data[32:]).digest() != data[:32]:
@@ -181,7 +182,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def pack(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
-    """A tree of dicts, lists, tuples, numbers, words, arrays and tensors as JSON, its tensors put into `tensors`."""
+    """Convert a tree of dicts, lists, tuples, scalars, strings, arrays and tensors to JSON and `tensors`."""
     if isinstance(tree, Tensor | np.ndarray):
         tensors[path] = torch.as_tensor(tree)
         return {"tensor" if isinstance(tree, Tensor) else "array": path}
@@ -192,11 +193,11 @@ def pack(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
         return {kind: [pack(value, tensors, f"{path}/{i}") for i, value in enumerate(tree)]}
     if tree is None or isinstance(tree, bool | int | float | str):
         return tree
-    raise TypeError(f"{path}: a checkpoint cannot hold a {type(tree).__name__}")
+    raise TypeError(f"{path}: a checkpoint cannot contain a {type(tree).__name__}")
 
 
 def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
-    """What `pack` was given."""
+    """Return the tree that was given to `pack`."""
     if not isinstance(tree, dict):
         return tree
     ((kind, value),) = tree.items()
@@ -211,7 +212,7 @@ def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def sweep(folder: Path) -> None:
-    """Removes temporaries that killed writers have left."""
+    """Remove temporary files of killed processes."""
     for path in folder.rglob(".*.tmp"):
         if re.fullmatch(r"\..+\.\w+\.tmp", path.name):
             path.unlink(missing_ok=True)

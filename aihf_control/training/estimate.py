@@ -27,9 +27,9 @@ def duration(seconds: float) -> str:
 
 
 def estimate_seconds(run_spec: RunSpec, spec: EnvSpec, workers: int) -> float | None:
-    """How long the training will take on a core of its own, from a second of updates on random numbers.
+    """Estimate the duration of a training on an idle core from 30 updates on random numbers.
 
-    None for methods without SAC.
+    Returns None for methods without SAC.
     """
     if not hasattr(run_spec.cfg, "sac"):
         return None

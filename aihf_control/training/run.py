@@ -1,6 +1,6 @@
 """One training run: a method on a dataset, all its seeds as lanes.
 
-The run comes out as a stream of events; nothing here prints, and only checkpoints are written.
+Yields the run as a stream of events. Prints nothing and writes only checkpoints.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class RunSpec:
 
     @property
     def on_cpu(self) -> bool:
-        """Whether its products are those of `models/kernel.py`, if the machine has a kernel for their type."""
+        """Whether it runs on the CPU, where `models/kernel.py` may compute its products."""
         return self.device == "cpu"
 
     def evaluated_at(self) -> set[int]:

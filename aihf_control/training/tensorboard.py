@@ -1,4 +1,4 @@
-"""The log for TensorBoard, beside the jsonl: `tensorboard --logdir results/runs`. An extra; the jsonl is the record."""
+"""Log for TensorBoard, in addition to log.jsonl: `tensorboard --logdir results/runs`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ INSTALL = "pip install 'aihf_control[tensorboard]'"
 
 
 class TensorBoard:
-    """A writer for each seed, in `tensorboard/seed<k>` of a run's folder.
+    """A writer per seed, in `tensorboard/seed<k>` of a run's folder.
 
-    Raises BadInput where TensorBoard is not installed. A run that is resumed tells its log again from the start, so
-    what an earlier attempt has left goes first.
+    A resumed run writes its log again from the start, so files of an earlier attempt are removed first. Raises BadInput
+    if TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path):
@@ -27,7 +27,7 @@ class TensorBoard:
         self.writers: dict[int, Any] = {}
 
     def add(self, rows: list[dict[str, Any]]) -> None:
-        """One evaluation: of each seed's row every number, at its step."""
+        """Add the numbers of an evaluation, a row per seed."""
         with writing(self.folder):
             if not self.writers and self.folder.exists():
                 shutil.rmtree(self.folder)

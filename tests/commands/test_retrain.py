@@ -29,7 +29,7 @@ def runs(dataset_folder, tmp_path_factory) -> Path:
     return out
 
 
-def test_a_reward_takes_the_place_of_the_truth():
+def test_a_given_reward_replaces_the_true_reward():
     """A reward equal to the action gives large actions, its negative small ones; the true reward is the same."""
     spec, means = spec_of("Pendulum-v1"), []
     cfg = dataclasses.replace(TINY, updates=300, sac=SACConfig(hidden=(16, 16), lr=1e-2, alpha=(0.01,)))
@@ -86,7 +86,7 @@ def test_the_true_return_is_reported(runs, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_truth_is_trained_on_once_for_an_environment(runs, capsys):
+def test_the_true_reward_is_trained_on_once_per_environment(runs, capsys):
     assert retrain.main([str(runs), *FLAGS, "--truth"]) == 0
     assert "| - | Hopper-v4 | the true reward | - | - |" in capsys.readouterr().out
     (path,) = runs.glob("truth-*.csv")

@@ -61,7 +61,7 @@ def test_a_run_leaves_all_its_files_and_no_others(finished):
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG") and (folder / "curves.png").stat().st_size > 5000
 
 
-def test_the_config_says_what_the_numbers_were_made_with(finished, dataset):
+def test_the_config_stores_what_the_numbers_depend_on(finished, dataset):
     method, folder = finished
     config = json.loads((folder / "config.json").read_text())
     assert config["commit"] and {"python", "torch", "numpy", "gymnasium", "mujoco"} <= config["versions"].keys()
@@ -224,18 +224,18 @@ def test_an_environment_without_bundled_policies_is_refused_with_what_to_do(refu
 
 
 @pytest.mark.parametrize("method", [m for m in methods.names() if m not in ("bc", "irl", "sapo")])
-def test_a_method_that_learns_from_comparisons_asks_for_some(refused, dataset_folder, method, monkeypatch):
+def test_a_method_that_learns_from_comparisons_requires_them(refused, dataset_folder, method, monkeypatch):
     monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     refused(words(method, dataset_folder, Path("runs"), "--pairs", "0"), "--pairs")
 
 
 @pytest.mark.parametrize("method", methods.names())
-def test_a_method_that_learns_from_demonstrations_asks_for_some(refused, dataset_folder, method, monkeypatch):
+def test_a_method_that_learns_from_demonstrations_requires_them(refused, dataset_folder, method, monkeypatch):
     monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     refused(words(method, dataset_folder, Path("runs"), "--demos", "0"), "--demos")
 
 
-def test_bad_input_that_a_process_finds_is_told_alike(refused, dataset_folder):
+def test_bad_input_found_by_a_worker_is_reported_alike(refused, dataset_folder):
     refused(words("bc", dataset_folder, Path("runs"), "--demos", "0"), "--demos")
 
 
@@ -315,7 +315,7 @@ def test_ten_lines_of_python_train_save_load_and_act(dataset_folder, tmp_path):
     assert (policy.predict(obs, deterministic=False)[0] != policy.predict(obs)[0]).any()
 
 
-def test_phases_are_spread_over_the_steps_that_are_asked_for_in_python(dataset):
+def test_phases_are_spread_over_the_steps_given_in_python(dataset):
     result = trained("oaif", dataset, steps=30, cfg=small_config("oaif", 3000))
     assert result.run_spec.cfg.steps == 30 and result.last()["labels"].tolist() == [20, 20]
 
@@ -345,7 +345,7 @@ def test_what_is_no_policy_is_refused(dataset_folder, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"seeds": 0}, {"seeds": (1, 1)}, {"seeds": (-1,)}, {"steps": 0}, {"demos": 9}])
-def test_bad_input_at_the_python_door_is_refused(dataset, wrong):
+def test_bad_input_from_python_is_refused(dataset, wrong):
     with pytest.raises(BadInput):
         trained("bc", dataset, **wrong)
 
@@ -407,7 +407,7 @@ def test_a_lanes_numbers_do_not_depend_on_the_lanes_beside_it(dataset, method):
 
 
 @pytest.mark.parametrize("method", HAS_SAC)
-def test_a_lane_that_diverges_stays_alone_and_is_reported(dataset, method, monkeypatch):
+def test_a_diverging_lane_is_reported_and_leaves_the_others_unchanged(dataset, method, monkeypatch):
     healthy, real, calls = honest(method, dataset, seeds=3), SAC.update, []
 
     def poisoned(self, *args, **kwargs):

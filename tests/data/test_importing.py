@@ -118,7 +118,7 @@ def test_rows_that_do_not_follow_each_other_are_each_named(episodes, tmp_path):
         (lambda t: {"act": np.tile(t.act, (2, 1)), "reward": np.tile(t.reward, 2)}, "an episode has 1 to 200"),
     ],
 )
-def test_an_episode_that_cannot_be_this_environments_says_why(episodes, change, told):
+def test_an_episode_of_another_environment_is_refused_with_the_reason(episodes, change, told):
     t = episodes[0]
     assert find_misfit(t, spec_of(PENDULUM)) is None
     assert told in str(find_misfit(dataclasses.replace(t, **change(t)), spec_of(PENDULUM)))
@@ -175,7 +175,7 @@ def test_what_is_no_table_of_comparisons_is_refused(episodes, tmp_path, content,
         read_comparisons(tmp_path / "pairs.csv", episodes)
 
 
-def test_bad_lines_are_told_up_to_a_number_and_nothing_is_written(npz, tmp_path, capsys):
+def test_bad_lines_are_listed_up_to_a_limit_and_nothing_is_written(npz, tmp_path, capsys):
     path = csv_of(tmp_path, *["0,0,9,0,50"] * 30)
     words = f"import --env {PENDULUM} --out {tmp_path / 'made'} --pool {npz} --pairs {path}".split()
     assert data_main(words) == 2 and not (tmp_path / "made").exists()

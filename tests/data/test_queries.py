@@ -81,7 +81,7 @@ def test_the_ensemble_learns_from_the_answers_and_its_members_are_not_one(segmen
     assert disagreement(logits).min() > 0 and len(np.unique(logits[:, 0])) == queries.MEMBERS
 
 
-def test_a_clip_is_worth_the_sum_over_its_real_steps(segment_pool, rows):
+def test_a_clips_value_is_the_sum_over_its_real_steps(segment_pool, rows):
     net = fit_ensemble(segment_pool, rows, np.random.default_rng(2))
     for i, t in ((0, 3), (1, 20), (0, 25)):  # inside; to the end; beyond a fall
         episode = segment_pool.pool[i]
@@ -93,13 +93,13 @@ def test_a_clip_is_worth_the_sum_over_its_real_steps(segment_pool, rows):
         np.testing.assert_allclose(segment_logits(net, segment_pool, [(i, t)])[i, t], expected, rtol=1e-4, atol=1e-3)
 
 
-def test_a_point_does_not_know_which_clip_came_first(segment_pool):
+def test_a_score_does_not_depend_on_which_clip_came_first(segment_pool):
     (one,), (other,) = embed_pairs(segment_pool, [((0, 3), (5, 2))]), embed_pairs(segment_pool, [((5, 2), (0, 3))])
     assert np.array_equal(one, other) and not np.array_equal(one, embed_pairs(segment_pool, [((0, 3), (5, 3))])[0])
 
 
 @pytest.mark.parametrize("query", ["disagreement", "entropy", "coverage"])
-def test_what_is_chosen_does_not_depend_on_what_was_paid(segment_pool, rows, query):
+def test_the_choice_of_queries_does_not_depend_on_the_true_reward(segment_pool, rows, query):
     a, b = segment_pool.pairs(60, np.random.default_rng(4))
     candidates = list(zip(a, b, strict=True))
     pool = [dataclasses.replace(t, reward=-1000 * t.reward + 1) for t in segment_pool.pool]
@@ -111,7 +111,7 @@ def test_what_is_chosen_does_not_depend_on_what_was_paid(segment_pool, rows, que
 
 
 @pytest.mark.parametrize("query", ["disagreement", "entropy"])
-def test_an_ensemble_chooses_what_is_hard_to_tell(segment_pool, query):
+def test_an_ensemble_chooses_pairs_on_which_it_disagrees(segment_pool, query):
     """Of an oracle's answers the close ones are the doubtful ones: the median margin is below that of any pairs."""
 
     def margins(how: str) -> np.ndarray:
@@ -140,7 +140,7 @@ def test_coverage_reaches_pairs_farther_from_each_other(segment_pool):
     assert nearest("coverage") > 1.15 * nearest("uniform")
 
 
-def test_a_pool_of_few_clips_is_asked_about_again_in_the_next_round(segment_pool):
+def test_few_clips_are_queried_again_in_the_next_round(segment_pool):
     few = SegmentPool(segment_pool.pool, [1, 2, 4], 30)
     pairs = collect_comparisons(few, 20, make_teacher("oracle"), "train", np.random.default_rng(0), "coverage")
     named = {frozenset(pair) for pair in zip(pairs["win_episode"], pairs["lose_episode"], strict=True)}

@@ -42,7 +42,7 @@ def value(regret: Regret, episode, t: int) -> float:
     return float(regret.values([(episode.qpos[t], episode.qvel[t])])[0])
 
 
-def test_a_value_is_the_discounted_return_of_the_expert_from_there(regret, pool):
+def test_a_value_is_the_experts_discounted_return_from_that_state(regret, pool):
     t, own = 200, pool[0]
     expected = (own.reward[t : t + 44] * GAMMA ** np.arange(44)).sum()
     assert value(regret, own, t) == pytest.approx(expected, rel=1e-3)

@@ -90,7 +90,7 @@ def test_the_figure_is_written(dataset_folder, tmp_path, capsys):
     assert "ends in .png" in capsys.readouterr().err and not (tmp_path / "d.txt").exists()
 
 
-def test_ties_are_told_apart(dataset, capsys, tmp_path):
+def test_ties_are_recognised(dataset, capsys, tmp_path):
     a, b = dataset.pairs.iloc[0], dataset.pairs.iloc[0].copy()
     for side, other in (("win", "lose"), ("lose", "win")):
         b[f"{side}_episode"], b[f"{side}_start"] = a[f"{other}_episode"], a[f"{other}_start"]

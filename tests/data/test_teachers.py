@@ -49,7 +49,7 @@ def test_of_two_alike_the_oracle_tosses_a_coin(clips):
     rate(make_teacher("oracle").label(first, first, u)[:, 0], 0.5)
 
 
-def test_the_noisy_teacher_doubts_as_bradley_and_terry_say(clips):
+def test_the_noisy_teacher_follows_the_bradley_terry_model(clips):
     weight, margin = asked(clips, "noisy")
     p = 1 / (1 + np.exp(-margin / 0.2))
     for low, high in ((-9, -0.5), (-0.5, -0.2), (-0.2, 0), (0, 0.2), (0.2, 0.5), (0.5, 9)):
@@ -135,7 +135,7 @@ def test_a_tie_is_two_rows_a_skipped_pair_none():
     assert to_rows(a, b, weight) == [(0, 0, 9, 5, 1.0), (1, 0, 8, 5, 0.5), (8, 5, 1, 0, 0.5), (6, 5, 3, 0, 1.0)]
 
 
-def test_another_pair_is_asked_for_each_that_was_skipped():
+def test_each_skipped_pair_is_replaced_by_another():
     segment_pool = SegmentPool(pool_of([0, 0, 0, 10, 20]), list(range(5)), 2)
     pairs = collect_comparisons(
         segment_pool, 200, make_teacher("skip", mean=5.0, spread=1.0), "train", np.random.default_rng(0)
@@ -144,7 +144,7 @@ def test_another_pair_is_asked_for_each_that_was_skipped():
     assert {3, 4} == set(pairs["win_episode"]) and {0, 1, 2} & set(pairs["lose_episode"])
 
 
-def test_a_teacher_that_skips_all_is_not_asked_for_ever():
+def test_a_teacher_that_skips_all_pairs_ends_the_queries():
     segment_pool = SegmentPool(pool_of([0, 1, 2]), [0, 1, 2], 2)
     with pytest.raises(BadInput, match="skipped 105 of 105 pairs; give a lower --skip"):
         collect_comparisons(segment_pool, 5, make_teacher("skip", skip=9.0), "train", np.random.default_rng(0))
@@ -177,7 +177,7 @@ def test_among_ties_alone_an_odd_number_takes_half_of_one():
     assert np.unique(draw_rows(second, 5, np.random.default_rng(0))).size == 5
 
 
-def test_the_config_names_a_teacher_and_turns_its_dials(policy_zips):
+def test_the_config_selects_a_teacher_and_its_settings(policy_zips):
     small = {"demos": 0, "episodes": 4, "noise": (0.0,), "pairs": 40, "test_pairs": 10, "clip": 10}
     made = make_dataset("Hopper-v4", DataConfig(**small, teacher="equal", error=0.05, equal=0.5), policy_zips)
     said = made.meta["annotator"]

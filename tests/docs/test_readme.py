@@ -32,7 +32,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README if language == "python" else TEXT, re.DOTALL)
 
 
-def test_the_python_door_opens(dataset, monkeypatch, tmp_path):
+def test_the_quickstart_runs(dataset, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(aihf, "make_dataset", lambda env: dataset, raising=False)
     quick = functools.partial(aihf.train, steps=8, cfg=tiny("aihf"), pairs=20, evaluations=2, eval_episodes=1)
@@ -44,7 +44,7 @@ def test_the_python_door_opens(dataset, monkeypatch, tmp_path):
     assert len(scope["result"].frame) == 5 * 3 and Path("hopper.safetensors").is_file()
 
 
-def test_every_command_of_the_readme_has_a_door(capsys):
+def test_every_command_of_the_readme_exists(capsys):
     words = re.findall(r"python -m aihf_control\.(\w+)(?: (make|show|train|import|export|verify))?", TEXT)
     doors = {"run": run.main, "data": data_main, "experts": experts_main}
     doors |= {

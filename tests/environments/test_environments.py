@@ -94,7 +94,7 @@ def test_an_observation_that_is_not_finite_is_refused(at):
 # --------------------------------------------------------------------------------------------------------------- units
 
 
-def test_a_spec_says_what_the_environment_is():
+def test_a_spec_describes_the_environment():
     spec = spec_of("Hopper-v4", terminate_when_unhealthy=False)
     assert (spec.n_obs, spec.n_act, spec.horizon) == (11, 3, 1000)
     assert spec.options == {"terminate_when_unhealthy": False}
@@ -196,7 +196,7 @@ def test_an_action_that_is_not_finite_ends_its_episode_and_no_other():
 
 
 @pytest.mark.parametrize("env", ["Hopper-v4", "HalfCheetah-v4", "Walker2d-v4", "Ant-v4"])
-def test_an_environment_put_into_a_recorded_state_goes_on_from_there(env):
+def test_an_environment_continues_from_a_recorded_state(env):
     spec, rng = spec_of(env), np.random.default_rng(0)
     (episode,) = rollout(spec, lambda obs: rng.uniform(-1, 1, (len(obs), spec.n_act)), [3], state=True)
     assert episode.qpos is not None and episode.qvel is not None
@@ -222,7 +222,7 @@ def test_an_environment_that_is_no_simulator_cannot_be_put():
         envs.put(0, np.zeros(1), np.zeros(1))
 
 
-def test_an_environment_goes_on_after_an_action_that_is_not_finite():
+def test_an_environment_continues_after_an_action_that_is_not_finite():
     envs = Envs(spec_of("Walk-v0"), 2)
     obs = np.stack([envs.reset(i, i) for i in range(2)])
     seen, reward, terminated, truncated = envs.step(np.array([[np.inf], [0.5]]))
@@ -279,7 +279,7 @@ def test_a_card_is_optional(card):
     assert card_of("Hopper-v4") is None and card_of("Pendulum-v1") is None
 
 
-def test_a_card_tells_returns_and_policies_best_first(card):
+def test_a_card_has_returns_and_policies_best_first(card):
     card.write_text(
         "random_return = 18.5\nexpert_return = 3000.0  # seed 3\nmedium_return = 1800.0\nweak_return = 900\n"
     )

@@ -88,7 +88,7 @@ def test_values_are_computed_with_the_running_statistics():
     assert act.grad is not None and act.grad.abs().min() > 0 and all(p.grad is None for p in q.parameters())
 
 
-def test_a_terminated_step_is_worth_its_reward():
+def test_the_value_of_a_terminated_step_is_its_reward():
     """With every step terminated and a reward of 3, both critics go to 3.
 
     The values are those under the statistics of the batch: running statistics lag behind so large a learning rate, and
@@ -141,7 +141,7 @@ def test_it_swings_the_pendulum_up():
 
 
 @pytest.mark.slow
-def test_the_command_trains_with_it_and_goes_on(tmp_path, capsys):
+def test_the_command_trains_with_it_and_resumes(tmp_path, capsys):
     words = ["train", "--env", "Pendulum-v1", "--learner", "crossq", "--envs", "2", "--warmup", "10", "--batch", "16"]
     words += [
         "--crossq.hidden",

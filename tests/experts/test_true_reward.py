@@ -189,7 +189,7 @@ def test_the_yardstick_measures_both_learners_alike(tmp_path, learner, monkeypat
         (["--table", "--reach", "nan"], "--reach must be a share above 0, got nan"),
     ],
 )
-def test_bad_settings_of_the_yardstick_are_told(tmp_path, capsys, more, told):
+def test_bad_settings_of_the_yardstick_are_refused_in_a_line(tmp_path, capsys, more, told):
     assert yardstick.main([*YARD, *more, "--out", str(tmp_path / "new")]) == 2
     assert told in capsys.readouterr().err and not (tmp_path / "new").exists()
 
@@ -253,6 +253,6 @@ def test_the_time_to_a_share_of_the_expert_is_the_first_evaluation_there(tmp_pat
     assert "| none of 3 |" in capsys.readouterr().out
 
 
-def test_a_table_of_no_measurements_is_told(tmp_path):
+def test_a_table_without_measurements_is_refused(tmp_path):
     with pytest.raises(BadInput, match="no measurements"):
         yardstick_table.compare(tmp_path)

@@ -103,13 +103,13 @@ def test_a_run_that_dies_between_two_states_repeats_what_it_had_not_saved(method
     same(outcome(train_lanes(whole, dataset, place=CheckpointPlace(tmp_path))), unbroken(method, dataset))
 
 
-def test_a_process_that_had_finished_tells_it_again(dataset, tmp_path):
+def test_a_finished_process_reports_again(dataset, tmp_path):
     whole, place = cell_for("aihf"), CheckpointPlace(tmp_path)
     first = outcome(train_lanes(whole, dataset, place=place))
     same(outcome(train_lanes(whole, dataset, place=place)), first)
 
 
-def test_asked_to_end_at_once_a_resumed_run_ends_where_it_was_and_not_with_its_clone(dataset, tmp_path):
+def test_a_resumed_run_that_is_ended_at_once_keeps_its_policy(dataset, tmp_path):
     whole, place = cell_for("aihf"), CheckpointPlace(tmp_path)
     *_, _ = train_lanes(whole, dataset, pause=After(15), place=place)
     rows, policy, _ = outcome(train_lanes(whole, dataset, stop=After(0), place=place))
@@ -128,7 +128,7 @@ def test_a_process_that_ended_early_is_not_taken_for_one_that_is_done(dataset, t
 
 
 @pytest.mark.parametrize("gaps", [(13, 4, 6), (3, 6, 1)])
-def test_a_ring_that_turned_between_two_states_comes_back(dataset, tmp_path, gaps):
+def test_a_ring_buffer_that_wrapped_between_two_checkpoints_is_restored(dataset, tmp_path, gaps):
     """With automatic entropy weight, too, so that every optimiser is in it."""
     cfg = small_config("aihf", STEPS)
     cfg = dataclasses.replace(
@@ -228,12 +228,12 @@ def test_damaged_rows_are_found(kept, seed, flip):
 def test_a_state_of_another_version_is_refused_and_kept(kept, monkeypatch):
     before = {p.name: p.read_bytes() for p in kept.iterdir()}
     monkeypatch.setattr("aihf_control.training.checkpoint.FORM", FORM + 1)
-    with pytest.raises(BadInput, match=r"another version.*: go on with that version, or begin again"):
+    with pytest.raises(BadInput, match=r"another version.*; resume with that version, or remove"):
         Checkpoints(kept).last()
     assert {p.name: p.read_bytes() for p in kept.iterdir()} == before
 
 
-def test_with_all_states_damaged_it_begins_again_and_says_so(kept, dataset):
+def test_with_all_checkpoints_damaged_it_starts_again_and_reports_it(kept, dataset):
     for path in kept.glob("*.state"):
         path.write_bytes(b"")
     whole = cell_for("aihf")
@@ -249,7 +249,7 @@ def test_after_beginning_again_new_states_are_kept(kept, dataset):
     assert sorted(p.stem for p in kept.glob("*.state")) == ["000000000002", "000000000003"]
 
 
-def test_a_damaged_end_is_told_and_gone_back_from(dataset, tmp_path):
+def test_a_damaged_checkpoint_is_reported_and_an_earlier_one_used(dataset, tmp_path):
     whole, place = cell_for("aihf"), CheckpointPlace(tmp_path, 0.0)
     unbroken = outcome(train_lanes(whole, dataset, place=place))
     damage(tmp_path / "done.state", random.Random(0), flip=True)
@@ -289,7 +289,7 @@ def test_temporaries_of_killed_writers_are_swept(tmp_path):
 @pytest.mark.parametrize(
     "env_id", ["Hopper-v4", "Walker2d-v4", "HalfCheetah-v4", "Ant-v4", "Humanoid-v4", "Pendulum-v1"]
 )
-def test_environments_go_on_exactly_where_they_were(env_id):
+def test_environments_resume_exactly(env_id):
     spec = spec_of(env_id)
     rng = np.random.default_rng(0)
     acts = rng.uniform(-1, 1, (60, 2, spec.n_act)).astype(np.float32)
@@ -362,7 +362,7 @@ def test_tensors_and_arrays_survive_being_packed():
 
 
 def test_what_cannot_be_packed_is_named():
-    with pytest.raises(TypeError, match="/a: a checkpoint cannot hold a set"):
+    with pytest.raises(TypeError, match="/a: a checkpoint cannot contain a set"):
         pack({"a": set()}, {})
 
 
@@ -399,7 +399,7 @@ def test_sigterm_leaves_off_and_resume_gives_the_same_files(left_off, tmp_path):
     assert not (folder / "checkpoint").exists()
 
 
-def test_what_else_multiplies_now_is_told(left_off, monkeypatch, capsys):
+def test_another_matmul_kernel_is_reported_on_resume(left_off, monkeypatch, capsys):
     folder, _ = left_off
     monkeypatch.setattr("aihf_control.models.kernel.state", lambda products: "torch: for a test")
     assert run.main(["--resume", str(folder)]) == 0
@@ -416,7 +416,7 @@ def test_other_settings_are_refused_with_the_difference(left_off, capsys):
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 
-def test_a_run_that_still_goes_on_is_not_resumed(left_off, capsys):
+def test_a_running_run_is_not_resumed(left_off, capsys):
     folder, _ = left_off
     with lock_run(folder):
         assert run.main(["--resume", str(folder)]) == 2
@@ -495,7 +495,7 @@ def test_a_config_that_is_not_a_runs_is_refused(left_off, change, capsys):
 
 
 @pytest.mark.slow
-def test_the_command_itself_killed_at_random_goes_on_to_the_same_files(dataset_folder, tmp_path):
+def test_a_command_killed_at_random_resumes_to_the_same_files(dataset_folder, tmp_path):
     """Parent and children, two processes, by SIGKILL to the group; the log has no doubled and no lost line."""
 
     def command(*more: str) -> list[str]:

@@ -73,7 +73,7 @@ def test_every_pair_loss_raises_the_winner_and_lowers_the_loser(name):
 
 
 @pytest.mark.parametrize("name", PAIR_LOSSES)
-def test_a_skipped_pair_says_nothing_and_a_tie_wants_equality(name):
+def test_a_skipped_pair_has_no_gradient_and_a_tie_pulls_to_equality(name):
     win = torch.tensor([[0.3, -0.2]], requires_grad=True)
     (g,) = torch.autograd.grad(PAIR_LOSSES[name](win, torch.zeros(1, 2), t(1.0, 0.0)).sum(), win)
     assert g[0, 0] != 0 and g[0, 1] == 0
@@ -211,7 +211,7 @@ def test_spin_of_one_phase_is_dpo_of_demonstrations_over_own_samples(dataset):
     same_policy(spin.policy, by_hand.policy)
 
 
-def test_expo_goes_on_from_dpo_in_the_direction_from_its_clone(dataset):
+def test_expo_extrapolates_dpo_away_from_its_clone(dataset):
     for size in (0.0, 1.0):
         task = make_task(dataset)
         last, trainer = play("expo", task, 8, step_sizes=(size,))[-1].policy, task.parts["trainer"]
@@ -229,13 +229,13 @@ def test_mpo_without_its_first_half_is_rlhf(dataset):
 # -------------------------------------------------------------------------------------------------- what is each one's
 
 
-def test_phases_are_evenly_spaced_and_no_more_than_asked():
+def test_phases_are_evenly_spaced_and_at_most_the_given_number():
     assert [k for k in range(1, 30) if OnlineConfig(phases=3).starts_phase(k, 10)] == [1, 4, 7]
     assert [k for k in range(1, 30) if OnlineConfig(phases=1).starts_phase(k, 10)] == [1]
 
 
 @pytest.mark.parametrize("name", ["oaif", "bpo"])
-def test_online_methods_ask_for_as_many_comparisons_as_are_offered(name, dataset):
+def test_online_methods_query_the_whole_budget(name, dataset):
     task, in_a_phase = make_task(dataset, n_pairs=20), []
     answer = task._queries.compare
     task._queries.compare = lambda a, b: in_a_phase.append(a.clips.real.shape[1]) or answer(a, b)
@@ -245,7 +245,7 @@ def test_online_methods_ask_for_as_many_comparisons_as_are_offered(name, dataset
 
 
 @pytest.mark.parametrize("name", ["oaif", "bpo", "parl"])
-def test_answers_by_return_are_not_taken_for_answers_by_regret(name, dataset):
+def test_labels_by_return_are_not_taken_for_labels_by_regret(name, dataset):
     by_regret = dataclasses.replace(dataset, meta=dataset.meta | {"config": {"label": "regret"}})
     with pytest.raises(BadInput, match="--label regret"):
         play(name, make_task(by_regret), 1)
@@ -348,7 +348,7 @@ def test_mpos_easy_half_has_the_widest_gaps(task):
 # ------------------------------------------------------------------------------------------------------ pools of pairs
 
 
-def test_gathered_pairs_are_the_newest(task):
+def test_collected_pairs_are_the_newest(task):
     clips = [Clips(*(torch.full((2, 2, *shape), float(i)) for shape in ((4, 11), (4, 3), (4,)))) for i in range(4)]
     last, queue = PairBuffer(task), PairBuffer(task, 3)
     for clip in clips:

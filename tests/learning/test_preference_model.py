@@ -62,7 +62,7 @@ def test_the_logit_by_hand(dataset):
     torch.testing.assert_close(model.logit(a, b)[lane, i], by_hand, atol=1e-5, rtol=1e-4)
 
 
-def test_called_it_pays_what_a_step_adds_to_the_logit(dataset):
+def test_the_reward_of_a_step_is_what_it_adds_to_the_logit(dataset):
     """Between two clips against one opponent the logits differ by the returns."""
     model, b = circling(dataset), some_clips(1, n=1)
     model.share[1] = 0.5
@@ -102,7 +102,7 @@ def test_it_learns_a_circle_that_no_reward_can_order():
     assert (5 * model.transitive_logit(win, lose).abs() < model.cyclic_logit(win, lose)).all()
 
 
-def test_an_order_that_a_reward_knows_is_left_to_it():
+def test_an_order_that_a_reward_explains_is_left_to_the_reward():
     model = PreferenceModel(compared([(0, 1), (1, 2), (0, 2)] * 20), FAST, 3)
     model.fit(300)
     win, lose, _ = model.task.comparisons().read_all()
@@ -138,7 +138,7 @@ def test_the_penalty_by_hand():
     torch.testing.assert_close(model.penalty(opponent), torch.tensor([10.0 * 16, 0.0]))
 
 
-def test_the_opponent_decides_what_pays(dataset):
+def test_the_reward_depends_on_the_opponent(dataset):
     model, obs, act = circling(dataset), torch.randn(2, 5, 11), torch.zeros(2, 5, 3)
     paid = []
     for seed in (1, 2):
@@ -150,7 +150,7 @@ def test_the_opponent_decides_what_pays(dataset):
     torch.testing.assert_close(model(obs, act), model.r(obs, act))
 
 
-def test_a_model_goes_on_from_its_state(dataset):
+def test_a_model_resumes_from_its_state(dataset):
     one, other = circling(dataset), PreferenceModel(make_task(dataset), CFG, 3)
     one.fit(2)
     one.set_opponent(some_clips(1))
@@ -239,7 +239,7 @@ def test_nash_md_faces_its_opponent_at_the_beginning_of_a_phase(dataset, monkeyp
     assert 10 < task.n_steps.max() <= 10 + clips and task.n_labels == 20
 
 
-def test_what_the_agent_is_paid_by_hand(dataset):
+def test_the_agents_reward_by_hand(dataset):
     task = make_task(dataset)
     task._collector.endings[0].extend([(40, True), (1000, False)])  # 960 of 2000 steps absorbed
     r, buffer = RewardModel(task, TINY["reward"]), Buffer(task.dims, 10)
@@ -255,7 +255,7 @@ def test_what_the_agent_is_paid_by_hand(dataset):
     assert r.net.alive.grad is None and r.net.body.layers[0].weight.grad.abs().max() > 0
 
 
-def test_parl_pays_its_agent_more_for_the_last_term(dataset):
+def test_parls_reward_includes_the_last_term(dataset):
     """Against AIHF, whose gap lowers it."""
     paid = {}
     for weight in (0.0, 100.0):
@@ -265,7 +265,7 @@ def test_parl_pays_its_agent_more_for_the_last_term(dataset):
     assert (paid[100.0] > paid[0.0]).all()
 
 
-def test_parl_asks_for_all_that_is_offered_and_keeps_every_answer(dataset):
+def test_parl_queries_the_whole_budget_and_keeps_every_answer(dataset):
     task = make_task(dataset)
     online = OnlineConfig(length=6, phases=4)
     asked, labels = [], 0
@@ -278,7 +278,7 @@ def test_parl_asks_for_all_that_is_offered_and_keeps_every_answer(dataset):
     assert task.parts["answers"].pairs.weight.sum(1).tolist() == [20, 20]
 
 
-def test_parl_keeps_every_answer_of_one_who_knows_ties(dataset):
+def test_parl_keeps_every_answer_of_a_teacher_with_ties(dataset):
     """And a lane keeps the same whoever learns beside it."""
     ties = dataclasses.replace(dataset, meta={**dataset.meta, "annotator": {**dataset.meta["annotator"], "equal": 0.3}})
     kept = []

@@ -47,7 +47,7 @@ def test_of_thinned_demonstrations_only_given_steps_are_starts_and_no_clip_is_sh
         task.demo_clips(starts, LENGTH)
 
 
-def test_demonstrations_that_do_not_say_how_they_began_are_refused(task, policy):
+def test_demonstrations_without_starting_states_are_refused(task, policy):
     rollouts = task._queries
     unknown = {"seed": -1, "qpos": None, "qvel": None}
     rollouts.demos = [[dataclasses.replace(demo, **unknown) for demo in demos] for demos in rollouts.demos]
@@ -142,7 +142,7 @@ def by_hand(task: Task, answers: np.ndarray) -> QuerySession:
     return task._queries
 
 
-def test_the_better_of_two_is_named_by_what_they_paid(task, policy):
+def test_the_better_of_two_segments_is_that_of_higher_return(task, policy):
     starts = task.draw_starts(4, LENGTH)
     first, second = (task.rollout(policy, starts, LENGTH) for _ in range(2))
     task._queries.annotator = Annotator(temperature=0.0)
@@ -171,7 +171,7 @@ def test_answers_are_counted_as_right_wrong_or_half(task, policy, dataset):
     np.testing.assert_allclose(other.labels_right, [0.5] * 3)
 
 
-def test_given_comparisons_are_right_where_the_winner_truly_paid_more(dataset):
+def test_a_comparison_is_correct_if_the_winner_has_the_higher_true_return(dataset):
     train = dataset.pairs.loc[dataset.pairs["split"] == "train"]
     paid = {
         side: [dataset.pool[i].return_of(start, k) for i, start, k in references(train, side)]
@@ -202,7 +202,7 @@ def test_ties_count_in_both_orders_and_skipped_pairs_in_none(task, policy):
     assert torch.equal(win.obs[1, 1], second.clips.obs[1, 1]) and torch.equal(lose.obs[1, 1], first.clips.obs[1, 1])
 
 
-def test_no_more_is_asked_than_was_offered(task, policy):
+def test_no_method_queries_more_than_its_budget(task, policy):
     starts = task.draw_starts(7, LENGTH)
     first, second = (task.rollout(policy, starts, LENGTH) for _ in range(2))
     task.compare(first, second)

@@ -71,7 +71,7 @@ def test_critics_are_two_a_lane_and_differ():
     assert not torch.allclose(q[0], q[1]) and not torch.allclose(q[:, 0], q[:, 1])
 
 
-def test_the_reward_pays_its_bonus_at_the_demonstrations_mean():
+def test_the_reward_has_its_bonus_at_the_demonstrations_mean():
     r = RewardNet(dims(), (8,), alive=1.0, bound=2.0)
     obs, act = torch.randn(2, 64, 3), torch.randn(2, 64, 2)
     for _ in range(3000):
@@ -98,7 +98,7 @@ def test_purposes_do_not_share_their_numbers():
     assert not torch.equal(Random(dims(), "a").normal(9), Random(dims(), "b").normal(9))
 
 
-def test_a_stream_goes_on_where_it_was_saved():
+def test_a_stream_of_random_numbers_resumes_exactly():
     rng = Random(dims(), "x")
     rng.normal(3)
     state = {k: v.clone() for k, v in rng.state_dict().items()}
@@ -152,7 +152,7 @@ def test_filling_a_lane_is_adding_to_it():
     assert torch.equal(one.data, other.data) and torch.equal(one.count, other.count)
 
 
-def test_a_hybrid_batch_has_its_shares():
+def test_a_mixed_batch_has_the_given_shares():
     d = dims()
     parts = [Buffer(d, 1, name) for name in "abc"]
     for k, buffer in enumerate(parts):
@@ -225,7 +225,7 @@ def step(params, loss):
     opt.step()
 
 
-def test_the_actor_is_held_for_as_many_updates_as_is_said_and_a_resumed_learner_knows():
+def test_the_actor_is_frozen_for_the_given_updates_also_after_a_resume():
     d = dims()
     sac, moved = SAC(d, dataclasses.replace(TINY, hold=2)), []
     for k in range(4):
@@ -239,7 +239,7 @@ def test_the_actor_is_held_for_as_many_updates_as_is_said_and_a_resumed_learner_
     assert moved == [False, False, True, True]
 
 
-def test_a_held_actor_stays_and_its_critics_do_not():
+def test_a_frozen_actor_does_not_change_while_its_critics_do():
     d = dims()
     sac = SAC(d, TINY)
     policy, q = copy.deepcopy(sac.policy), copy.deepcopy(sac.q)
@@ -256,7 +256,7 @@ def test_a_prior_equal_to_the_policy_costs_nothing():
     torch.testing.assert_close(cost, torch.zeros_like(cost), atol=1e-5, rtol=0)
 
 
-def test_a_heavy_prior_holds_the_policy_and_a_light_one_lets_it_go():
+def test_a_policy_stays_near_a_heavy_prior_and_leaves_a_light_one():
     d, moved = dims(), {}
     for alpha in (100.0, 1e-3):
         policy = Policy(d, TINY.hidden)
@@ -278,7 +278,7 @@ def test_the_automatic_entropy_weight_falls_while_there_is_too_much_entropy():
     assert (sac.alpha() < before).all()
 
 
-def test_entropy_weights_are_dealt_to_the_lanes():
+def test_entropy_weights_are_assigned_to_the_lanes_in_turn():
     sac = SAC(dims(3, 4, 5), dataclasses.replace(TINY, alpha=(0.5, 0.25)))
     torch.testing.assert_close(sac.alpha(), torch.tensor([[0.25], [0.5], [0.25]]))
 
@@ -309,7 +309,7 @@ def test_the_average_follows_slowly():
     torch.testing.assert_close(sac.average.mean.weight, start + 0.25 * (sac.policy.mean.weight - start))
 
 
-def test_lanes_learn_as_they_would_alone():
+def test_a_lane_does_not_depend_on_the_others():
     together, alone = SAC(dims(3, 4, 5), TINY), SAC(dims(4), TINY)
     for i in range(10):
         together.update(batch(dims(3, 4, 5), seed=i), paid)
@@ -318,7 +318,7 @@ def test_lanes_learn_as_they_would_alone():
         torch.testing.assert_close(a[1], b[0], atol=1e-5, rtol=1e-4)
 
 
-def test_a_nan_lane_stays_alone():
+def test_a_lane_with_nan_leaves_the_others_unchanged():
     sick, well = SAC(dims(3, 4, 5), TINY), SAC(dims(3, 4, 5), TINY)
     with torch.no_grad():
         sick.policy.mean.weight[1] = math.nan
@@ -329,7 +329,7 @@ def test_a_nan_lane_stays_alone():
         assert torch.equal(a[[0, 2]], b[[0, 2]])
 
 
-def test_saved_and_restored_it_goes_on_alike():
+def test_a_restored_learner_continues_with_the_same_numbers():
     d = dims()
     one, other = SAC(d, TINY), SAC(d, TINY)
     one.update(batch(d), paid)
@@ -341,7 +341,7 @@ def test_saved_and_restored_it_goes_on_alike():
 
 
 @pytest.mark.parametrize("products", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
-def test_it_learns_to_do_what_pays(products):
+def test_it_learns_the_rewarded_action(products):
     """One step a episode, reward -|a - s|: from about -0.6 to better than -0.15 in every lane."""
     d = dims(0, 1, 2, n_obs=1, n_act=1, products=products)
     sac = SAC(d, SACConfig(hidden=(32, 32), lr=3e-3, alpha=(0.01,)))
@@ -357,7 +357,7 @@ def test_it_learns_to_do_what_pays(products):
     assert (reward(obs, sac.policy.act(obs)).mean(-1) > -0.15).all()
 
 
-def test_termination_is_worth_what_the_absorbing_state_pays():
+def test_termination_has_the_value_of_the_absorbing_state():
     """Every transition terminates: Q = r + gamma r_abs / (1 - gamma)."""
     d = dims(n_obs=1, n_act=1)
     sac = SAC(d, SACConfig(hidden=(16,), lr=1e-2, gamma=0.9))

@@ -116,7 +116,7 @@ def test_irl_can_do_without_comparisons(dataset):
 
 
 @pytest.mark.parametrize("name", NEED_PAIRS)
-def test_methods_that_compare_say_that_they_need_comparisons(name, dataset):
+def test_methods_that_need_comparisons_declare_it(name, dataset):
     with pytest.raises(BadInput, match="--pairs"):
         play(name, make_task(dataset, n_pairs=0), 7)
 
@@ -138,7 +138,7 @@ def test_absorbed_share_by_hand():
     assert absorbed_share([], 100) == 0
 
 
-def test_pairs_fill_the_asked_number_of_steps(task):
+def test_pairs_fill_the_given_number_of_steps(task):
     win, lose, weight = task.comparisons().draw(80)
     assert win.obs.shape == (2, 4, 10, 11) == lose.obs.shape and weight.shape == (2, 4)
 

@@ -106,7 +106,7 @@ def test_adam_is_torchs():
     torch.testing.assert_close(mine, theirs)
 
 
-def test_adam_goes_on_where_it_was_saved():
+def test_adam_resumes_exactly():
     one, other = ([torch.ones(3, requires_grad=True)] for _ in range(2))
     a, b = Adam(one, 0.1), Adam(other, 0.1)
     a.step([torch.tensor([1.0, 2.0, -1.0])])

@@ -1,4 +1,4 @@
-"""kernel.c against the same roundings in float64, for every instruction set, and what happens where it cannot be had.
+"""kernel.c against the same roundings in float64, for every instruction set, and what happens without it.
 
 Sets that the processor lacks are computed by the same source with their instructions in plain C.
 """
@@ -53,7 +53,7 @@ def libraries(tmp_path_factory):
                 patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp()))
                 made[instructions] = kernel.opened(instructions)
             if not isinstance(instructions, Emulated) and made[instructions].usable():
-                pytest.skip("the system does not lend these instructions")
+                pytest.skip("the system does not permit these instructions")
         return made[instructions]
 
     return of
@@ -152,7 +152,7 @@ def test_the_outer_layers_keep_at_least_sixteen_digits(products):
     assert off(perceptron(x, pairs, products), expected(x, pairs, products, norm=False)) < 2e-5
 
 
-def test_a_network_gives_the_same_bits_alone(products):
+def test_a_network_gives_the_same_bits_without_the_others(products):
     pairs, x = stack(14, 64, 64, 2, n=3), numbers(3, 40, 14)
     alone = [(w[1:2].detach().requires_grad_(), b[1:2].detach().requires_grad_()) for w, b in pairs]
     beside, by_itself = perceptron(x, pairs, products, True), perceptron(x[1:2], alone, products, True)
@@ -163,7 +163,7 @@ def test_a_network_gives_the_same_bits_alone(products):
 
 
 @pytest.mark.parametrize("norm", [False, True])
-def test_a_network_that_diverges_says_so_and_stays_alone(products, norm):
+def test_a_diverging_network_is_reported_and_leaves_the_others_unchanged(products, norm):
     pairs, x = stack(4, 32, 32, 2), numbers(2, 40, 4)
     with torch.no_grad():
         pairs[0][1][0, 0, 5] = torch.nan  # a bias: the relu has to let it through, forward and back
@@ -242,7 +242,7 @@ def test_the_least_output_and_its_gradient_are_those_of_autograd(products, batch
     assert off(mine, theirs) < (1e-2 if products == torch.bfloat16 else 1e-5)
 
 
-def test_in_regression_and_least_a_network_that_diverges_says_so_and_its_neighbours_stay_as_they_are(products):
+def test_in_regression_and_minimum_a_diverging_network_is_reported_and_leaves_the_others_unchanged(products):
     pairs, x, target = stack(5, 64, 1, n=4), numbers(2, 50, 5), numbers(2, 50, seed=3)
     before = fused.regress(x, pairs, target, products)
     with torch.no_grad():
@@ -337,7 +337,7 @@ def compiler(folder, script: str) -> None:
 
 def test_without_a_compiler_torch_multiplies_and_it_is_said(anew, tmp_path):
     anew.setenv("PATH", str(tmp_path))
-    assert kernel.state(torch.float32) == "torch: kernel.c cannot be had: there is no C compiler, cc"
+    assert kernel.state(torch.float32) == "torch: kernel.c cannot be compiled or loaded: there is no C compiler, cc"
     x, pairs = numbers(2, 8, 4), stack(4, 32, 2)
     assert perceptron(x, pairs, torch.float32).shape == (2, 8, 2)
 
@@ -345,7 +345,7 @@ def test_without_a_compiler_torch_multiplies_and_it_is_said(anew, tmp_path):
 def test_a_compiler_that_fails_is_named_and_leaves_nothing(anew, tmp_path):
     compiler(tmp_path / "bin", "echo 'unknown option -mavx2' >&2; exit 1")
     anew.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    assert kernel.state(torch.float32) == "torch: kernel.c cannot be had: unknown option -mavx2"
+    assert kernel.state(torch.float32) == "torch: kernel.c cannot be compiled or loaded: unknown option -mavx2"
     assert kernel.library(torch.float32) is None and not list((tmp_path / "cache" / "aihf_control").iterdir())
 
 
@@ -353,7 +353,7 @@ def test_a_cache_that_cannot_be_written_is_named(anew, tmp_path):
     compiler(tmp_path / "bin", "exit 0")
     (tmp_path / "cache").write_text("in the way")
     anew.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    assert kernel.state(torch.float32).startswith("torch: kernel.c cannot be had: [Errno ")
+    assert kernel.state(torch.float32).startswith("torch: kernel.c cannot be compiled or loaded: [Errno ")
 
 
 def test_without_a_home_torch_multiplies_and_it_is_said(anew):
@@ -362,7 +362,10 @@ def test_without_a_home_torch_multiplies_and_it_is_said(anew):
 
     anew.delenv("XDG_CACHE_HOME")
     anew.setattr(kernel.Path, "home", nowhere)
-    assert kernel.state(torch.float32) == "torch: kernel.c cannot be had: Could not determine home directory."
+    assert (
+        kernel.state(torch.float32)
+        == "torch: kernel.c cannot be compiled or loaded: Could not determine home directory."
+    )
 
 
 def test_it_can_be_switched_off(anew):
@@ -382,7 +385,7 @@ def test_the_first_set_that_the_processor_has_is_taken(anew):
 
     class Library:
         def usable(self):
-            return 0 if len(asked) == 2 else -1  # as of a system that does not lend its tiles
+            return 0 if len(asked) == 2 else -1  # a system that does not permit tiles
 
     sets = [kernel.InstructionSet(name, torch.bfloat16, 16, ()) for name in ("amx", "avx512_bf16")]
     anew.setattr(kernel, "SETS", sets)
@@ -395,7 +398,7 @@ def test_the_first_set_that_the_processor_has_is_taken(anew):
 @pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler here")
 @pytest.mark.parametrize("level", ["-O0", "-O3"])
 @pytest.mark.parametrize("instructions", kernel.SETS, ids=lambda s: s.name)
-def test_the_compiler_has_nothing_to_say(tmp_path, instructions, level):
+def test_the_kernel_compiles_without_warnings(tmp_path, instructions, level):
     if "x86" not in platform.machine():
         pytest.skip("another processor's instructions")
     words = [
@@ -455,5 +458,5 @@ def test_a_library_of_another_user_is_refused(anew):
 
 def test_a_relative_cache_path_is_refused(anew):
     anew.setenv("XDG_CACHE_HOME", "here")
-    said = "torch: kernel.c cannot be had: XDG_CACHE_HOME must be an absolute path, got here"
+    said = "torch: kernel.c cannot be compiled or loaded: XDG_CACHE_HOME must be an absolute path, got here"
     assert kernel.state(torch.float32) == said
