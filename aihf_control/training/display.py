@@ -96,6 +96,7 @@ class Display:
         self.console.print(table)
         for line in _details(method_row(s)):
             self.console.print(f"  {line}")
+        self.console.print()
         self.console.print("IQM over n seeds (expert, demonstrations: mean over n episodes), 95 % intervals.")
         self.console.print("Last 5 means: the mean of each seed's last five evaluations.")
         self.console.print("Score: 0 is random actions, 1 the expert.")

@@ -28,7 +28,7 @@ class Options:
     env: str = "Hopper-v4"
     """Gymnasium id."""
     method: str = "aihf"
-    """A file of aihf_control/methods: aihf, bc, dpo, irl, rlhf, ..."""
+    """A file of aihf_control/methods or a plug-in: aihf, bc, dpo, irl, rlhf, ..."""
     seeds: int = 5
     """Number of seeds; each is a lane with its own data, networks and environment."""
     first_seed: int = 0
