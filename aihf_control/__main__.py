@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from aihf_control.core.cli import ends_with_reader
 from aihf_control.core.placeholders import install_for_help
 
 COMMANDS = {
@@ -21,6 +22,7 @@ COMMANDS = {
 }
 
 
+@ends_with_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `aihf COMMAND ...` and return its exit code."""
     if argv is None:  # a process of its own

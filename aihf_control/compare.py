@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from aihf_control.core.cli import exit_code
+from aihf_control.core.cli import ends_with_reader, exit_code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Options:
     """Folder of another finished run."""
 
 
+@ends_with_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Return its exit code: 0, or 2 for bad input."""
     about = (__doc__ or "").splitlines()[0]

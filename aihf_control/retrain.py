@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 import tyro
 
-from aihf_control.core.cli import exit_code
+from aihf_control.core.cli import ends_with_reader, exit_code
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import check_writable, read_json, write_bytes
 from aihf_control.core.statistics import STAR_NOTE, Estimate, estimate, format_count, normalised
@@ -65,6 +65,7 @@ class Options:
     """Settings of the learner, the same for every reward."""
 
 
+@ends_with_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 2 for bad input, 130 if interrupted."""
     about = (__doc__ or "").splitlines()[0]

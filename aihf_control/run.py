@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import tyro
 
 from aihf_control import methods
+from aihf_control.core.cli import ends_with_reader
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import check_writable
 from aihf_control.core.signals import signal_handlers
@@ -49,6 +50,7 @@ from aihf_control.training.run_folder import (
 from aihf_control.training.tensorboard import TensorBoard
 
 
+@ends_with_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 2 for bad input, 130 if aborted, 143 if paused."""
     argv = list(sys.argv[1:] if argv is None else argv)

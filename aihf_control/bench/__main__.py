@@ -8,16 +8,17 @@ python -m aihf_control.bench experiments/main.toml --dry-run       # the cells, 
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
 import tyro
 
 from aihf_control.bench.options import Options
+from aihf_control.core.cli import ends_with_reader
 from aihf_control.core.errors import BadInput
 
 
+@ends_with_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Return its exit code: 0, 1 if cells failed, 2 for bad input, 130 or 143 if a signal ended it."""
     about = (__doc__ or "").splitlines()[0]
@@ -29,9 +30,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadInput as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of --list closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except KeyboardInterrupt:
         print("aborted; run the same command again to resume cells from their last checkpoints", file=sys.stderr)
         return 130

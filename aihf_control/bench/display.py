@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from rich import box
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from aihf_control.bench.grid import CellJob
 from aihf_control.bench.local import Advanced, Attempted, Event, Started
+from aihf_control.core.cli import make_console
 from aihf_control.core.config import as_word
 from aihf_control.core.files import read_bytes, writing
 from aihf_control.environments.gym import spec_of
@@ -105,8 +105,7 @@ def title_of(job: CellJob) -> str:
 
 def print_plan(jobs: Sequence[CellJob], expected: Expected, workers: int) -> None:
     """Print the cells, which of them are finished, and how long the others will take."""
-    console, left = Console(highlight=False, markup=False, emoji=False), {}
-    console.width = console.width if console.is_terminal else 132
+    console, left = make_console(markup=False, emoji=False), {}
     table = Table("cell", "key", "seeds", "state", "takes about", box=box.SIMPLE_HEAD)
     for job in jobs:
         done, begun = ((job.folder / name).exists() for name in ("summary.json", "config.json"))
@@ -129,7 +128,7 @@ class GridDisplay:
     def __init__(self, titles: dict[str, str], expected: Expected, shares: dict[str, float]):
         known = [seconds for seconds in expected.values() if seconds]
         usual = float(np.median(known)) if known else 1.0
-        self.titles, self.console = titles, Console(highlight=False, markup=False, emoji=False)
+        self.titles, self.console = titles, make_console(markup=False, emoji=False)
         self.weights = {key: expected.get(key) or usual for key in titles}
         self.shares, self.finished = dict(shares), {key for key, share in shares.items() if share == 1}
         name, line = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[line]}"))

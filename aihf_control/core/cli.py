@@ -1,16 +1,76 @@
-"""Helpers of the commands: exit codes and subcommands."""
+"""Helpers of the commands: exit codes, subcommands and the terminal."""
 
 from __future__ import annotations
 
 import functools
+import os
+import select
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
+from rich.console import Console
 
 from aihf_control.core.errors import BadInput, BadLines, InputWarning
+
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
+FILE_WIDTH = 132  # of output that does not go to a terminal
+
+Main = Callable[..., int]
+
+
+def ends_with_reader(main: Main) -> Main:
+    """Wrap a command's `main`: it returns `CLOSED_PIPE` if the reader of its output has ended (`| head`)."""
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str] | None = None) -> int:
+        try:
+            return _flushed(main, argv)
+        except BrokenPipeError:
+            if not _discard_unread_output():  # another pipe is broken
+                raise
+            return CLOSED_PIPE
+
+    return wrapped
+
+
+def _flushed(main: Main, argv: Sequence[str] | None) -> int:
+    """Run a command and write its buffered output, which Python does otherwise only when nothing can catch a fault."""
+    try:
+        code = main(argv)
+    except SystemExit:  # after help, or for an unknown flag
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return code
+
+
+def _discard_unread_output() -> bool:
+    """Redirect stdout and stderr to the null device where they are pipes without a reader; return whether one was."""
+    poll = select.poll()
+    for fd in (1, 2):
+        poll.register(fd, 0)  # errors are reported for every mask
+    unread = [fd for fd, event in poll.poll(0) if event & (select.POLLERR | select.POLLHUP)]
+    for fd in unread:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+    return bool(unread)
+
+
+class _Console(Console):
+    """A console that leaves a broken pipe to `ends_with_reader`."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # the BrokenPipeError that is being handled
+
+
+def make_console(**options: Any) -> Console:
+    """Create a console for the command's output; what does not go to a terminal is `FILE_WIDTH` columns wide."""
+    console = _Console(highlight=False, **options)
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
+    return console
 
 
 def exit_code(command: Callable[..., Any], *args: Any) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from aihf_control.core.cli import exit_code, subcommands
+from aihf_control.core.cli import ends_with_reader, exit_code, subcommands
 from aihf_control.core.errors import BadInput
 from aihf_control.core.provenance import versions
 from aihf_control.data.dataset import Dataset
@@ -30,6 +30,7 @@ DATA = DataConfig()
 IMPORT = ImportConfig()
 
 
+@ends_with_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `python -m aihf_control.data make|import|export|verify|show ...`; return the exit code."""
     commands = {"make": make, "import": import_, "export": export, "verify": check, "show": show}

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from aihf_control.core.cli import make_console
 from aihf_control.core.types import Trajectory, correct_share
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.pairs import margins, references
@@ -23,7 +23,7 @@ EDGES = (0.0, 0.1, 0.3, 1.0, np.inf)  # bins of the margin table, in spreads
 
 def print_summary(dataset: Dataset, folder: Path) -> None:
     """Print levels, returns, lengths, margins, and the share of labels that prefer the better segment."""
-    meta, console = dataset.meta, Console(highlight=False)
+    meta, console = dataset.meta, make_console()
     console.print(f"{folder}: {meta['env']}, digest {dataset.digest()}, horizon {meta['horizon']}")
     expert, random = (meta[f"{kind}_returns"] for kind in ("expert", "random"))
     console.print(

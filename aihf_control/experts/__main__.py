@@ -9,10 +9,9 @@ from typing import Annotated, Literal
 
 import tyro
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from aihf_control.core.cli import exit_code, subcommands
+from aihf_control.core.cli import ends_with_reader, exit_code, make_console, subcommands
 from aihf_control.core.errors import BadInput
 from aihf_control.core.statistics import estimate, mean
 from aihf_control.data.pool import check_expert, explain_missing
@@ -34,6 +33,7 @@ TRAIN, TRUE_REWARD = TrainOptions(), TrueRewardConfig()
 SEARCH, SEARCH_CONFIG = SearchOptions(), SearchConfig()
 
 
+@ends_with_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `python -m aihf_control.experts train|import|show|card|search ...`; return the exit code."""
     commands = {"train": train, "import": import_policy, "show": show, "card": write_card, "search": search}
@@ -101,7 +101,7 @@ def show(env: str, path: Positional[Path | None] = None, episodes: int = 20) -> 
     paths = {path.stem: path} if path else card.policies() if card else {}
     if not paths:
         raise BadInput(f"{explain_missing(env)}; give a zip")
-    console = Console(highlight=False)
+    console = make_console()
     console.print(_returns_table(paths, spec, episodes))
     random = estimate(random_returns(spec, episodes), mean)
     console.print(f"random actions: {random}; means over {episodes} episodes, 95 % intervals")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import tyro
 
-from aihf_control.core.cli import exit_code
+from aihf_control.core.cli import ends_with_reader, exit_code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Options:
     """Folder with runs or grids anywhere below it."""
 
 
+@ends_with_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Return its exit code: 0 if at least one run was reported, 2 for bad input."""
     about = (__doc__ or "").splitlines()[0]

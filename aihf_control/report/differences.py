@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from aihf_control.core.cli import make_console
 from aihf_control.core.config import CHANGES_NO_NUMBER
 from aihf_control.core.errors import BadInput
 from aihf_control.core.statistics import LATE, estimate, improvement_estimate, late_mean, mean
@@ -26,8 +27,7 @@ def compare(first: Path, second: Path) -> None:
     """Print the differences of two finished runs. Raises BadInput if either is not a finished run."""
     configs = [_read_settings(run) for run in (first, second)]
     logs = [read_log(run / "log.jsonl") for run in (first, second)]
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.width = console.width if console.is_terminal else 132
+    console = make_console(markup=False, emoji=False)
     changed = differences(*configs)
     if changed:
         _print(console, "settings", ("", "first", "second"), changed)

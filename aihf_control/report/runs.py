@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import write_bytes
 from aihf_control.core.statistics import STAR_NOTE, Estimate, format_count, iqm
+from aihf_control.core.text import count
 from aihf_control.report.page import write_report
 from aihf_control.report.plotting import legend_text, plain_text, png_of
 from aihf_control.report.run_files import Array, checked, is_number, method_row, read_log, read_table
@@ -146,8 +147,9 @@ def format_table(groups: Sequence[Sequence[FinishedRun]], notes: Sequence[str] =
     """Format Markdown: for each group its references, then a row per run, best score first; then the notes."""
     lines = []
     for group in groups:
-        env, demos, pairs, dataset = map(escape_markdown, map(str, group[0].data))
-        lines += [f"**{env}**, {demos} demonstrations and {pairs} comparisons a seed (dataset {dataset})", ""]
+        env, demos, pairs, dataset = group[0].data
+        shown = f"{count(demos, 'demonstration')} and {count(pairs, 'comparison')} a seed"
+        lines += [f"**{escape_markdown(env)}**, {shown} (dataset {escape_markdown(dataset)})", ""]
         lines += [f"| | {' | '.join(name.replace('_', ' ') for name in HEAD)} | diverged |"]
         lines += ["|---" * (len(HEAD) + 2) + "|"]
         lines += [_table_line(row, "") for row in group[0].summary["rows"][:-2]]

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 import tyro
 
-from aihf_control.core.cli import exit_code
+from aihf_control.core.cli import ends_with_reader, exit_code
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import write_bytes, write_json
 from aihf_control.core.provenance import commit, versions
@@ -73,6 +73,7 @@ class Options:
             raise BadInput(f"--sbx must be the path of a Python executable, got {self.sbx}")
 
 
+@ends_with_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code, 2 for bad input."""
     argv = list(sys.argv[1:] if argv is None else argv)

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from aihf_control.core.cli import make_console
 from aihf_control.core.statistics import Estimate
+from aihf_control.core.text import count
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import spec_of
 from aihf_control.models import kernel
+from aihf_control.report.run_files import method_row
 from aihf_control.training.estimate import duration, estimate_seconds
 from aihf_control.training.result import Collector, Result
 from aihf_control.training.run import Evaluated, Event, RunSpec
@@ -29,10 +31,8 @@ class Display:
 
     def __init__(self, run_spec: RunSpec, dataset: Dataset, workers: int):
         self.run_spec, self.dataset, self.workers = run_spec, dataset, workers
-        self.console = Console(highlight=False)
-        if not self.console.is_terminal:
-            self.console.width = 132
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[line]}"))
+        self.console = make_console()
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[line]}"))
         self.progress = Progress(*columns, console=self.console, transient=True)
         self.bar = self.progress.add_task(run_spec.method, total=run_spec.steps * len(run_spec.seeds), line="starting")
         self.returns: dict[int, tuple[int, float]] = {}
@@ -50,12 +50,13 @@ class Display:
     def plan(self, where: Path, folder: Path) -> None:
         """Print what the run does, where, and how long it takes."""
         c, p = self.run_spec, self.console.print
-        p(f"[bold]{c.method}[/] on {self.dataset.meta['env']}: {len(c.seeds)} seeds, {c.steps:,} iterations each")
-        p(f"  learns from  {c.demos} demonstrations and {c.pairs} comparisons a seed")
-        p(f"  dataset      {where} ({self.dataset.digest()})")
+        work = f"{count(len(c.seeds), 'seed')}, {count(c.steps, 'iteration')} each"
+        p(f"[bold]{c.method}[/] on {self.dataset.meta['env']}: {work}")
+        p(f"  learns from  {count(c.demos, 'demonstration')} and {count(c.pairs, 'comparison')} a seed")
+        p(f"  dataset      {where} ({self.dataset.digest()})", soft_wrap=True)
         by = f" ({kernel.state(c.products)})" if c.on_cpu else ""
-        p(f"  runs on      {c.device}, {self.workers} workers, {c.products} products{by}")
-        p(f"  writes to    {folder}")
+        p(f"  runs on      {c.device}, {count(self.workers, 'worker')}, {c.products} products{by}")
+        p(f"  writes to    {folder}", soft_wrap=True)
         meta = self.dataset.meta
         seconds = estimate_seconds(c, spec_of(meta["env"], **meta["options"]), self.workers)
         if seconds:
@@ -81,35 +82,43 @@ class Display:
             return ""
         pace = (done - self.begun[1]) / max(1e-9, time.monotonic() - self.begun[0])
         left = (self.run_spec.steps * len(self.run_spec.seeds) - done) / max(1e-9, pace)
-        return f"  {pace:.0f} steps/s over all seeds  {duration(left)} left"
+        return f"  {pace:.0f} steps/s in all  {duration(left)} left"
 
     def table(self, result: Result, folder: Path) -> None:
         """Print the summary table."""
         s = summary(result)
-        title = f"{s['env']}: {s['demos']} demonstrations, {s['pairs']} comparisons a seed"
+        title = f"{s['env']}: {count(s['demos'], 'demonstration')}, {count(s['pairs'], 'comparison')} a seed"
         table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-        for name in ("", "return", "score", "n", "env steps", "labels", "pair accuracy", "rank corr."):
-            table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+        for name in ("", "return", "score", "n"):
+            table.add_column(name, justify="left" if not name else "right", no_wrap=bool(name))
         for row in s["rows"]:
-            table.add_row(*(_cell(row.get(k)) for k in ("name", "return", "score")), *_details(row))
+            table.add_row(*(_cell(row.get(k)) for k in ("name", "return", "score")), f"{row['n']:,}")
         self.console.print(table)
-        self.console.print("IQM over n seeds (expert, demonstrations: mean over n episodes) with 95 % intervals.")
+        for line in _details(method_row(s)):
+            self.console.print(f"  {line}")
+        self.console.print()
+        self.console.print("IQM over n seeds (expert, demonstrations: mean over n episodes), 95 % intervals.")
         self.console.print("Last 5 means: the mean of each seed's last five evaluations.")
-        self.console.print(
-            "Score: 0 is random, 1 the expert. Accuracy and rank correlation: the reward on held-out data."
-        )
+        self.console.print("Score: 0 is random actions, 1 the expert.")
         if s["diverged"]:
             self.console.print(f"[red]seeds that diverged, not in the table: {s['diverged']}[/]")
         if s["overvalued"]:
             seeds = s["overvalued"]
             self.console.print(f"[red]critics of seeds {seeds} predict more than any policy can earn: they diverge[/]")
-        self.console.print(f"policy, reward, log and curves: {folder}")
+        self.console.print(f"policy, reward, log and curves: {folder}", soft_wrap=True)
 
 
 def _cell(x: Any) -> str:
     return x if isinstance(x, str) else str(Estimate(**x)) if x else "-"
 
 
-def _details(row: dict[str, Any]) -> tuple[str, ...]:
-    counts = (f"{row[k]:,}" if row.get(k) is not None else "-" for k in ("n", "env_steps", "labels"))
-    return (*counts, *(_cell(row.get(k)) for k in ("pair_accuracy", "rank_correlation")))
+def _details(row: dict[str, Any]) -> list[str]:
+    """Format what the method's runs used, and how well their reward, if any, fits held-out data."""
+    lines = []
+    if row.get("env_steps") is not None:
+        steps, labels = count(row["env_steps"], "environment step"), count(row["labels"], "label")
+        lines.append(f"{'used':<16}  {steps} and {labels} a seed")
+    for key in ("pair_accuracy", "rank_correlation"):
+        if row.get(key):
+            lines.append(f"{key.replace('_', ' '):<16}  {_cell(row[key])} of the reward, on held-out data")
+    return lines

@@ -28,7 +28,7 @@ class Options:
     env: str = "Hopper-v4"
     """Gymnasium id."""
     method: str = "aihf"
-    """A file of aihf_control/methods: aihf, bc, dpo, irl, rlhf, ..."""
+    """A file of aihf_control/methods or a plug-in: aihf, bc, dpo, irl, rlhf, ..."""
     seeds: int = 5
     """Number of seeds; each is a lane with its own data, networks and environment."""
     first_seed: int = 0
@@ -99,7 +99,7 @@ def dataset_of(options: Options) -> tuple[Dataset, Path]:
                 f"--env {options.env} --policy expert=FILE.zip --levels expert --out FOLDER` or `aihf data import`, "
                 "and give it with --dataset FOLDER"
             )
-        print(f"making the default dataset of {options.env} in {folder}", flush=True)
+        print(f"making the default dataset of {options.env}, once", flush=True)
         make_dataset(options.env, DataConfig(), out=folder)
     dataset = Dataset.load(folder)
     if dataset.meta["env"] != options.env:

@@ -70,6 +70,17 @@ def test_the_config_stores_what_the_numbers_depend_on(finished, dataset):
     assert config["cell"]["cfg"]["steps"] == STEPS
 
 
+def test_the_terminal_output_fits_80_columns(dataset_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
+    assert run.main([*words("aihf", dataset_folder, tmp_path), "--demos", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "1 demonstration and" in out and f"used              {STEPS} environment steps and" in out
+    assert "pair accuracy     " in out and "rank correlation  " in out
+    folders = (str(tmp_path), str(dataset_folder))
+    wide = [line for line in out.splitlines() if len(line) > 80 and not any(f in line for f in folders)]
+    assert not wide
+
+
 def test_the_log_has_every_seed_at_every_evaluation(finished):
     log = log_of(finished[1])
     assert sorted(zip(log["seed"], log["step"], strict=True)) == [

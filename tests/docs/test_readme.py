@@ -1,9 +1,11 @@
 """Commands, flags, links, code and numbers of README and docs."""
 
 import functools
+import importlib.util
 import re
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from aihf_control import compare, methods, retrain, run
 from aihf_control.bench import __main__ as bench
 from aihf_control.data.__main__ import main as data_main
 from aihf_control.experts.__main__ import main as experts_main
+from aihf_control.methods import registry
 from aihf_control.report import __main__ as report
 from aihf_control.speed import __main__ as speed
 from aihf_control.training.run import RunSpec, train_lanes
@@ -62,7 +65,7 @@ def test_every_command_of_the_readme_exists(capsys):
         assert end.value.code == 0 and "usage" in capsys.readouterr().out
 
 
-def test_every_flag_of_the_readme_is_known(capsys):
+def test_every_flag_of_the_readme_is_known(worked_example):
     for line in "\n".join(blocks("bash")).splitlines():
         found = re.search(r"python -m aihf_control\.run (.*?)(?:\s+#|$)", line)
         if found and "--help" not in found[1] and "--resume" not in found[1]:
@@ -117,12 +120,30 @@ def test_the_readme_lists_every_method():
     assert f"{len(methods.names()) - 1} other methods" in README
 
 
-def test_the_worked_example_trains(dataset, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/own_method.md").read_text(), re.DOTALL)
-    module = types.ModuleType("hinge")
-    monkeypatch.setitem(sys.modules, "hinge", module)  # dataclasses look their module up
-    exec(code, module.__dict__)
-    monkeypatch.setattr(methods, "load", lambda name: module)
+@pytest.fixture
+def worked_example(monkeypatch, tmp_path) -> Iterator[tuple[types.ModuleType, str]]:
+    """The method of docs/own_method.md, registered, and the code that checks it."""
+    method, check = re.findall(r"```python\n(.*?)```", (ROOT / "docs/own_method.md").read_text(), re.DOTALL)
+    path = tmp_path / "hinge.py"  # the help of its flags is read from its source
+    path.write_text(method)
+    spec = importlib.util.spec_from_file_location("aihf_control.methods.hinge", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look their module up
+    monkeypatch.setattr(methods, "hinge", module, raising=False)
+    spec.loader.exec_module(module)
+    with registry.register_temporarily("hinge", module):
+        yield module, check
+
+
+def test_the_worked_example_trains(worked_example, dataset):
+    module, _ = worked_example
     cell = RunSpec("hinge", small(module.Config(), steps=8), (0, 1), 1, 20, 8, 1, 1, 1)
     rows = [row for event in train_lanes(cell, dataset) for row in getattr(event, "rows", [])]
     assert len(rows) == 4 and np.isfinite([row["return"] for row in rows]).all()
+
+
+def test_the_worked_example_keeps_the_laws(worked_example, dataset, monkeypatch):
+    _, check = worked_example
+    monkeypatch.setattr(aihf, "make_dataset", lambda env: dataset, raising=False)
+    exec(check, {})

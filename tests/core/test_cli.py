@@ -1,0 +1,59 @@
+"""Commands whose output is a pipe that nobody reads, and the width of what they print."""
+
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from aihf_control.__main__ import COMMANDS
+from aihf_control.core.cli import CLOSED_PIPE, FILE_WIDTH, ends_with_reader, make_console
+from aihf_control.core.text import count
+from tests.helpers import ROOT
+
+PRINT = """
+import sys
+from aihf_control.core.cli import ends_with_reader, make_console
+sys.exit(ends_with_reader(lambda argv: make_console().print("x"))())
+"""
+
+
+def run_unread(*words: str) -> tuple[int, str]:
+    """Run Python with a stdout whose reader has ended; return its exit code and stderr."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run([sys.executable, *words], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(write)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["-m", "aihf_control", "data", "make", "--help"], ["-m", "aihf_control.compare", "-h"], ["-c", PRINT]]
+)
+def test_a_command_ends_without_a_message_when_its_reader_has(words):
+    assert run_unread(*words) == (CLOSED_PIPE, "")
+
+
+@pytest.mark.parametrize("module", ["__main__", *COMMANDS.values()])
+def test_every_command_does(module):
+    assert hasattr(importlib.import_module(f"aihf_control.{module}").main, "__wrapped__")
+
+
+def test_another_broken_pipe_is_reported():
+    def main(argv):
+        raise BrokenPipeError("of a worker")
+
+    with pytest.raises(BrokenPipeError, match="of a worker"):
+        ends_with_reader(main)([])
+
+
+def test_output_to_a_file_has_a_fixed_width(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert make_console().width == FILE_WIDTH
+
+
+def test_a_noun_agrees_with_its_number():
+    assert [count(n, "seed") for n in (0, 1, 2000)] == ["0 seeds", "1 seed", "2,000 seeds"]
