@@ -7,6 +7,8 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from aihf_control import methods
 from aihf_control.data.generate import DataConfig
 from aihf_control.environments.gym import spec_of
@@ -24,6 +26,8 @@ from aihf_control.training import run
 
 ROOT = Path(__file__).parents[1]
 STEPS = 20
+FAST_METHODS = ("aihf", "bc", "dpo", "nash_md", "oaif", "parl")  # one of each kind
+EACH_METHOD = [pytest.param(name, marks=[] if name in FAST_METHODS else pytest.mark.slow) for name in methods.names()]
 SMALL_DATA = DataConfig(demos=4, episodes=4, noise=(0.0,), pairs=60, test_pairs=30, clip=10)
 
 

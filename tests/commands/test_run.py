@@ -26,7 +26,7 @@ from aihf_control.models.saved import load_policy
 from aihf_control.models.tensors import read_tensors
 from aihf_control.training import run as cell
 from aihf_control.training.summary import summary
-from tests.helpers import STEPS, flags, in_this_process, small_config, words
+from tests.helpers import EACH_METHOD, STEPS, flags, in_this_process, small_config, words
 
 FEW = {"evaluations": 2, "eval_episodes": 1, "final_episodes": 2}
 LEARNS_REWARD = [m for m in methods.names() if hasattr(load(m).Config, "reward")]
@@ -38,7 +38,7 @@ HAS_SAC = [m for m in methods.names() if hasattr(load(m).Config, "sac")]
 # --------------------------------------------------------------------------------------------- what a run leaves behind
 
 
-@pytest.fixture(scope="module", params=methods.names())
+@pytest.fixture(scope="module", params=EACH_METHOD)
 def finished(request, dataset_folder, tmp_path_factory) -> tuple[str, Path]:
     """A method and the folder that its run left."""
     out = tmp_path_factory.mktemp(request.param)
@@ -240,7 +240,7 @@ def test_a_method_that_learns_from_comparisons_requires_them(refused, dataset_fo
     refused(words(method, dataset_folder, Path("runs"), "--pairs", "0"), "--pairs")
 
 
-@pytest.mark.parametrize("method", methods.names())
+@pytest.mark.parametrize("method", EACH_METHOD)
 def test_a_method_that_learns_from_demonstrations_requires_them(refused, dataset_folder, method, monkeypatch):
     monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     refused(words(method, dataset_folder, Path("runs"), "--demos", "0"), "--demos")
@@ -283,7 +283,7 @@ def test_a_flag_that_does_not_exist_is_refused(capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("method", methods.names())
+@pytest.mark.parametrize("method", EACH_METHOD)
 def test_the_flags_give_the_config(method):
     cfg = small_config(method)
     assert run.parse(["--method", method, *flags(cfg)])[1] == cfg
@@ -376,14 +376,14 @@ def equal_policies(a, b) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("method", methods.names())
+@pytest.mark.parametrize("method", EACH_METHOD)
 def test_evaluating_leaves_training_as_it_is(dataset, method):
     seldom, often = honest(method, dataset), trained(method, dataset, evaluations=10)
     assert len(often.frame) > len(seldom.frame)
     assert equal_policies(seldom, often)
 
 
-@pytest.mark.parametrize("method", methods.names())
+@pytest.mark.parametrize("method", EACH_METHOD)
 def test_the_same_seed_gives_the_same_log(dataset, method):
     one, again = honest(method, dataset), trained(method, dataset)
     pd.testing.assert_frame_equal(one.frame, again.frame, check_exact=True)
@@ -406,7 +406,7 @@ def test_the_true_reward_cannot_reach_a_learner(dataset, method, monkeypatch):
     np.testing.assert_allclose(deceived.frame["return"], -1000 * as_it_is.frame["return"])
 
 
-@pytest.mark.parametrize("method", methods.names())
+@pytest.mark.parametrize("method", EACH_METHOD)
 def test_a_lanes_numbers_do_not_depend_on_the_lanes_beside_it(dataset, method):
     beside, alone = honest(method, dataset, seeds=3), trained(method, dataset, seeds=(1,))
     for name, t in alone.policy.net.state_dict().items():
@@ -440,7 +440,7 @@ def test_a_diverging_lane_is_reported_and_leaves_the_others_unchanged(dataset, m
     assert [row["n"] for row in told["rows"] if row["name"] == method] == [2]
 
 
-@pytest.mark.parametrize("method", methods.names())
+@pytest.mark.parametrize("method", EACH_METHOD)
 def test_a_method_is_a_generator_that_yields_before_it_learns(method):
     """What the runner counts on: the first policy comes at iteration 0, for the column `clone`."""
     module = load(method)

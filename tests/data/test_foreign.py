@@ -436,6 +436,7 @@ def test_policies_of_ones_own_need_not_have_every_level(tmp_path):
     assert made.meta["config"]["levels"] == ["weak", "expert"] and {t.level for t in made.pool} == {"weak", "expert"}
 
 
+@pytest.mark.slow
 def test_environment_options_reach_the_environment_and_the_metadata(tmp_path, capsys):
     given = ["--env-option", "include_cfrc_ext_in_observation=false", "healthy_reward=2.5"]
     plain = {"include_cfrc_ext_in_observation": False, "healthy_reward": 2.5}
@@ -546,6 +547,7 @@ def test_text_in_recorded_options_must_be_confirmed(record, tmp_path, capsys):
     assert "confirm it by --env-option xml_file=VALUE" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_episodes_that_do_not_replay_need_force(dataset, dataset_folder, policy_zips, tmp_path, capsys):
     pool = [dataclasses.replace(t, reward=t.reward + 1) for t in dataset.pool]
     Dataset(dataset.meta, pool, dataset.pairs).save(tmp_path / "other")

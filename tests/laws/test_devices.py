@@ -14,7 +14,7 @@ from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.learning.task import Task
 from aihf_control.models import lanes
 from aihf_control.models.lanes import Dims
-from tests.helpers import small_config
+from tests.helpers import EACH_METHOD, small_config
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -91,7 +91,7 @@ def tensors_of(state) -> list[Tensor]:
 
 
 @pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter")
-@pytest.mark.parametrize("method", methods.names())
+@pytest.mark.parametrize("method", EACH_METHOD)
 def test_a_method_stays_on_its_device(dataset, meta, method, monkeypatch):
     kept = []
     monkeypatch.setattr(Task, "iterations", watched(Task.iterations, kept))

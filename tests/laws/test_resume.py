@@ -19,7 +19,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aihf_control import methods, run
+from aihf_control import run
 from aihf_control.core.config import jsonable, rebuild
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import replace_nonfinite, write_bytes
@@ -31,7 +31,7 @@ from aihf_control.models.saved import TrainedPolicy
 from aihf_control.training.checkpoint import FORM, Checkpoints, pack, sweep, unpack
 from aihf_control.training.run import CheckpointPlace, Evaluated, Finished, Notice, Paused, RunSpec, train_lanes
 from aihf_control.training.run_folder import lock_run
-from tests.helpers import in_this_process, small_config, words
+from tests.helpers import EACH_METHOD, in_this_process, small_config, words
 
 STEPS = 24
 
@@ -80,7 +80,7 @@ class After:
 # -------------------------------------------------------------------------------------------------------- the same bits
 
 
-@pytest.mark.parametrize("method", methods.names())
+@pytest.mark.parametrize("method", EACH_METHOD)
 def test_a_run_that_is_left_off_again_and_again_gives_the_same_bits(method, dataset, tmp_path):
     whole, place = cell_for(method), CheckpointPlace(tmp_path)
     for after in (1, 7, 3):
@@ -89,7 +89,7 @@ def test_a_run_that_is_left_off_again_and_again_gives_the_same_bits(method, data
     same(outcome(train_lanes(whole, dataset, place=place)), unbroken(method, dataset))
 
 
-@pytest.mark.parametrize("method", methods.names())
+@pytest.mark.parametrize("method", EACH_METHOD)
 def test_a_run_that_dies_between_two_states_repeats_what_it_had_not_saved(method, dataset, tmp_path):
     whole = cell_for(method)
     *_, _ = train_lanes(whole, dataset, pause=After(5), place=CheckpointPlace(tmp_path))  # a state at step 5

@@ -395,6 +395,7 @@ def test_the_first_set_that_the_processor_has_is_taken(anew):
     assert kernel.state(torch.bfloat16) == "avx512_bf16" and asked == ["amx", "avx512_bf16"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler here")
 @pytest.mark.parametrize("level", ["-O0", "-O3"])
 @pytest.mark.parametrize("instructions", kernel.SETS, ids=lambda s: s.name)

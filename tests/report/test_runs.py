@@ -131,6 +131,7 @@ def test_wrong_types_in_a_summary_never_end_in_a_traceback(tmp_path):
                 assert "iterations" in runs.format_table([[loaded]]) and runs.draw_runs([[loaded]])
 
 
+@pytest.mark.slow
 def test_many_datasets_make_a_figure_of_bounded_size(tmp_path):
     for i in range(runs.PANELS + 2):
         write_run(tmp_path / str(i), "a", 0.5)
