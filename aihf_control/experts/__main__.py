@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(options: Annotated[TrainOptions, Unnamed] = TRAIN, cfg: Annotated[TrueRewardConfig, Unnamed] = TRUE_REWARD):
-    """Train on the true reward, a lane per seed; save the best policy and weaker ones at 60 and 30 % of its return.
+    """Train on the true reward, a lane per seed; save the best policy and weaker ones at 60 and 30 % of its score.
 
     Writes expert.zip, medium.zip, weak.zip (SB3 zips), training.csv and card.toml. After a kill, or after SIGTERM,
     which writes a checkpoint, the same command resumes with the same numbers. Ctrl-C ends the training early and saves

@@ -13,11 +13,11 @@ from aihf_control.core.statistics import estimate, mean
 from aihf_control.data.pool import evaluate_returns
 from aihf_control.environments.cards import folder_name
 from aihf_control.environments.gym import EnvSpec
-from aihf_control.experts.snapshots import Snapshot, Snapshots, estimate_value
+from aihf_control.experts.snapshots import Snapshot, Snapshots
 from aihf_control.learning.evaluation import expert_returns
 from aihf_control.models.sb3 import Expert, write_zip
 
-SHARES = {"medium": 0.6, "weak": 0.3}  # of the expert's value
+SHARES = {"medium": 0.6, "weak": 0.3}  # of the way from random actions to the expert
 SELECTION_SEED, SELECTION_EPISODES = 30_000, 20  # levels are selected on other episodes than they are evaluated on
 CARD_EPISODES = 50
 
@@ -30,11 +30,11 @@ def default_folder(env: str) -> Path:
 def save_levels(snapshots: Snapshots, spec: EnvSpec, folder: Path, about: str = "") -> None:
     """Write a zip per level, training.csv, and card.toml, which begins with the comment lines `about`."""
 
-    def estimate_policy(policy: Expert) -> float:
-        return estimate_value(expert_returns(policy, spec, SELECTION_EPISODES, SELECTION_SEED))
+    def play(policy: Expert) -> np.ndarray:
+        return expert_returns(policy, spec, SELECTION_EPISODES, SELECTION_SEED)
 
-    levels = snapshots.select_levels(SHARES, estimate_policy)
     random = random_returns(spec, CARD_EPISODES)
+    levels = snapshots.select_levels(SHARES, float(random.mean()), play)
     lines = [f"# {line}" for line in about.splitlines()]
     lines += [f"random_return = {random.mean():.1f}  # {format_spread(random)}"]
     lines += [_save_level(level, snapshot, spec, folder) for level, snapshot in levels.items()]

@@ -16,6 +16,7 @@ from aihf_control.models.sb3 import Expert, expert_of
 
 SNAPSHOT_SEED = 40_000  # episodes of snapshots start from other seeds than those of training and final evaluation
 REESTIMATED = 5  # best snapshots by the first estimate that are estimated again
+SEPARATION = 0.1  # smallest difference between two levels, as a share of the expert's return above random
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,13 +26,10 @@ class Snapshot:
     seed: int
     step: int
     policy: Expert
-    value: float
-    """Mean minus standard deviation of its greedy returns."""
-
-
-def estimate_value(returns: np.ndarray) -> float:
-    """Return the mean minus the standard deviation of returns (n,), so that unsteady policies get a low value."""
-    return float(returns.mean() - returns.std())
+    mean: float
+    """Mean of its greedy returns."""
+    std: float
+    """Standard deviation of its greedy returns."""
 
 
 class Snapshots:
@@ -52,14 +50,14 @@ class Snapshots:
             for seed, row in zip(self.seeds, returns, strict=True):
                 self._add_rows(seed, step, actor, row)
         for i, seed in enumerate(self.seeds):
-            self.entries.append(Snapshot(seed, step, expert_of(learner.average, i), estimate_value(average[i])))
+            self.entries.append(Snapshot(seed, step, expert_of(learner.average, i), *_mean_and_std(average[i])))
         return average.mean(1)
 
     def evaluate_expert(self, step: int, expert: Expert) -> np.ndarray:
         """Evaluate a policy of the first seed and add its snapshot; return its returns, (episodes,)."""
         returns = expert_returns(expert, self.spec, self.episodes, SNAPSHOT_SEED)
         self._add_rows(self.seeds[0], step, "average", returns)
-        self.entries.append(Snapshot(self.seeds[0], step, expert, estimate_value(returns)))
+        self.entries.append(Snapshot(self.seeds[0], step, expert, *_mean_and_std(returns)))
         return returns
 
     def _add_rows(self, seed: int, step: int, actor: str, returns: np.ndarray) -> None:
@@ -81,24 +79,39 @@ class Snapshots:
         self.rows = list(state["rows"])
         self.entries = [Snapshot(**{**s, "policy": Expert(**s["policy"])}) for s in state["snapshots"]]
 
-    def select_levels(self, shares: dict[str, float], estimate: Callable[[Expert], float]) -> dict[str, Snapshot]:
-        """Return the best snapshot as "expert", and for each level the one closest to its share of the best value.
+    def select_levels(
+        self, shares: dict[str, float], random: float, play: Callable[[Expert], np.ndarray]
+    ) -> dict[str, Snapshot]:
+        """Return the snapshot with the highest mean minus standard deviation as "expert", and one for each level.
 
-        `estimate(policy)` replaces the values of the five best candidates for each level. A level is left out if the
-        closest snapshot is already that of another level.
+        The target of a level is its share of the way from `random`, the return of random actions, to the expert's. Its
+        snapshot is the one with the smallest distance of the mean from the target plus half the standard deviation.
+        `play(policy)` returns the returns by which the five best candidates are compared. A level is left out if its
+        mean differs from that of a higher level by less than 10 % of the expert's return above random.
         """
-        best = max(self._reestimate(lambda s: -s.value, estimate), key=lambda s: s.value)
-        levels = {"expert": best}
+        best = min(self._reestimate(_unsteadiness, play), key=_unsteadiness)
+        levels, scale = {"expert": best}, best.mean - random
         for level, share in shares.items():
 
-            def distance(s: Snapshot, target: float = share * best.value) -> float:
-                return abs(s.value - target)
+            def distance(s: Snapshot, target: float = random + share * scale) -> float:
+                return abs(s.mean - target) + s.std / 2
 
-            closest = min(self._reestimate(distance, estimate), key=distance)
-            if all((closest.seed, closest.step) != (s.seed, s.step) for s in levels.values()):
+            closest = min(self._reestimate(distance, play), key=distance)
+            if all(s.mean - closest.mean >= SEPARATION * scale for s in levels.values()):
                 levels[level] = closest
         return levels
 
-    def _reestimate(self, order: Callable[[Snapshot], float], estimate: Callable[[Expert], float]) -> list[Snapshot]:
+    def _reestimate(self, order: Callable[[Snapshot], float], play: Callable[[Expert], np.ndarray]) -> list[Snapshot]:
+        """Return the first snapshots in an order, with new means and standard deviations."""
         candidates = sorted(self.entries, key=order)[:REESTIMATED]
-        return [dataclasses.replace(s, value=estimate(s.policy)) for s in candidates]
+        found = (_mean_and_std(play(s.policy)) for s in candidates)
+        return [dataclasses.replace(s, mean=m, std=std) for s, (m, std) in zip(candidates, found, strict=True)]
+
+
+def _mean_and_std(returns: np.ndarray) -> tuple[float, float]:
+    return float(returns.mean()), float(returns.std())
+
+
+def _unsteadiness(s: Snapshot) -> float:
+    """Return the standard deviation minus the mean of the returns, which is lowest for the best steady policy."""
+    return s.std - s.mean

@@ -55,13 +55,28 @@ def test_the_same_seeds_learn_the_same():
     assert torch.equal(*weights)
 
 
+SHARES = {"medium": 0.6, "weak": 0.3}
+UNIT = np.array([-1.0, 1.0])  # mean 0, standard deviation 1
+
+
 def test_the_levels_are_the_best_and_those_nearest_to_their_shares():
     snapshots = Snapshots(spec_of("Pendulum-v1"), (0,))
     values = [100.0, 310.0, 590.0, 800.0, 1000.0, 990.0]
-    snapshots.entries = [Snapshot(0, i, i, v) for i, v in enumerate(values)]  # type: ignore[arg-type]
+    snapshots.entries = [Snapshot(0, i, i, v, 0.0) for i, v in enumerate(values)]  # type: ignore[arg-type]
     true = {1: 320.0, 2: 900.0, 3: 620.0, 5: 1000.0}  # 2 was medium by its first estimate, but is better
-    levels = snapshots.select_levels({"medium": 0.6, "weak": 0.3}, estimate=lambda policy: true.get(policy, 10.0))
-    assert [(levels[name].step, levels[name].value) for name in levels] == [(5, 1000), (3, 620), (1, 320)]
+    levels = snapshots.select_levels(SHARES, 0.0, lambda policy: np.full(3, true.get(policy, 10.0)))
+    assert [(levels[name].step, levels[name].mean) for name in levels] == [(5, 1000), (3, 620), (1, 320)]
+
+
+def test_a_level_is_steady_and_one_of_its_own():
+    """Shares count from random actions, at -100: the targets are 560 and 230."""
+    snapshots = Snapshots(spec_of("Pendulum-v1"), (0,))
+    played = [(1000, 0), (1100, 300), (560, 200), (600, 10), (510, 0), (505, 0)]
+    snapshots.entries = [Snapshot(0, i, i, m, s) for i, (m, s) in enumerate(played)]  # type: ignore[arg-type]
+    levels = snapshots.select_levels(
+        SHARES, -100.0, lambda policy: np.array(played[policy][0]) + UNIT * played[policy][1]
+    )
+    assert {name: s.step for name, s in levels.items()} == {"expert": 0, "medium": 3}  # 505 is too near to 600
 
 
 @pytest.mark.slow
@@ -121,7 +136,7 @@ def test_a_training_resumes_to_the_same_bits(learner, tmp_path):
         assert all(torch.equal(t, halves[part][name]) for name, t in whole[part].items()), part
     assert torch.equal(whole["log_alpha"], halves["log_alpha"]) and torch.equal(sampler.rewards, sampled.rewards)
     assert torch.equal(sampler.buffer.data, sampled.buffer.data) and snapshots.rows == others.rows
-    assert [s.value for s in snapshots.entries] == [s.value for s in others.entries]
+    assert [s.mean for s in snapshots.entries] == [s.mean for s in others.entries]
 
 
 def test_a_folder_with_another_training_is_refused(tmp_path, capsys):
