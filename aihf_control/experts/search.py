@@ -1,9 +1,11 @@
 """Augmented random search (Mania et al., arXiv 1803.07055) for linear policies with action tanh(M s + b).
 
+With a policy to start from, s is the output of its last hidden layer, and M and b are its output layer.
+
     evaluate M + nu d_i and M - nu d_i for random d_1, ..., d_N: returns r_i+, r_i-
     M <- M + alpha / (K std of the K best pairs of returns) sum over the K best directions of (r_i+ - r_i-) d_i
 
-It uses undiscounted returns and suits tasks such as Swimmer, where actions pay late.
+It uses undiscounted returns and suits tasks such as Swimmer, where rewards are delayed.
 
 python -m aihf_control.experts search --env Swimmer-v4
 """
@@ -26,7 +28,7 @@ from aihf_control.experts.levels import default_folder, format_command, save_lev
 from aihf_control.experts.snapshots import Snapshots
 from aihf_control.experts.true_reward import START_SEED
 from aihf_control.models.device import use_one_thread
-from aihf_control.models.sb3 import Expert
+from aihf_control.models.sb3 import Expert, read_zip
 
 Array = np.ndarray
 
@@ -39,6 +41,8 @@ class SearchOptions:
     """Gymnasium id."""
     out: Path | None = None
     """Folder to write; results/experts/<env> if not given."""
+    start: Path | None = None
+    """SB3 zip of a policy whose output layer is searched, instead of a linear policy from 0."""
     seed: int = 100
     """Seed of the search."""
     episodes: int = 3
@@ -84,27 +88,49 @@ def search_experts(options: SearchOptions, cfg: SearchConfig) -> None:
     spec = spec_of(options.env)
     check_writable(options.folder)
     snapshots = Snapshots(spec, (options.seed,), options.every, options.episodes)
+    start = read_zip(options.start, spec) if options.start else None
     try:
-        search_policy(spec, options.seed, cfg, snapshots)
+        search_policy(spec, options.seed, cfg, snapshots, start)
     except KeyboardInterrupt:
         print("Interrupted: saving the best snapshots so far")
     if not snapshots.entries:
         raise BadInput(f"the search ended before its first evaluation, at step {options.every}; give a smaller --every")
-    given = {name: getattr(options, name) for name in ("env", "seed", "episodes", "every")}
+    given = {name: getattr(options, name) for name in ("env", "start", "seed", "episodes", "every")}
     command = format_command("search", given, cfg, SearchConfig())
     save_levels(snapshots, spec, options.folder, f"Found at commit {commit()}:\n  {command}")
 
 
-def search_policy(spec: EnvSpec, seed: int, cfg: SearchConfig, snapshots: Snapshots) -> None:
-    """Search from M = 0 and add a snapshot after every `snapshots.every` steps."""
+def search_policy(
+    spec: EnvSpec, seed: int, cfg: SearchConfig, snapshots: Snapshots, start: Expert | None = None
+) -> None:
+    """Search from M = 0, or from the output layer of `start`; add a snapshot after every `snapshots.every` steps.
+
+    Raises BadInput for a policy whose actions are not tanh of its last layer.
+    """
+    if start and not start.squashed:
+        raise BadInput("the search starts from policies of SAC, TQC, TD3 or DDPG; this one clips its actions")
     rng = np.random.default_rng(seed)
-    weights = np.zeros((spec.n_act, spec.n_obs + 1))
+    weights = output_weights(start) if start else np.zeros((spec.n_act, spec.n_obs + 1))
     for k in range(1, cfg.iterations + 1):
         first = START_SEED + 1000 * seed + k * cfg.directions
-        weights = _take_step(spec, weights, cfg, rng, range(first, first + cfg.directions))
+        weights = _take_step(spec, weights, cfg, rng, range(first, first + cfg.directions), start)
         if k % snapshots.every == 0:
-            returns = snapshots.evaluate_expert(k, linear_expert(weights, cfg.log_std))
+            expert = with_output(start, weights) if start else linear_expert(weights, cfg.log_std)
+            returns = snapshots.evaluate_expert(k, expert)
             print(f"step {k}  return {returns.mean():.0f}", flush=True)
+
+
+def output_weights(policy: Expert) -> Array:
+    """Return weight and bias of the last layer, (A, H + 1)."""
+    weight, bias = policy.layers[-1]
+    return np.concatenate([weight.double().numpy(), bias.double().numpy()[:, None]], 1)
+
+
+def with_output(policy: Expert, weights: Array) -> Expert:
+    """Return the policy with another last layer, given as `output_weights` returns it."""
+    layer = torch.as_tensor(weights, dtype=torch.float32)
+    last = layer[:, :-1].contiguous(), layer[:, -1].contiguous()
+    return dataclasses.replace(policy, layers=[*policy.layers[:-1], last])
 
 
 def linear_expert(weights: Array, log_std: float) -> Expert:
@@ -124,13 +150,16 @@ def compute_step(deltas: Array, plus: Array, minus: Array, cfg: SearchConfig) ->
     return cfg.step / (cfg.best * spread) * np.einsum("n,nao->ao", (plus - minus)[kept], deltas[kept])
 
 
-def _take_step(spec: EnvSpec, weights: Array, cfg: SearchConfig, rng: np.random.Generator, seeds: range) -> Array:
+def _take_step(
+    spec: EnvSpec, weights: Array, cfg: SearchConfig, rng: np.random.Generator, seeds: range, start: Expert | None
+) -> Array:
     """Return the weights after one step; both signs of a direction are evaluated from the same initial state."""
     deltas = rng.standard_normal((cfg.directions, *weights.shape))
     perturbed = np.concatenate([weights + cfg.radius * deltas, weights - cfg.radius * deltas])
 
     def act(obs: Array) -> Array:
-        mean = np.einsum("nao,no->na", perturbed[:, :, :-1], obs.astype(np.float64)) + perturbed[:, :, -1]
+        features = start.features(torch.as_tensor(obs)).numpy() if start else obs
+        mean = np.einsum("nao,no->na", perturbed[:, :, :-1], features.astype(np.float64)) + perturbed[:, :, -1]
         return np.tanh(mean).astype(np.float32)
 
     returns = np.array([t.reward.sum() for t in rollout(spec, act, [*seeds, *seeds])])

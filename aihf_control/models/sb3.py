@@ -56,15 +56,20 @@ class Expert:
 
     def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return actions (..., A) in (-1, 1) for observations (..., O); greedy ones without noise."""
-        h = obs
-        for weight, bias in self.layers[:-1]:
-            h = ACTIVATIONS[self.activation](torch.nn.functional.linear(h, weight, bias))
+        h = self.features(obs)
         mean = torch.nn.functional.linear(h, *self.layers[-1])
         if noise is not None and self.log_std is not None:
             weight, bias = self.log_std
             log_std = torch.nn.functional.linear(h, weight, bias) if weight.numel() else bias
             mean = mean + log_std.clamp(LOG_STD_MIN, LOG_STD_MAX).exp() * noise
         return mean.tanh() if self.squashed else mean.clamp(-1, 1)
+
+    def features(self, obs: Tensor) -> Tensor:
+        """Return the output of the last hidden layer, (..., H), for observations (..., O)."""
+        h = obs
+        for weight, bias in self.layers[:-1]:
+            h = ACTIVATIONS[self.activation](torch.nn.functional.linear(h, weight, bias))
+        return h
 
 
 def read_zip(

@@ -1,5 +1,7 @@
 """The random search for linear policies."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,9 @@ from aihf_control.environments.gym import spec_of
 from aihf_control.experts.__main__ import main as experts_main
 from aihf_control.experts.search import SearchConfig, compute_step, linear_expert, search_policy
 from aihf_control.experts.snapshots import Snapshots
-from aihf_control.models.sb3 import read_zip, write_zip
+from aihf_control.models.lanes import Dims
+from aihf_control.models.networks import Policy
+from aihf_control.models.sb3 import expert_of, read_zip, write_zip
 
 
 def test_the_network_is_the_linear_policy(tmp_path):
@@ -37,6 +41,20 @@ def test_the_same_seed_finds_the_same():
         search_policy(spec, 1, SearchConfig(iterations=2), snapshots)
         found.append(snapshots.rows)
     assert found[0] == found[1] and len(found[0]) == 1
+
+
+def test_the_search_may_start_from_the_output_layer_of_a_policy():
+    spec = spec_of("Pendulum-v1")
+    start = expert_of(Policy(Dims((0,), 3, 1), (8, 8)), 0)
+    snapshots = Snapshots(spec, (1,), 1, 1)
+    search_policy(spec, 1, SearchConfig(iterations=2, step=1e-6), snapshots, start)
+    obs = torch.linspace(-1, 1, 30).view(10, 3)
+    for s in snapshots.entries:
+        assert all(torch.equal(a[0], b[0]) for a, b in zip(s.policy.layers[:-1], start.layers[:-1], strict=True))
+        assert not torch.equal(s.policy.layers[-1][0], start.layers[-1][0])
+        torch.testing.assert_close(s.policy.act(obs), start.act(obs), atol=1e-4, rtol=0)
+    with pytest.raises(BadInput, match="this one clips its actions"):
+        search_policy(spec, 1, SearchConfig(), snapshots, dataclasses.replace(start, squashed=False))
 
 
 def test_impossible_settings_are_refused():
