@@ -30,6 +30,7 @@ from aihf_control.core.cli import exit_code
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import check_writable, read_json, write_bytes
 from aihf_control.core.statistics import STAR_NOTE, Estimate, estimate, format_count, normalised
+from aihf_control.core.tables import read_csv
 from aihf_control.environments import watchdog
 from aihf_control.environments.cards import folder_name
 from aihf_control.environments.modules import allow_module, allowed_modules, check_module, set_allowed_modules
@@ -247,11 +248,9 @@ def _format_row(folder: Path, job: Job) -> list[str]:
 def _read(path: Path) -> pd.DataFrame:
     """Read the returns of a job. Raises BadInput if the file is damaged."""
     try:
-        frame = pd.read_csv(path)
-        kinds = {"return": float, "seed": int, "updates": int, "envs": int}
-        return frame.assign(**{name: frame[name].astype(kind) for name, kind in kinds.items()})
-    except (ValueError, KeyError, OSError) as e:
-        raise BadInput(f"{path} is not a result of retraining ({e}); remove it and run the command again") from e
+        return read_csv(path, {"return": float, "seed": int, "updates": int, "envs": int})
+    except BadInput as e:
+        raise BadInput(f"{e}; remove it and run the command again") from e
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import tyro
 
 from aihf_control import methods
+from aihf_control.core.cli import describe
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import check_writable
 from aihf_control.core.signals import signal_handlers
@@ -56,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(*parse(argv))
     except BadInput as e:
         print(f"error: {e}", file=sys.stderr)
+        return 2
+    except OSError as e:
+        print(f"error: {describe(e)}", file=sys.stderr)
         return 2
     except EnvTimeout as e:
         print(f"error: {e}", file=sys.stderr)

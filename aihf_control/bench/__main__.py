@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import tyro
 
 from aihf_control.bench.options import Options
+from aihf_control.core.cli import describe
 from aihf_control.core.errors import BadInput
 
 
@@ -32,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of --list closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as e:
+        print(f"error: {describe(e)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("aborted; run the same command again to resume cells from their last checkpoints", file=sys.stderr)
         return 130

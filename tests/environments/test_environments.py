@@ -289,7 +289,11 @@ def test_a_card_tells_returns_and_policies_best_first(card):
     assert list(found.policies()) == ["expert", "weak"]
 
 
-@pytest.mark.parametrize("text", ["random_return = ", "colour = 'red'"])
+BAD_CARDS = ["random_return = ", "colour = 'red'", "random_return = nan", "expert_return = true", "weak_return = '1'"]
+BAD_CARDS += [f"expert_return = {'9' * 5000}", f"expert_return = {'[' * 100_000}", "expert_return = [1]"]
+
+
+@pytest.mark.parametrize("text", BAD_CARDS)
 def test_a_card_that_cannot_be_understood_is_refused(card, text):
     card.write_text(text)
     with pytest.raises(BadInput, match=r"card\.toml"):

@@ -90,7 +90,7 @@ def test_values_are_computed_with_the_running_statistics():
 def test_a_terminated_step_is_worth_its_reward():
     """With every step terminated and a reward of 3, both critics go to 3."""
     learner, batch = CrossQ(DIMS, CrossQConfig(hidden=(8, 8), actor=(8, 8), lr=0.01)), a_batch(done=1.0)
-    for _ in range(600):
+    for _ in range(2400):
         learner.update(batch, lambda obs, act: torch.full(act.shape[:2], 3.0))
     assert (learner.q.evaluate(batch.obs, batch.act) - 3).abs().max() < 0.3
 
@@ -188,6 +188,21 @@ def test_a_model_card_is_written_from_what_lies_beside_the_policies(tmp_path, ca
     for part in ("# Policies for Pendulum-v1", "| expert | -", "training.png", "--crossq.actor 8 8", "no Pendulum-v5"):
         assert part in text, part
     assert (tmp_path / "training.png").stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("text", ["", "seed,step\n1,2\n", "seed,step,actor,return\n1,2,raw,x\n", '"seed,step'])
+def test_a_card_with_a_damaged_training_csv_is_refused(text, tmp_path, capsys):
+    (tmp_path / "card.toml").write_text("random_return = -1200.0\n")
+    (tmp_path / "training.csv").write_text(text)
+    assert experts_main(["card", "Pendulum-v1", "--folder", str(tmp_path), "--episodes", "1"]) == 2
+    error = capsys.readouterr().err
+    assert f"cannot read {tmp_path / 'training.csv'}: " in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("n", ["0", "-3"])
+def test_a_policy_is_shown_over_at_least_one_episode(n, capsys):
+    assert experts_main(["show", "--env", "Hopper-v4", "--episodes", n]) == 2
+    assert capsys.readouterr().err == f"error: --episodes must be at least 1, got {n}\n"
 
 
 def test_a_card_without_policies_is_refused(tmp_path, capsys):
