@@ -51,7 +51,7 @@ _clocks: Sequence[Any] = ()  # of a worker process: one per job, shared with the
 class Options:
     """Runs and budget of retraining."""
 
-    folders: tyro.conf.Positional[tuple[Path, ...]]
+    folders: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Finished runs, or folders with runs at any depth; runs without a learned reward are skipped."""
     updates: int = 20_000
     """Updates. Every environment takes a step before each."""

@@ -51,7 +51,8 @@ class Display:
         """Print what the run does, where, and how long it takes."""
         c, p = self.run_spec, self.console.print
         p(f"[bold]{c.method}[/] on {self.dataset.meta['env']}: {len(c.seeds)} seeds, {c.steps:,} iterations each")
-        p(f"  learns from  {c.demos} demonstrations and {c.pairs} comparisons a seed")
+        n_demos, n_pairs = (_share(n, there) for n, there in zip((c.demos, c.pairs), self.dataset.sizes, strict=True))
+        p(f"  learns from  {n_demos} demonstrations and {n_pairs} comparisons a seed")
         p(f"  dataset      {where} ({self.dataset.digest()})")
         by = f" ({kernel.state(c.products)})" if c.on_cpu else ""
         p(f"  runs on      {c.device}, {self.workers} workers, {c.products} products{by}")
@@ -113,3 +114,8 @@ def _cell(x: Any) -> str:
 def _details(row: dict[str, Any]) -> tuple[str, ...]:
     counts = (f"{row[k]:,}" if row.get(k) is not None else "-" for k in ("n", "env_steps", "labels"))
     return (*counts, *(_cell(row.get(k)) for k in ("pair_accuracy", "rank_correlation")))
+
+
+def _share(n: int, there: int) -> str:
+    """Format a number that is drawn of those that there are."""
+    return f"{n}" if n == there else f"{n} of {there}"
