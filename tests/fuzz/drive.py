@@ -273,6 +273,7 @@ SIZED = frozenset(
         "every",
     ]
 )
+WRITTEN = frozenset(("out", "folder", "figure"))
 SPECIAL = ("fifo", "directory", "device", "loop", "bomb", "unreadable")
 
 
@@ -294,6 +295,8 @@ def command_line(name: str, rng: random.Random) -> list[str]:
         flag, word = rng.choice(flags), rng.choice(hostile.WORDS)
         if flag.rpartition(".")[2] in SIZED and word.isdigit() and len(word) > 1:
             word = "-3"
+        if flag in WRITTEN and word.startswith(("/", "..")):  # these would be written, outside of the case's folder
+            word = "pipe"
         boolean = f"no-{flag}" in flags or flag.startswith("no-")
         line += [f"--{flag}", *([word] if rng.random() < (0.1 if boolean else 0.95) else [])]
     return [word for word in line if "\0" not in word]
@@ -453,7 +456,7 @@ def main(n: int, seed: int, out: Path, *only: str) -> int:
 
 
 def _link_large(source: str, target: str) -> None:
-    if "bomb" in source:
+    if "bomb" in source or source.endswith("pipe"):
         os.link(source, target)
     else:
         shutil.copy2(source, target)

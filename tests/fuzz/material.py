@@ -90,6 +90,7 @@ def make_material(folder: Path) -> None:
     _make_training(folder)
     _make_tables(folder)
     make_grid(folder / "grid", [])
+    os.mkfifo(folder / "pipe")
     hostile.bomb(folder / "bomb.npz", "obs.npy")
     hostile.bomb(folder / "bomb.zip", "policy.pth")
     (folder / f"{hostile.PLANTED}.py").write_text(MODULE)
