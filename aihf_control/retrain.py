@@ -30,6 +30,8 @@ from aihf_control.core.cli import ends_with_reader, exit_code
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import check_writable, read_json, write_bytes
 from aihf_control.core.statistics import STAR_NOTE, Estimate, estimate, format_count, normalised
+from aihf_control.core.tables import read_csv
+from aihf_control.environments import watchdog
 from aihf_control.environments.cards import folder_name
 from aihf_control.environments.modules import allow_module, allowed_modules, check_module, set_allowed_modules
 from aihf_control.experts.true_reward import TrueRewardConfig, learn
@@ -42,12 +44,14 @@ from aihf_control.report.run_files import method_row
 HEAD = ("run", "environment", "method", "demos", "pairs", "n", "its own policy", "retrained", "score", "diverged")
 RESULT = "retrained.csv"
 
+_clocks: Sequence[Any] = ()  # of a worker process: one per job, shared with the parent
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Runs and budget of retraining."""
 
-    folders: tyro.conf.Positional[tuple[Path, ...]]
+    folders: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Finished runs, or folders with runs at any depth; runs without a learned reward are skipped."""
     updates: int = 20_000
     """Updates. Every environment takes a step before each."""
@@ -61,24 +65,32 @@ class Options:
     """Environments of the rewards whose ids have a module part: confirms that these modules may be imported."""
     workers: int = 0
     """Worker processes, one thread each; 0 means one per core."""
+    step_timeout: float = watchdog.DEFAULT_TIMEOUT
+    """Seconds after which the command ends if an environment does not return from one call; 0 is no limit."""
     sac: SACConfig = SACConfig(alpha=(0.1,), average=1e-3)
     """Settings of the learner, the same for every reward."""
 
 
 @ends_with_reader
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code: 0, 2 for bad input, 130 if interrupted."""
+    """Run the command; return its exit code: 0, 2 for bad input, 124 if an environment hangs, 130 if interrupted."""
     about = (__doc__ or "").splitlines()[0]
     options = tyro.cli(Options, args=argv, prog="python -m aihf_control.retrain", description=about)
     try:
         return exit_code(retrain, options)
+    except watchdog.EnvTimeout as e:
+        print(f"error: {e}", file=sys.stderr)
+        return watchdog.TIMEOUT_CODE
     except KeyboardInterrupt:
         print("Aborted. Finished results are kept; the same command continues with the rest.", file=sys.stderr)
         return 130
 
 
 def retrain(options: Options) -> None:
-    """Retrain on the reward of each run without a result, and write a table of all runs. Raises BadInput."""
+    """Retrain on the reward of each run without a result, and write a table of all runs.
+
+    Raises BadInput, and EnvTimeout if an environment hangs.
+    """
     _check(options)
     allow_module(*options.env)
     found = {folder: find_jobs(folder, options.truth) for folder in options.folders}
@@ -104,6 +116,7 @@ def _check(options: Options) -> None:
     at_least_one({f"--{name}": getattr(options, name) for name in ("updates", "envs", "episodes")})
     if options.workers < 0:
         raise BadInput(f"--workers must be at least 0, got {options.workers}")
+    watchdog.check_limit(options.step_timeout)
 
 
 class Job(NamedTuple):
@@ -149,19 +162,42 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def _run_jobs(jobs: Sequence[Job], options: Options) -> None:
-    """Run the jobs in worker processes and print the mean return of each."""
+    """Run the jobs in worker processes and print the mean return of each. Raises EnvTimeout if an environment hangs."""
     workers = min(options.workers or len(os.sched_getaffinity(0)), max(1, len(jobs)))
-    context, modules = multiprocessing.get_context("spawn"), (allowed_modules(),)
-    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_set_up_worker, initargs=modules) as pool:
-        for job, value in zip(jobs, pool.map(run_job, jobs, [options] * len(jobs)), strict=True):
-            print(f"{job.result}: {value:.0f}", flush=True)
+    context = multiprocessing.get_context("spawn")
+    clocks = [context.Value("d", 0.0, lock=False) for _ in jobs]
+    inherited = (allowed_modules(), clocks)
+    with concurrent.futures.ProcessPoolExecutor(workers, context, _set_up_worker, inherited) as pool:
+        futures = [pool.submit(_run_job_number, i, job, options) for i, job in enumerate(jobs)]
+        for job, future in zip(jobs, futures, strict=True):
+            while not concurrent.futures.wait([future], timeout=0.5).done:
+                _check_clocks(jobs, clocks, options.step_timeout)
+            print(f"{job.result}: {future.result():.0f}", flush=True)
 
 
-def _set_up_worker(modules: tuple[str, ...]) -> None:
-    """Set up a worker process: one thread, and Ctrl-C ends it without a traceback."""
+def _check_clocks(jobs: Sequence[Job], clocks: Sequence[Any], limit: float) -> None:
+    """Kill the worker processes and raise EnvTimeout if a call into the environment of a job hangs."""
+    for job, clock in zip(jobs, clocks, strict=True):
+        if watchdog.overdue(clock, limit):
+            for process in multiprocessing.active_children():
+                process.kill()
+            env = load_reward(job.run / "reward.safetensors").spec.id
+            raise watchdog.EnvTimeout(watchdog.timeout_message(env, limit))
+
+
+def _set_up_worker(modules: tuple[str, ...], clocks: Sequence[Any]) -> None:
+    """Set up a worker process: one thread, clocks for the watchdog, and Ctrl-C ends it without a traceback."""
+    global _clocks
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     use_one_thread()
     set_allowed_modules(modules)
+    _clocks = clocks
+
+
+def _run_job_number(i: int, job: Job, options: Options) -> float:
+    """Run a job with its clock, which the parent process reads."""
+    watchdog.share_clock(_clocks[i])
+    return run_job(job, options)
 
 
 def run_job(job: Job, options: Options) -> float:
@@ -213,11 +249,9 @@ def _format_row(folder: Path, job: Job) -> list[str]:
 def _read(path: Path) -> pd.DataFrame:
     """Read the returns of a job. Raises BadInput if the file is damaged."""
     try:
-        frame = pd.read_csv(path)
-        kinds = {"return": float, "seed": int, "updates": int, "envs": int}
-        return frame.assign(**{name: frame[name].astype(kind) for name, kind in kinds.items()})
-    except (ValueError, KeyError, OSError) as e:
-        raise BadInput(f"{path} is not a result of retraining ({e}); remove it and run the command again") from e
+        return read_csv(path, {"return": float, "seed": int, "updates": int, "envs": int})
+    except BadInput as e:
+        raise BadInput(f"{e}; remove it and run the command again") from e
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ python -m aihf_control.run --resume results/runs/Hopper-v4/aihf/20261121-072237-
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import signal
 import sys
@@ -20,7 +21,7 @@ from typing import Annotated, Any
 import tyro
 
 from aihf_control import methods
-from aihf_control.core.cli import ends_with_reader
+from aihf_control.core.cli import describe, ends_with_reader
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import check_writable
 from aihf_control.core.signals import signal_handlers
@@ -32,7 +33,7 @@ from aihf_control.environments.modules import allow_module
 from aihf_control.environments.watchdog import TIMEOUT_CODE, EnvTimeout
 from aihf_control.models.device import default_workers
 from aihf_control.training.display import Display
-from aihf_control.training.options import Options, dataset_of, run_spec_of
+from aihf_control.training.options import Options, dataset_of, run_spec_of, sizes_of
 from aihf_control.training.result import Collector, train_run
 from aihf_control.training.run import CheckpointPlace, Evaluated, Event, Notice, RunSpec
 from aihf_control.training.run_folder import (
@@ -58,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(*parse(argv))
     except BadInput as e:
         print(f"error: {e}", file=sys.stderr)
+        return 2
+    except OSError as e:
+        print(f"error: {describe(e)}", file=sys.stderr)
         return 2
     except EnvTimeout as e:
         print(f"error: {e}", file=sys.stderr)
@@ -119,6 +123,9 @@ def run(options: Options, cfg: Any) -> int:
     check_writable(folder)
     board = TensorBoard(folder) if options.tensorboard else None
     dataset, where = dataset_of(options)
+    demos, pairs = sizes_of(options, dataset)
+    options = dataclasses.replace(options, demos=demos, pairs=pairs)
+    run_spec = dataclasses.replace(run_spec, demos=demos, pairs=pairs)
     for seed in run_spec.seeds:
         dataset.draw(seed, run_spec.demos, run_spec.pairs)  # raises now if there is not enough
     with run_in(folder):

@@ -66,11 +66,14 @@ def small(config: Any, **given: Any) -> Any:
     """A config with everything that costs time made small, whatever method it belongs to, and `given` as it is."""
     fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     nested = {name: small(value) for name, value in fields.items() if dataclasses.is_dataclass(value)}
-    return dataclasses.replace(config, **{k: v for k, v in SMALL.items() if k in fields}, **nested, **given)
+    return dataclasses.replace(config, **{k: v for k, v in SMALL.items() if k in fields} | nested | given)
 
 
 def small_config(method: str, steps: int = 30) -> Any:
-    return small(methods.load(method).Config(), steps=steps)
+    given: dict[str, Any] = {"steps": steps}
+    if method == "bc":  # its --steps are the updates of the clone
+        given["clone"] = dataclasses.replace(small(CloneConfig()), updates=CloneConfig.updates)
+    return small(methods.load(method).Config(), **given)
 
 
 def flags(config: Any, prefix: str = "") -> list[str]:
@@ -109,7 +112,10 @@ def tiny(name: str, **more):
     """A config of the method in which everything is small."""
     config = methods.load(name).Config
     fields = {f.name for f in dataclasses.fields(config)}
-    return config(**{k: v for k, v in (TINY | more).items() if k in fields})
+    settings = {k: v for k, v in (TINY | more).items() if k in fields}
+    if name == "bc":
+        settings["clone"] = dataclasses.replace(settings["clone"], updates=CloneConfig.updates)
+    return config(**settings)
 
 
 def make_task(dataset, n_pairs: int = 20, seeds=(0, 1)) -> Task:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import tyro
 
 from aihf_control.bench.options import Options
-from aihf_control.core.cli import ends_with_reader
+from aihf_control.core.cli import describe, ends_with_reader
 from aihf_control.core.errors import BadInput
 
 
@@ -29,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_grid(options)
     except BadInput as e:
         print(f"error: {e}", file=sys.stderr)
+        return 2
+    except OSError as e:
+        print(f"error: {describe(e)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("aborted; run the same command again to resume cells from their last checkpoints", file=sys.stderr)

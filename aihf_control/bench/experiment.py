@@ -50,6 +50,7 @@ from aihf_control.report.config import ReportConfig
 from aihf_control.report.figures import FIGURES
 from aihf_control.report.tables import TABLES
 from aihf_control.training.options import Options, run_spec_of
+from aihf_control.training.run import RunSpec
 
 MAX_SEEDS, MAX_CELLS = 10_000, 100_000  # more than these is a mistake, and is refused before it takes memory
 OWN = {"env", "method", "seeds", "first_seed", "demos", "pairs", "dataset", "workers", "out", "folder", "resume"}
@@ -67,9 +68,9 @@ class Sheet:
     about: str = ""
     seeds: int = Options.seeds
     first_seed: int = Options.first_seed
-    demos: Any = Options.demos
+    demos: Any = RunSpec.demos
     """Demonstrations per seed; a list is swept."""
-    pairs: Any = Options.pairs
+    pairs: Any = RunSpec.pairs
     """Comparisons per seed; a list is swept."""
     run: dict = dataclasses.field(default_factory=dict)
     dataset: Any = None

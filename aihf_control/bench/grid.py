@@ -27,7 +27,7 @@ from aihf_control.data.generate import DataConfig, default_folder
 from aihf_control.environments.cards import folder_name
 from aihf_control.environments.gym import spec_of
 from aihf_control.models.device import device_of, matmul_precision
-from aihf_control.training.options import DATASETS, Options, dataset_of
+from aihf_control.training.options import DATASETS, Options, dataset_of, sizes_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _digests(experiment: Experiment) -> dict[Path, str]:
         try:
             if at not in opened:
                 opened[at], _ = dataset_of(options)
-            opened[at].draw(0, options.demos, options.pairs)  # raises now if there are too few
+            opened[at].draw(0, *sizes_of(options, opened[at]))  # raises now if there are too few
         except BadInput as e:
             raise BadInput(f"{experiment.name}.toml, environment.{options.env}.data: {e}") from e
     return {folder: dataset.digest() for (folder, _), dataset in opened.items()}

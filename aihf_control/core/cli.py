@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import reprlib
 import select
 import sys
 import warnings
@@ -84,7 +85,17 @@ def exit_code(command: Callable[..., Any], *args: Any) -> int:
             print("\n".join(e.summary()), file=sys.stderr)
         print(f"error: {e}", file=sys.stderr)
         return 2
+    except OSError as e:
+        print(f"error: {describe(e)}", file=sys.stderr)
+        return 2
     return 0
+
+
+def describe(e: OSError) -> str:
+    """Describe an error of a path that the user gave, such as a name that is too long. Raises other errors again."""
+    if e.filename is None:
+        raise e
+    return f"cannot use {reprlib.repr(str(e.filename))}: {e.strerror}; give another path"
 
 
 def _show_warning(show: Callable[..., None], message: Warning | str, category: type[Warning], *args: Any) -> None:

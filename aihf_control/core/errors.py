@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 
 class BadInput(Exception):
@@ -26,6 +27,15 @@ class BadLines(BadInput):
         """Return the first `SHOWN` faults, and how many more there are."""
         more = len(self.faults) - self.SHOWN
         return [*self.faults[: self.SHOWN], *([f"... and {more} more"] if more > 0 else [])]
+
+
+@contextlib.contextmanager
+def refuse_misfit(what: str) -> Iterator[None]:
+    """Convert the errors of a state that does not fit, for example by its shapes, to BadInput beginning with `what`."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        raise BadInput(f"{what} ({type(e).__name__}: {' '.join(str(e).split())[:200]})") from e
 
 
 def at_least_one(flags: dict[str, int]) -> None:

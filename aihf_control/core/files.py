@@ -40,7 +40,12 @@ _DOTTED_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{MAX_DEPTH}}}
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically: to a temporary file in the same folder, which then replaces it."""
+    """Write a file atomically: to a temporary file in the same folder, which then replaces it.
+
+    Raises BadInput if it cannot be written, or if there is a device, a pipe or a socket, which would be replaced.
+    """
+    if os.path.exists(path) and not path.is_file() and not path.is_dir():
+        raise BadInput(f"cannot write {path}: it is not a regular file; choose another path")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")

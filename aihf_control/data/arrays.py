@@ -9,7 +9,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,12 +154,51 @@ def read_hdf5(path: Path, names: Collection[str]) -> dict[str, Array]:
         raise BadInput(f"cannot read {path} as hdf5: {' '.join(str(e).split())[:200] or type(e).__name__}") from e
 
 
+def check_hdf5(path: Path) -> None:
+    """Check all groups of an hdf5 file before another library reads it.
+
+    Raises BadInput if it has links, data in other files, cycles, or more data than `read_npz` would read.
+    """
+    import h5py
+
+    check_regular(path)
+    try:
+        with h5py.File(path, "r") as file:
+            nodes = list(_walk(path, h5py, file))
+            check_size(path, sum(math.prod(d.shape) * d.dtype.itemsize for d in nodes), path.stat().st_size)
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as e:
+        raise BadInput(f"cannot read {path} as hdf5: {' '.join(str(e).split())[:200] or type(e).__name__}") from e
+
+
+def _walk(path: Path, h5py: Any, file: Any) -> Iterator[Any]:
+    """Yield all datasets. Raises BadInput for a link, and for a group that can be reached in two ways."""
+    groups, seen = [file], {h5py.h5o.get_info(file.id).addr}
+    while groups:
+        group = groups.pop()
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise BadInput(f"{path}, {group.name}: {name!r} is a link; only plain groups and datasets are read")
+            node = group[name]
+            address = h5py.h5o.get_info(node.id).addr
+            if isinstance(node, h5py.Dataset):
+                yield _check_storage(f"{path}, {node.name}", node)
+            elif address in seen:
+                raise BadInput(f"{path}, {group.name}: {name!r} is a link to another group")
+            else:
+                groups.append(node)
+            seen.add(address)
+
+
+def _check_storage(where: str, node: Any) -> Any:
+    if node.is_virtual or node.external or node.shape is None:
+        raise BadInput(f"{where} is empty or stored in another file; only plain datasets are read")
+    return node
+
+
 def _check_node(path: Path, h5py: Any, file: Any, name: str) -> Any:
     where = f"{path}, {name!r}"
     if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
         raise BadInput(f"{where} is a link or a group; only plain datasets are read")
-    node = file[name]
-    if node.is_virtual or node.external or node.shape is None:
-        raise BadInput(f"{where} is empty or stored in another file; only plain datasets are read")
+    node = _check_storage(where, file[name])
     check_type(where, node.shape, node.dtype)
     return node

@@ -61,6 +61,11 @@ class Dataset:
         """Return the episodes that are neither demonstrations nor part of a training comparison."""
         return [self.pool[i] for i in self.meta["held_out"]]
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Return the numbers of demonstrations and of training comparisons, of which lanes draw theirs."""
+        return len(self.meta["demonstrations"]), len(self.pairs.loc[self.pairs["split"] == "train"])
+
     def draw(self, seed: int, n_demos: int, n_pairs: int) -> LaneSample:
         """Draw the data of the lane with this seed, without replacement. Raises BadInput if the dataset is too small.
 

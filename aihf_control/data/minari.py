@@ -19,7 +19,13 @@ import numpy as np
 from aihf_control.core.errors import BadInput, BadLines
 from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import Dataset
-from aihf_control.data.minari_metadata import NAME, datasets_root, read_recorded_environment, recorded_box
+from aihf_control.data.minari_metadata import (
+    NAME,
+    check_stored,
+    datasets_root,
+    read_recorded_environment,
+    recorded_box,
+)
 from aihf_control.environments.gym import EnvSpec, make_env, spec_of
 
 Array = np.ndarray
@@ -107,6 +113,7 @@ def read_minari(name: str, spec: EnvSpec, notes: list[str] | None = None) -> lis
     notes = [] if notes is None else notes
     if low is not spec.low:
         notes.append(f"minari:{name}: actions from {low.tolist()} to {high.tolist()} are converted to {spec.id}'s")
+    check_stored(name)
     try:
         with warnings.catch_warnings(action="ignore"):
             found = minari.load_dataset(name)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from aihf_control.core.errors import BadInput
-from aihf_control.data.arrays import read_json_table
+from aihf_control.data.arrays import check_hdf5, read_json_table
 from aihf_control.environments.gym import EnvSpec, make_env, spec_of
 
 Array = np.ndarray
@@ -123,6 +123,12 @@ def _read_metadata(name: str) -> dict[str, Any]:
     if not {"observation_space", "action_space"} <= fields.keys():
         raise BadInput(f"{path} does not state the spaces of observations and actions, so it cannot be opened safely")
     return fields
+
+
+def check_stored(name: str) -> None:
+    """Check the data of a dataset in hdf5 before Minari reads it: see `check_hdf5`. Raises BadInput."""
+    if _read_metadata(name).get("data_format") == "hdf5":
+        check_hdf5(datasets_root() / name / "data" / "main_data.hdf5")
 
 
 def datasets_root() -> Path:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
-import tomllib
+import reprlib
 from hashlib import sha256
 from pathlib import Path
 
+from aihf_control.core.config import read_toml
 from aihf_control.core.errors import BadInput
 
 LEVELS = ("expert", "medium", "weak")
@@ -54,17 +56,16 @@ def card_of(env_id: str, folder: Path | None = None) -> Card | None:
     path = folder / "card.toml"
     if not path.is_file():
         return None
-    try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise BadInput(f"{path} is not valid TOML: {e}") from e
+    fields = read_toml(path)
     known = {f.name for f in dataclasses.fields(Card)} - {"folder"}
     if unknown := fields.keys() - known:
         raise BadInput(f"{path} has unknown keys: {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
     for name, value in fields.items():
-        if type(value) not in ((str,) if name == "policies_of" else (int, float)):
-            kind = "an environment id" if name == "policies_of" else "a number"
-            raise BadInput(f"{path}: {name} must be {kind}, got {value!r}")
+        if name == "policies_of":
+            if type(value) is not str:
+                raise BadInput(f"{path}: {name} must be an environment id, got {reprlib.repr(value)}")
+        elif type(value) not in (int, float) or not math.isfinite(value):
+            raise BadInput(f"{path}: {name} must be a finite number, got {reprlib.repr(value)}")
     return Card(folder, **fields)
 
 

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from aihf_control.core.cli import ends_with_reader, exit_code, make_console, subcommands
-from aihf_control.core.errors import BadInput
+from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.statistics import estimate, mean
 from aihf_control.data.pool import check_expert, explain_missing
 from aihf_control.environments.cards import card_of
@@ -96,6 +96,7 @@ def show(env: str, path: Positional[Path | None] = None, episodes: int = 20) -> 
         path: An SB3 zip; the bundled policies if not given.
         episodes: Episodes per evaluation.
     """
+    at_least_one({"--episodes": episodes})
     allow_module(env)
     spec, card = spec_of(env), card_of(env)
     paths = {path.stem: path} if path else card.policies() if card else {}

@@ -9,7 +9,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -19,6 +18,7 @@ from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import read_bytes, sha256, write_bytes
 from aihf_control.core.provenance import versions
 from aihf_control.core.statistics import Estimate, estimate, mean, normalised
+from aihf_control.core.tables import read_csv
 from aihf_control.environments.camera import Camera
 from aihf_control.environments.cards import Card, card_of, folder_name
 from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, spec_of
@@ -134,7 +134,7 @@ def _draw_training(folder: Path) -> str:
     path = folder / "training.csv"
     if not path.is_file():
         return ""
-    frame = pd.read_csv(path)
+    frame = read_csv(path, {"seed": int, "step": int, "actor": str, "return": float})
     fig = Figure(figsize=(5.5, 3.2), layout="constrained")
     ax = fig.subplots()
     for key, rows in frame.groupby(["seed", "actor"]):

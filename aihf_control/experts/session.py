@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from aihf_control.core.config import jsonable
-from aihf_control.core.errors import BadInput
+from aihf_control.core.errors import BadInput, refuse_misfit
 from aihf_control.core.files import read_json, write_json
 from aihf_control.core.signals import signal_handlers
 from aihf_control.experts.true_reward import Learner, TrueRewardTrainer
@@ -66,8 +66,9 @@ class TrainingSession(Generic[AnyRecord]):
         saved = self.checkpoints.last(report)
         if saved:
             state = saved.state["task"]
-            self.trainer.load_state_dict(state["pupil"], saved.state["replays"]["replay"])
-            self.record.load_state_dict(state["seen"])
+            with refuse_misfit(f"the checkpoint in {self.folder} does not fit this training; remove it to begin anew"):
+                self.trainer.load_state_dict(state["pupil"], saved.state["replays"]["replay"])
+                self.record.load_state_dict(state["seen"])
         return self.trainer.k
 
     def run(self, stop_after: Callable[[int, Learner], bool]) -> None:

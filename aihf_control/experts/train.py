@@ -67,7 +67,8 @@ def train_experts(options: TrainOptions, cfg: TrueRewardConfig) -> None:
     use_one_thread()
     _check(options, cfg)
     allow_module(options.env)
-    spec = spec_of(options.env)
+    with watch(options.env, options.step_timeout):
+        spec = spec_of(options.env)
     session = _open_session(spec, options, cfg)
     print(f"{_describe(options, cfg)}; writes to {options.folder}", flush=True)
     if k := session.restore(print):

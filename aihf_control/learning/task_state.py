@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
 
+from aihf_control.core.errors import refuse_misfit
 from aihf_control.models.lanes import Random
 
 
@@ -79,6 +81,11 @@ class TaskState:
         if self._saved is None:
             return 0
         (state, replays), self._saved = self._saved, None
+        with refuse_misfit("the checkpoint does not fit the settings of this run; remove it to begin anew"):
+            self._load(parts, state, replays)
+            return operator.index(state["step"])
+
+    def _load(self, parts: dict[str, Any], state: dict[str, Any], replays: dict[str, Tensor]) -> None:
         for name, part in parts.items():
             part.load_state_dict(state["parts"][name])
         for name, rows in replays.items():
@@ -87,4 +94,3 @@ class TaskState:
             stream.load_state_dict(state["streams"][name])
         for section in self.sections:
             section.load_state_dict(state)
-        return state["step"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from aihf_control.core.errors import BadInput
 from aihf_control.learning.bc import CloneConfig, Cloner
 from aihf_control.learning.task import Progress, Task
 
@@ -25,6 +26,10 @@ class Config:
     hidden: tuple[int, ...] = (128, 128)
     """Widths of the policy's hidden layers."""
     clone: CloneConfig = CloneConfig()
+
+    def __post_init__(self):
+        if self.clone.updates != CloneConfig.updates:
+            raise BadInput(f"--clone.updates: bc takes --steps gradient steps; give --steps {self.clone.updates}")
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:

@@ -21,12 +21,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from aihf_control.core.errors import BadInput
-from aihf_control.core.files import write_bytes, writing
+from aihf_control.core.errors import BadInput, refuse_misfit
+from aihf_control.core.files import read_bytes, write_bytes, writing
 from aihf_control.learning.replay import Buffer
 from aihf_control.learning.task import Task
 
 KEPT = 2
+MAX_BYTES = 2**31  # of one state, without the rows of its replay buffers
 FORM = 4  # version of the contents of a state; increase it when they change
 DONE = "done.state"
 
@@ -79,6 +80,8 @@ class Checkpoints:
             return None
         try:
             tree = _read(path)
+            _check(path, tree, {"learned": dict})
+            _check_learned(path, tree["learned"])
         except BadInput as e:
             tell(f"{e}; an earlier one is used")
             return None
@@ -92,21 +95,27 @@ class Checkpoints:
         for path in reversed(self._states()):
             try:
                 tree = _read(path)
-                replays = {name: self._rows(name, chunks) for name, chunks in tree["chunks"].items()}
+                saved = self._load(path, tree) if tree.get("form") == FORM else None
             except BadInput as e:
                 tell(f"{e}; an earlier one is used")
                 with writing(path):
                     path.rename(path.with_suffix(".damaged"))
                 continue
-            if tree.get("form") != FORM:
+            if saved is None:
                 raise BadInput(
                     f"{path} was written by another version of aihf_control; resume with that version, "
                     f"or remove {self.folder} to start again"
                 )
             self.chunks = tree["chunks"]
             self._cut()
-            return Saved(tree["step"], tree["rows"], {"task": tree["task"], "replays": replays})
+            return saved
         return None
+
+    def _load(self, path: Path, tree: dict[str, Any]) -> Saved:
+        """Check a state's tree and read the rows of its replays. Raises BadInput."""
+        _check(path, tree, {"chunks": dict, "task": dict})
+        replays = {name: self._rows(name, chunks) for name, chunks in tree["chunks"].items()}
+        return Saved(tree["step"], tree["rows"], {"task": tree["task"], "replays": replays})
 
     def _states(self) -> list[Path]:
         return sorted(p for p in self.folder.glob("*.state") if p.stem.isdigit())
@@ -134,17 +143,15 @@ class Checkpoints:
 
     def _rows(self, name: str, chunks: list[dict[str, Any]]) -> Tensor:
         """Return all appended rows, (n, L, width). Raises BadInput if the file is damaged."""
-        path, parts = self.folder / f"{Path(name).name}.rows", []
-        try:
-            with path.open("rb") as f:
-                for chunk in chunks:
-                    data = f.read(chunk["bytes"])
-                    if hashlib.sha256(data).hexdigest() != chunk["sha256"]:
-                        raise BadInput(f"{path} is damaged")
-                    parts.append(np.frombuffer(data, np.float32).reshape(chunk["shape"]))
-        except OSError as e:
-            raise BadInput(f"cannot read {path}: {e.strerror}") from e
-        return torch.from_numpy(np.concatenate(parts))
+        path, parts, at = self.folder / f"{Path(name).name}.rows", [], 0
+        data = read_bytes(path)
+        with refuse_misfit(f"{path} is not what its state describes"):
+            for chunk in chunks:
+                part, at = data[at : at + chunk["bytes"]], at + chunk["bytes"]
+                if len(part) != chunk["bytes"] or hashlib.sha256(part).hexdigest() != chunk["sha256"]:
+                    raise BadInput(f"{path} is damaged")
+                parts.append(np.frombuffer(part, np.float32).reshape(chunk["shape"]))
+            return torch.from_numpy(np.concatenate(parts))
 
     def _cut(self) -> None:
         """Remove rows that were appended after the state."""
@@ -165,17 +172,52 @@ def _replays(task: Kept) -> dict[str, Buffer]:
 
 def _read(path: Path) -> dict[str, Any]:
     """Read a state without executing anything. Raises BadInput if the file is damaged."""
+    data = read_bytes(path, MAX_BYTES)
+    if hashlib.sha256(data[32:]).digest() != data[:32]:
+        raise BadInput(f"{path} is damaged")
     try:
-        data = path.read_bytes()
-        if hashlib.sha256(data[32:]).digest() != data[:32]:
-            raise BadInput(f"{path} is damaged")
         length = int.from_bytes(data[32:40], "little")
         about = json.loads(data[40 : 40 + length])["__metadata__"]["about"]
-        return unpack(json.loads(about), safetensors.torch.load(data[32:]))
-    except OSError as e:
-        raise BadInput(f"cannot read {path}: {e.strerror}") from e
-    except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as e:
+        tree = unpack(json.loads(about), safetensors.torch.load(data[32:]))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, safetensors.SafetensorError) as e:
         raise BadInput(f"{path} was not written by aihf_control") from e
+    if not isinstance(tree, dict):
+        raise BadInput(f"{path} was not written by aihf_control")
+    return tree
+
+
+def _check(path: Path, tree: dict[str, Any], kinds: dict[str, type]) -> None:
+    """Check step and rows of a state, and that it has fields of these kinds. Raises BadInput."""
+    fits = all(isinstance(tree.get(name), kind) for name, kind in kinds.items())
+    step, rows = tree.get("step"), tree.get("rows")
+    if not (fits and type(step) is int and step >= 0 and isinstance(rows, list) and all(map(_is_row, rows))):
+        raise BadInput(f"{path} was not written by aihf_control")
+
+
+def _check_learned(path: Path, learned: dict[str, Any]) -> None:
+    """Check the fields of what a process has learned: tensors by name of a policy and, if any, of a reward."""
+    policy, reward = learned.get("policy"), learned.get("reward", "")
+    kinds = {"kind": str, "tensors": dict, "settings": dict}
+    fits = reward is None or (
+        isinstance(reward, dict)
+        and reward.keys() == kinds.keys()
+        and all(isinstance(reward[name], kind) for name, kind in kinds.items())
+        and _are_tensors(reward["tensors"])
+    )
+    if not (fits and isinstance(policy, dict) and policy and _are_tensors(policy)):
+        raise BadInput(f"{path} was not written by aihf_control")
+
+
+def _are_tensors(table: dict[Any, Any]) -> bool:
+    return all(isinstance(name, str) and isinstance(t, Tensor) for name, t in table.items())
+
+
+def _is_row(row: Any) -> bool:
+    """Return whether this is a row of the log: whole numbers `seed` and `step`, and numbers or lists of numbers."""
+    if not isinstance(row, dict) or type(row.get("seed")) is not int or type(row.get("step")) is not int:
+        return False
+    values = [x for value in row.values() for x in (value if isinstance(value, list) else [value])]
+    return "return" in row and all(type(x) in (int, float) for x in values)
 
 
 # --------------------------------------------------------------------------------------- trees as JSON and tensors

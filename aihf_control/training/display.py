@@ -52,7 +52,9 @@ class Display:
         c, p = self.run_spec, self.console.print
         work = f"{count(len(c.seeds), 'seed')}, {count(c.steps, 'iteration')} each"
         p(f"[bold]{c.method}[/] on {self.dataset.meta['env']}: {work}")
-        p(f"  learns from  {count(c.demos, 'demonstration')} and {count(c.pairs, 'comparison')} a seed")
+        n_demos, n_pairs = self.dataset.sizes
+        shares = _share(c.demos, n_demos, "demonstration"), _share(c.pairs, n_pairs, "comparison")
+        p(f"  learns from  {' and '.join(shares)} a seed")
         p(f"  dataset      {where} ({self.dataset.digest()})", soft_wrap=True)
         by = f" ({kernel.state(c.products)})" if c.on_cpu else ""
         p(f"  runs on      {c.device}, {count(self.workers, 'worker')}, {c.products} products{by}")
@@ -122,3 +124,8 @@ def _details(row: dict[str, Any]) -> list[str]:
         if row.get(key):
             lines.append(f"{key.replace('_', ' '):<16}  {_cell(row[key])} of the reward, on held-out data")
     return lines
+
+
+def _share(n: int, available: int, noun: str) -> str:
+    """Format the number of demonstrations or comparisons of a seed, with the available number if it is larger."""
+    return count(n, noun) if n >= available else f"{n:,} of {count(available, noun)}"

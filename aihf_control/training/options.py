@@ -33,10 +33,10 @@ class Options:
     """Number of seeds; each is a lane with its own data, networks and environment."""
     first_seed: int = 0
     """The first seed."""
-    demos: int = 1
-    """Demonstrations of each seed."""
-    pairs: int = 200
-    """Comparisons of each seed."""
+    demos: int | None = None
+    """Demonstrations of each seed; by default 1, or all of an imported dataset."""
+    pairs: int | None = None
+    """Comparisons of each seed; by default 200, or all of an imported dataset."""
     dataset: Path | None = None
     """Folder made by `aihf_control.data make`. Without it the environment's default dataset is made, once."""
     evaluations: int = 8
@@ -77,8 +77,8 @@ def run_spec_of(options: Options, cfg: Any) -> RunSpec:
         options.method,
         cfg,
         tuple(range(options.first_seed, options.first_seed + options.seeds)),
-        options.demos,
-        options.pairs,
+        RunSpec.demos if options.demos is None else options.demos,
+        RunSpec.pairs if options.pairs is None else options.pairs,
         cfg.steps,
         options.evaluations,
         options.eval_episodes,
@@ -86,6 +86,12 @@ def run_spec_of(options: Options, cfg: Any) -> RunSpec:
         device,
         matmul_precision(options.precision, device),
     )
+
+
+def sizes_of(options: Options, dataset: Dataset) -> tuple[int, int]:
+    """Return the numbers of demonstrations and comparisons of each seed: those given, or the defaults."""
+    demos, pairs = dataset.sizes if "brought" in dataset.meta else (RunSpec.demos, RunSpec.pairs)
+    return demos if options.demos is None else options.demos, pairs if options.pairs is None else options.pairs
 
 
 def dataset_of(options: Options) -> tuple[Dataset, Path]:

@@ -11,10 +11,12 @@ import pandas as pd
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import write_bytes
 from aihf_control.core.statistics import STAR_NOTE, estimate, format_count
+from aihf_control.core.tables import read_csv
 from aihf_control.environments.cards import card_of
 
 Rows = list[dict[str, Any]]
-COLUMNS = ("seed", "step", "seconds", "episode", "return", "env", "learner", "precision", "width")
+KINDS = {"seed": int, "step": int, "seconds": float, "episode": int, "return": float, "width": int}
+KINDS |= {name: str for name in ("env", "learner", "precision")}
 
 
 def compare(folder: Path, reach: float = 0.8) -> None:
@@ -46,15 +48,9 @@ def compare(folder: Path, reach: float = 0.8) -> None:
 
 def read(path: Path) -> pd.DataFrame:
     """Read a measurement's csv. Raises BadInput if a column or a value is missing."""
-    try:
-        frame = pd.read_csv(path)
-        for name in ("return", "seconds", "step", "seed"):
-            frame[name] = frame[name].astype(float if name in ("return", "seconds") else int)
-    except (ValueError, KeyError, OSError) as e:
-        raise BadInput(f"cannot read {path}: {e}") from e
-    lacking = sorted(set(COLUMNS) - set(frame.dropna(axis=1).columns) - {"seconds"})  # old files have no seconds
-    if lacking or frame.empty:
-        raise BadInput(f"{path} lacks values of {', '.join(lacking or COLUMNS)}")
+    frame = read_csv(path, KINDS)
+    if frame["return"].isna().to_numpy().any():
+        raise BadInput(f"{path} lacks values of return")
     return frame
 
 

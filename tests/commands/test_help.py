@@ -15,7 +15,7 @@ from tests.helpers import ROOT
 LINES = [
     *([command, "--help"] for command in COMMANDS),
     *(["run", "--method", method, "-h"] for method in registry.list_own_names()),
-    *(["data", verb, "--help"] for verb in ("make", "import", "show", "verify", "label")),
+    *(["data", verb, "--help"] for verb in ("make", "import", "export", "show", "verify")),
     *(["experts", verb, "--help"] for verb in ("train", "import", "show", "card", "search")),
     *(["bench", verb, "--help"] for verb in ("plan", "run", "report")),
 ]

@@ -120,9 +120,10 @@ def test_a_folder_without_a_reward_is_refused(runs, tmp_path, capsys):
 def test_a_damaged_result_is_named(runs, capsys):
     path = runs / "irl" / "retrained.csv"
     before = path.read_bytes() if path.exists() else None
-    path.write_text("seed\n0\n")
-    assert retrain.main([str(runs), *FLAGS]) == 2
-    assert "is not a result of retraining" in capsys.readouterr().err
+    for text in ("", "seed\n0\n", "seed,episode,return,updates,envs\n0,0,x,12,2\n"):
+        path.write_text(text)
+        assert retrain.main([str(runs), *FLAGS]) == 2
+        assert f"cannot read {path}: " in (error := capsys.readouterr().err) and "remove it" in error
     path.unlink()
     if before:
         path.write_bytes(before)

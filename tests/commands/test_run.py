@@ -226,6 +226,37 @@ def test_bad_input_is_one_line_and_leaves_nothing(refused, dataset_folder, more,
     refused(words("bc", dataset_folder, Path("runs"), *more), told)
 
 
+@pytest.mark.parametrize(
+    ("imported", "given", "learned"),
+    [
+        (True, [], "4 demonstrations and 60 comparisons"),
+        (True, ["--demos", "1"], "1 of 4 demonstrations and 60 comparisons"),
+        (False, ["--pairs", "20"], "1 of 4 demonstrations and 20 of 60 comparisons"),
+    ],
+)
+def test_a_run_learns_from_all_of_an_imported_dataset(imported, given, learned, dataset_folder, tmp_path, capsys):
+    shutil.copytree(dataset_folder, tmp_path / "data")
+    meta = json.loads((tmp_path / "data" / "meta.json").read_text())
+    meta |= {"brought": {}} if imported else {}
+    (tmp_path / "data" / "meta.json").write_text(json.dumps(meta))
+    line = words("bc", tmp_path / "data", tmp_path, steps=2)
+    for flag in ("--demos", "--pairs"):
+        del line[line.index(flag) : line.index(flag) + 2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aihf_control.training.result.run_workers", in_this_process)
+        assert run.main([*line, *given, "--folder", str(tmp_path / "run")]) == 0
+    assert f"learns from  {learned} a seed" in capsys.readouterr().out
+    options = json.loads((tmp_path / "run" / "config.json").read_text())["options"]
+    assert learned.startswith(str(options["demos"])) and options["pairs"] in (20, 60)
+
+
+def test_bc_refuses_updates_of_a_clone_that_it_does_not_have(dataset_folder, tmp_path, capsys):
+    line = ["--env", "Hopper-v4", "--method", "bc", "--dataset", str(dataset_folder), "--out", str(tmp_path / "runs")]
+    assert run.main([*line, "--clone.updates", "7"]) == 2
+    assert "bc takes --steps gradient steps; give --steps 7" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_an_unknown_environment_without_a_dataset_is_refused(refused):
     refused(["--env", "Nope-v0"], "Nope-v0")
 

@@ -9,7 +9,7 @@ import pytest
 
 from aihf_control.core.config import read_toml
 from aihf_control.core.errors import BadInput
-from aihf_control.core.files import JSON_BYTES, lock, parse_json, parse_toml, read_bytes, read_json
+from aihf_control.core.files import JSON_BYTES, lock, parse_json, parse_toml, read_bytes, read_json, write_bytes
 
 
 def refusal(call, *args) -> str:
@@ -98,6 +98,13 @@ def test_a_pipe_or_a_device_is_no_file(tmp_path):
     assert "No such file" in refusal(read_bytes, tmp_path / "absent")
     assert "null byte" in refusal(read_bytes, tmp_path / "a\0b")
     assert "File name too long" in refusal(read_bytes, tmp_path / ("a" * 5000))
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadInput, match="pipe: it is not a regular file; choose another path"):
+        write_bytes(tmp_path / "pipe", b"x")
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_file_that_is_too_large_is_refused(tmp_path):

@@ -558,6 +558,32 @@ def test_episodes_that_do_not_replay_need_force(dataset, dataset_folder, policy_
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["link", "outside", "huge", "cycle", "pipe", "torn"])
+def test_hdf5_of_minari_is_checked_before_it_is_read(record, tmp_path, capsys, kind):
+    h5py = pytest.importorskip("h5py")
+    source = record(gym.make("Pendulum-v1"))
+    path = tmp_path / "minari" / "theirs-v0" / "data" / "main_data.hdf5"
+    if kind == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    elif kind == "torn":
+        path.write_bytes(path.read_bytes()[:1000])
+    else:
+        with h5py.File(path, "r+") as f:
+            del f["episode_0/rewards"]
+            if kind == "link":
+                f["episode_0/rewards"] = h5py.ExternalLink(str(tmp_path / "other.hdf5"), "/x")
+            elif kind == "outside":
+                f.create_dataset("episode_0/rewards", (200,), "f8", external=[("/dev/zero", 0, 1600)])
+            elif kind == "huge":
+                f.create_dataset("episode_0/rewards", (10**12,), "f8", chunks=(1000,))
+            else:
+                f["episode_0/rewards"] = f["/"]
+    assert imported(source, folder=tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "main_data.hdf5" in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
 def test_all_bad_minari_episodes_are_named_and_a_termination_cuts(record, spec, tmp_path):
     import h5py
 

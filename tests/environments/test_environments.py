@@ -302,7 +302,17 @@ def test_a_card_may_name_the_environment_whose_policies_it_shares(card):
     assert cards.bundled_versions("Hopper") == cards.bundled_versions("Walker2d-v4") == []
 
 
-@pytest.mark.parametrize("text", ["random_return = ", "colour = 'red'", "policies_of = 4", "weak_return = 'x'"])
+BAD_CARDS = ["random_return = ", "colour = 'red'", "random_return = nan", "expert_return = true", "weak_return = '1'"]
+BAD_CARDS += [
+BAD_CARDS += ["policies_of = 4"]
+    f"expert_return = {'9' * 5000}",
+    f"expert_return = {'[' * 100_000}",
+    "expert_return = [1]",
+    "policies_of = 4",
+]
+
+
+@pytest.mark.parametrize("text", BAD_CARDS)
 def test_a_card_that_cannot_be_understood_is_refused(card, text):
     card.write_text(text)
     with pytest.raises(BadInput, match=r"card\.toml"):

@@ -219,6 +219,25 @@ def test_a_run_whose_environment_hangs_ends_in_one_line_and_can_be_resumed(plant
     assert "error: planted_module:Swing-v0 did not return from one call" in error and "Traceback" not in error
 
 
+@pytest.mark.slow
+def test_retraining_whose_environment_hangs_ends_in_one_line(planted, capsys):
+    (planted / "planted_module.py").write_text(HANGS)
+    make_dataset(ENV, SIZES, random_policies("Pendulum-v1", planted / "zips"), planted / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aihf_control.training.result.run_workers", in_this_process)
+        assert run.main(small_run(planted / "data")) == 0
+    (planted / "hang").touch()
+    small = ["--updates", "40", "--envs", "1", "--episodes", "1", "--workers", "1", "--sac.hidden", "8", "8"]
+    line = [str(planted / "runs"), *small, "--env", ENV, "--step-timeout"]
+    capsys.readouterr()
+    assert retrain.main([*line, "1"]) == TIMEOUT_CODE and not list(planted.rglob("retrained.*"))
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {ENV} did not return from one call") and error.count("\n") == 1
+    (planted / "hang").unlink()
+    assert retrain.main([*line, "30"]) == 0 and len(list(planted.rglob("retrained.csv"))) == 1
+    assert retrain.main([*line, "-1"]) == 2 and "--step-timeout must be at least 0" in capsys.readouterr().err
+
+
 def test_a_negative_timeout_is_refused(dataset_folder, tmp_path, capsys):
     assert run.main(words("bc", dataset_folder, tmp_path, "--step-timeout", "-1")) == 2
     assert "--step-timeout must be at least 0" in capsys.readouterr().err

@@ -208,6 +208,21 @@ def test_a_model_card_shares_its_policies_with_v5(tmp_path, capsys):
     assert newer.policies() == {"expert": tmp_path / "Swimmer-v4" / "expert.zip"}
 
 
+@pytest.mark.parametrize("text", ["", "seed,step\n1,2\n", "seed,step,actor,return\n1,2,raw,x\n", '"seed,step'])
+def test_a_card_with_a_damaged_training_csv_is_refused(text, tmp_path, capsys):
+    (tmp_path / "card.toml").write_text("random_return = -1200.0\n")
+    (tmp_path / "training.csv").write_text(text)
+    assert experts_main(["card", "Pendulum-v1", "--folder", str(tmp_path), "--episodes", "1"]) == 2
+    error = capsys.readouterr().err
+    assert f"cannot read {tmp_path / 'training.csv'}: " in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("n", ["0", "-3"])
+def test_a_policy_is_shown_over_at_least_one_episode(n, capsys):
+    assert experts_main(["show", "--env", "Hopper-v4", "--episodes", n]) == 2
+    assert capsys.readouterr().err == f"error: --episodes must be at least 1, got {n}\n"
+
+
 def test_a_card_without_policies_is_refused(tmp_path, capsys):
     assert experts_main(["card", "Pendulum-v1", "--folder", str(tmp_path)]) == 2
     assert "there is no card.toml for Pendulum-v1" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import signal
 import subprocess
 import sys
@@ -216,11 +217,39 @@ def test_two_measurements_do_not_write_the_same_csv(tmp_path, capsys):
 
 
 def test_one_seed_in_two_files_is_refused(tmp_path):
-    rows = f"{','.join(yardstick_table.COLUMNS)}\n0,5,2.0,0,1.0,E,ours,float32,8\n"
+    rows = "seed,step,seconds,episode,return,env,learner,precision,width\n0,5,2.0,0,1.0,E,ours,float32,8\n"
     for name in "ab":
         (tmp_path / f"E_{name}.csv").write_text(rows)
     with pytest.raises(BadInput, match=r"two measurements of the same seed; keep one of E_a.csv, E_b.csv"):
         yardstick_table.compare(tmp_path)
+
+
+HEAD = "seed,step,seconds,episode,return,env,learner,precision,width"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("seed,step\n0,5", "lacks the columns seconds, episode"),
+        (f"{HEAD}\n0.5,5,2,0,1,E,ours,float32,8", "seed must be whole numbers"),
+        (f"{HEAD}\n0,5,2,0,,E,ours,float32,8", "lacks values of return"),
+        (f"{HEAD}\n0,5,2,0,x,E,ours,float32,8", "cannot read"),
+        (f"{HEAD}\n0,5,2,0,1,,ours,float32,8", "env is empty in some rows"),
+        (f"{HEAD}\n0,5,2,0,1,E,ours,float32,8,9,9", "cannot read"),
+        (HEAD, "it has no rows"),
+        ("", "cannot read"),
+    ],
+)
+def test_a_damaged_measurement_is_refused_in_one_line(text, reason, tmp_path, capsys):
+    (tmp_path / "E_ours.csv").write_text(f"{text}\n")
+    assert yardstick.main(["--table", "--out", str(tmp_path)]) == 2
+    assert reason in (error := capsys.readouterr().err) and error.count("\n") == 1
+
+
+def test_a_pipe_in_place_of_a_measurement_is_refused(tmp_path, capsys):
+    os.mkfifo(tmp_path / "E_ours.csv")
+    assert yardstick.main(["--table", "--out", str(tmp_path)]) == 2
+    assert "not a regular file" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
@@ -325,6 +326,122 @@ def spoil_safetensors(data: bytes, rng: random.Random) -> bytes:
     return struct.pack("<Q", len(header)) + header + body
 
 
+def spoil_state(data: bytes, rng: random.Random) -> bytes:
+    """Change a checkpoint's tree or tensors, and write its digest anew, as someone who forges it would."""
+    body = spoil_safetensors(data[32:], rng)
+    return hashlib.sha256(body).digest() + body
+
+
+# ---------------------------------------------------------------------------------------------------- HDF5 and pickles
+
+
+def _datasets(f: Any) -> list[str]:
+    import h5py
+
+    names: list[str] = []
+    f.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    return names
+
+
+def spoil_hdf5(data: bytes, rng: random.Random) -> bytes:
+    """Replace a dataset of an HDF5 file by another array, a declared size, a link, or a group."""
+    import h5py
+
+    out = io.BytesIO(data)
+    with h5py.File(out, "r+") as f:
+        name = rng.choice(_datasets(f))
+        array = f[name][()]
+        if rng.random() < 0.4:
+            with np.errstate(all="ignore"):
+                changed = np.asarray(_change_array(np.asarray(array), rng))
+            del f[name]
+            f[name] = changed.astype("S") if changed.dtype.kind == "U" else changed
+        else:
+            del f[name]
+            rng.choice(_HDF5)(f, name)
+    return out.getvalue()
+
+
+def _virtual(f: Any, name: str) -> None:
+    import h5py
+
+    layout = h5py.VirtualLayout(shape=(10,), dtype="f8")
+    layout[:] = h5py.VirtualSource("policy.zip", "obs", shape=(10,))
+    f.create_virtual_dataset(name, layout)
+
+
+def _link(f: Any, name: str, path: str, external: str = "") -> None:
+    import h5py
+
+    f[name] = h5py.ExternalLink(external, path) if external else h5py.SoftLink(path)
+
+
+def _nest(f: Any, name: str) -> None:
+    group = f.create_group(name)
+    for _ in range(500):
+        group = group.create_group("a")
+
+
+_HDF5: list[Callable[[Any, str], Any]] = [
+    lambda f, name: None,
+    lambda f, name: f.create_dataset(name, (10**12,), "f4", chunks=(10**6,)),
+    lambda f, name: f.create_dataset(name, (10**6, 10**6), "f8", chunks=(1000, 1000)),
+    lambda f, name: f.create_dataset(name, (3 * 2**28,), "f8", chunks=(2**20,), compression="gzip"),
+    lambda f, name: f.create_dataset(name, (10,), "f8", external=[("/dev/zero", 0, 80)]),
+    lambda f, name: f.create_dataset(name, (3, 0), "f8"),
+    lambda f, name: f.create_dataset(name, data=[b"text", b"x"]),
+    lambda f, name: f.create_dataset(name, data="text"),
+    lambda f, name: f.create_dataset(name, data=np.zeros(4, [("a", "f8"), ("b", "i4")])),
+    lambda f, name: f.create_dataset(name, data=np.full((5, 3), np.nan)),
+    lambda f, name: f.create_dataset(name, data=np.zeros((2, 3, 4, 5))),
+    lambda f, name: f.create_group(name),
+    lambda f, name: _link(f, name, f"/{name}"),
+    lambda f, name: _link(f, name, "/nothing"),
+    lambda f, name: _link(f, name, "/", "/dev/zero"),
+    lambda f, name: _link(f, name, "/obs", "mine.hdf5"),
+    _virtual,
+    _nest,
+]
+
+_PICKLES: list[Callable[[], bytes]] = [
+    lambda: pickle.dumps(Executes()),
+    lambda: b"(" * DEEP + b".",
+    lambda: b"\x80\x04" + b"]" * DEEP + b"a" * (DEEP - 1) + b".",
+    lambda: b"\x80\x04" + b")\x85" * DEEP + b".",
+    lambda: b"\x80\x04]" + b"(2222222222e" * 40 + b".",  # doubles its list again and again
+    lambda: b"\x80\x04\x8b" + struct.pack("<I", 2**31 - 1) + b"\1.",
+    lambda: b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"x.",
+    lambda: b"\x80\x04r" + struct.pack("<I", 2**32 - 1) + b".",
+    lambda: b"\x80\x04Nr\xff\xff\xff\x7f.",  # a memo of 2^31 places
+    lambda: b"I" + b"9" * 10_000 + b"\n.",
+    lambda: b"cos\nsystem\n(S'touch " + SENTINEL.encode() + b"'\ntR.",
+    lambda: pickle.dumps({"obs_rms": np.zeros(3), "clip_obs": 10.0}),
+    lambda: pickle.dumps(np.array([Executes()], dtype=object)),
+]
+
+
+def spoil_pickle(data: bytes, rng: random.Random) -> bytes:
+    """Change the numbers or bytes of a VecNormalize file, or replace it by a pickle that is hard to load."""
+    kind = rng.randrange(4)
+    if kind == 0:
+        return spoil_bytes(data, rng)
+    if kind == 1:
+        return rng.choice(_PICKLES)()
+    saved = pickle.loads(data)
+    saved.__dict__ |= {"class_attributes": {}, "returns": None}  # neither is saved, both are needed to save it again
+    owner, name = rng.choice([(saved, "clip_obs"), (saved, "epsilon"), (saved.obs_rms, "mean"), (saved.obs_rms, "var")])
+    odd = [
+        np.zeros((2, 2)),
+        np.array([Executes()], object),
+        np.full(3, np.nan),
+        np.full(3, -1.0),
+        np.zeros(0),
+        Executes(),
+    ]
+    setattr(owner, name, rng.choice([scalar(rng), *odd]))
+    return pickle.dumps(saved)
+
+
 # ---------------------------------------------------------------------------------------------------------------- TOML
 
 TOML_VALUES = [
@@ -349,6 +466,18 @@ def toml(rng: random.Random) -> bytes:
         given[rng.choice(TOML_KEYS)] = rng.choice(TOML_VALUES)
     text = "\n".join(f"{key} = {value}" for key, value in given.items())
     return spoil_bytes(text.encode(), rng) if rng.random() < 0.15 else text.encode()
+
+
+def spoil_toml(data: bytes, rng: random.Random) -> bytes:
+    """Change values or keys of a TOML file, or its bytes."""
+    if rng.random() < 0.2:
+        return spoil_bytes(data, rng)
+    lines = data.decode().splitlines()
+    at = rng.randrange(len(lines))
+    lines[at] = f"{lines[at].partition(' =')[0].strip('# ')} = {rng.choice(TOML_VALUES)}"
+    if rng.random() < 0.3:
+        lines.append(f"{rng.choice(TOML_KEYS)} = {rng.choice(TOML_VALUES)}")
+    return "\n".join(lines).encode()
 
 
 WORDS = [

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import itertools
 import json
 import math
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -223,6 +225,69 @@ def test_damaged_rows_are_found(kept, seed, flip):
     saved = Checkpoints(kept).last(told.append)
     assert told and str(path) in told[0]
     assert saved is None or saved.step < 8  # what lies before the damage is whole
+
+
+def forge(path: Path, about: str, tensors: dict | None = None) -> None:
+    """Write a state with a digest that is right, as someone who forges it would."""
+    data = safetensors.torch.save(tensors or {"x": torch.zeros(2)}, {"about": about})
+    path.write_bytes(hashlib.sha256(data).digest() + data)
+
+
+def forged(**changes) -> str:
+    """A state of nothing, with some of its fields changed."""
+    tree = {"form": FORM, "step": 9, "rows": [], "chunks": {}, "task": {"step": 9}} | changes
+    return json.dumps(pack(tree, {}))
+
+
+FORGED = ["1", "[]", "[" * 100_000, '{"dict": 3}', '{"tensor": "y"}', '{"tensor": []}', '{"array": "x", "b": 1}']
+FORGED += [forged(step=step) for step in (None, "9", -1, 1.5, [])]
+ROW = {"seed": 0, "step": 1, "return": 1.5}
+FORGED += [forged(rows=rows) for rows in (3, [3], [{}], [ROW | {"return": "x"}], [ROW | {"seed": []}])]
+FORGED += [forged(chunks=chunks) for chunks in (3, {"buffer": 3}, {"buffer": [{}]}, {"../x": []})]
+FORGED += [
+    forged(chunks={"buffer": [{"until": 1, "bytes": n, "shape": shape, "sha256": ""}]})
+    for n, shape in ((10**15, [1]), (-1, [1]), ("4", [1]), (4, [-5]), (4, [10**12]))
+]
+
+
+@pytest.mark.parametrize("about", FORGED)
+def test_a_forged_state_is_refused_and_the_one_before_taken(kept, about):
+    old, new = sorted(kept.glob("*.state"))
+    forge(new, about)
+    told: list[str] = []
+    saved = Checkpoints(kept).last(told.append)
+    assert saved and saved.step == int(old.stem) and len(told) == 1 and "\n" not in told[0]
+
+
+@pytest.mark.parametrize(
+    "change", [{"parts": {}}, {"parts": 3}, {"streams": {}}, {"n_steps": "x"}, {"labels": [1]}, {"step": None}]
+)
+def test_a_state_of_other_settings_is_refused_in_one_line(kept, dataset, change):
+    path = max(kept.glob("*.state"))
+    store = Checkpoints(kept)
+    saved = store.last()
+    tree = {"form": FORM, "step": saved.step, "rows": saved.rows, "chunks": store.chunks}
+    store._write(path.name, {**tree, "task": saved.state["task"] | change})
+    with pytest.raises(BadInput, match=r"^the checkpoint does not fit the settings of this run; [^\n]*$"):
+        list(train_lanes(cell_for("aihf"), dataset, place=CheckpointPlace(kept)))
+
+
+def test_a_pipe_in_place_of_a_state_or_of_rows_is_not_waited_for(kept):
+    for path in (max(kept.glob("*.state")), kept / "buffer.rows"):
+        path.unlink()
+        os.mkfifo(path)
+    told: list[str] = []
+    assert Checkpoints(kept).last(told.append) is None and all("not a regular file" in line for line in told)
+
+
+@pytest.mark.parametrize("learned", [3, {"reward": None}, {"policy": 3, "reward": None}, {"policy": {}, "reward": 3}])
+def test_a_forged_end_is_told_and_gone_back_from(dataset, tmp_path, learned):
+    whole, place = cell_for("aihf"), CheckpointPlace(tmp_path, 0.0)
+    unbroken = outcome(train_lanes(whole, dataset, place=place))
+    Checkpoints(tmp_path)._write("done.state", {"step": STEPS, "rows": [], "learned": learned})
+    events = list(train_lanes(whole, dataset, place=place))
+    assert isinstance(events[0], Notice) and "done.state was not written by aihf_control" in events[0].message
+    same(outcome(events), unbroken)
 
 
 def test_a_state_of_another_version_is_refused_and_kept(kept, monkeypatch):
