@@ -74,7 +74,7 @@ def test_the_terminal_output_fits_80_columns(dataset_folder, tmp_path, monkeypat
     monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     assert run.main([*words("aihf", dataset_folder, tmp_path), "--demos", "1"]) == 0
     out = capsys.readouterr().out
-    assert "1 demonstration and" in out and f"used              {STEPS} environment steps and" in out
+    assert "1 of 4 demonstrations and" in out and "1 demonstration, 20" in out and f"used              {STEPS} environment steps and" in out
     assert "pair accuracy     " in out and "rank correlation  " in out
     folders = (str(tmp_path), str(dataset_folder))
     wide = [line for line in out.splitlines() if len(line) > 80 and not any(f in line for f in folders)]
