@@ -55,8 +55,8 @@ def test_the_wheel_holds_every_card_and_policy(wheel):
 
 
 def test_the_command_runs_from_anywhere(installed, tmp_path):
-    told = ran(sys.executable, "-m", "aihf_control.run", "--help", cwd=tmp_path, PYTHONPATH=str(installed))
-    assert "--method" in told and "--w-pref" in told
+    message = ran(sys.executable, "-m", "aihf_control.run", "--help", cwd=tmp_path, PYTHONPATH=str(installed))
+    assert "--method" in message and "--w-pref" in message
     assert not list(tmp_path.iterdir())
 
 

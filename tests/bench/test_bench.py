@@ -41,8 +41,8 @@ while step < 10:
     if how == "crash": print("ValueError: a bug"); sys.exit(1)
     if how == "slow": time.sleep(0.2)
     if how == "child" and not resumed: os.fork() or time.sleep(60); os.kill(os.getpid(), signal.SIGKILL)
-told = json.dumps([len(os.sched_getaffinity(0)), os.environ["OMP_NUM_THREADS"]])
-if how != "forget": (folder / "summary.json").write_text(told)
+reported = json.dumps([len(os.sched_getaffinity(0)), os.environ["OMP_NUM_THREADS"]])
+if how != "forget": (folder / "summary.json").write_text(reported)
 """
 
 
@@ -276,7 +276,7 @@ def test_cells_of_other_code_run_again_unless_any_code_is_given(grid, small_jobs
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["--only", "method"], "write it as NAME=VALUE"),
         (["--only", "metod=bc"], "'metod'; did you mean method?"),
@@ -289,10 +289,10 @@ def test_cells_of_other_code_run_again_unless_any_code_is_given(grid, small_jobs
         (["--engine", "ray", "--cores", "0"], "--cores must be above 0, got 0"),
     ],
 )
-def test_bad_flags_are_one_line_and_leave_nothing(grid, capsys, words, told):
+def test_bad_flags_are_one_line_and_leave_nothing(grid, capsys, words, reported):
     assert bench.main([str(grid), *words]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: ") and err.count("\n") == 1 and told in err
+    assert err.startswith("error: ") and err.count("\n") == 1 and reported in err
     assert list(Path().iterdir()) == [Path(grid.name)]
 
 
@@ -325,9 +325,9 @@ def test_the_plan_shows_what_is_finished_and_estimates_the_rest(grid, capsys):
     assert expected[one.key] == expected[jobs[2].key] == 100.0  # the other one is of the same kind
     assert expected[jobs[1].key] is None  # nothing like bc has been measured
     assert bench.main([str(grid), "--dry-run"]) == 0
-    told = capsys.readouterr().out
-    assert "4 cells, 1 finished; of the rest 1 take about 100 s" not in told and "2 min of one core" in told
-    assert "finished" in told and "?" in told
+    reported = capsys.readouterr().out
+    assert "4 cells, 1 finished; of the rest 1 take about 100 s" not in reported and "2 min of one core" in reported
+    assert "finished" in reported and "?" in reported
 
 
 def test_damaged_lines_of_the_ledger_are_skipped_with_a_note(tmp_path, capsys):
@@ -413,8 +413,8 @@ def test_the_smoke_experiment_interrupted_and_resumed_gives_its_page(tmp_path):
     while first.poll() is None and not list(folder.glob("cells/*/config.json")):
         time.sleep(0.1)
     first.send_signal(signal.SIGINT)
-    told, _ = first.communicate(timeout=200)
-    assert first.returncode == 130 and "resume with the same command" in told, told
+    reported, _ = first.communicate(timeout=200)
+    assert first.returncode == 130 and "resume with the same command" in reported, reported
     begun = {path.parent.name for path in folder.glob("cells/*/config.json")}
     paused = {name for name in begun if not (folder / "cells" / name / "summary.json").exists()}
     assert paused and not any(is_running(folder / "cells" / name) for name in begun)

@@ -96,7 +96,7 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("environments = [", "not valid TOML"),
         ("", "names no environments"),
@@ -164,10 +164,10 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
         ('environments = "Hopper-v4"\nmethods = ["bc"]', "give a list, each of it a string"),
     ],
 )
-def test_what_is_wrong_is_named_in_one_line(written, text, told):
+def test_what_is_wrong_is_named_in_one_line(written, text, message):
     with pytest.raises(BadInput) as refused:
         written(text)
-    assert told in str(refused.value) and "\n" not in str(refused.value)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("value", ["true", "-1", "1e999", "nan", '"x"', '""', "[]", "[[]]", "[{}]", "{}", "1979-05-27"])

@@ -23,7 +23,7 @@ import gymnasium as gym
 import numpy as np
 
 class Ring(gym.Env):
-    """A point that is pushed about and pays for being near the origin; its spaces are not flat."""
+    """A point that is pushed about and rewarded for being near the origin; its spaces are not flat."""
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (2, 2), np.float64)
     action_space = gym.spaces.Box(np.array([[-3.0], [0.0]]), np.array([[5.0], [1.0]]), (2, 1), np.float64)

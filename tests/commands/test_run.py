@@ -74,7 +74,11 @@ def test_the_terminal_output_fits_80_columns(dataset_folder, tmp_path, monkeypat
     monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     assert run.main([*words("aihf", dataset_folder, tmp_path), "--demos", "1"]) == 0
     out = capsys.readouterr().out
-    assert "1 of 4 demonstrations and" in out and "1 demonstration, 20" in out and f"used              {STEPS} environment steps and" in out
+    assert (
+        "1 of 4 demonstrations and" in out
+        and "1 demonstration, 20" in out
+        and f"used              {STEPS} environment steps and" in out
+    )
     assert "pair accuracy     " in out and "rank correlation  " in out
     folders = (str(tmp_path), str(dataset_folder))
     wide = [line for line in out.splitlines() if len(line) > 80 and not any(f in line for f in folders)]
@@ -92,9 +96,9 @@ def test_the_log_has_every_seed_at_every_evaluation(finished):
 
 def test_the_summary_counts_its_seeds_and_none_diverged(finished):
     method, folder = finished
-    told, log = json.loads((folder / "summary.json").read_text()), log_of(folder)
-    assert told["method"] == method and told["diverged"] == [] and told["interrupted"] is False
-    (row,) = [row for row in told["rows"] if row["name"] == method]
+    stored, log = json.loads((folder / "summary.json").read_text()), log_of(folder)
+    assert stored["method"] == method and stored["diverged"] == [] and stored["interrupted"] is False
+    (row,) = [row for row in stored["rows"] if row["name"] == method]
     assert row["n"] == 2 and row["return"]["value"] == pytest.approx(log[log["step"] == STEPS]["return"].mean())
 
 
@@ -118,8 +122,8 @@ def test_the_saved_policy_earns_what_the_log_says(finished):
             return policy.spec.from_env(policy.predict(obs, lane=lane)[0])
 
         played = rollout(policy.spec, act, [EVALUATION_SEED, EVALUATION_SEED + 1])
-        (told,) = log[(log["seed"] == seed) & (log["step"] == STEPS)]["returns"]
-        np.testing.assert_allclose([t.reward.sum() for t in played], told, rtol=1e-3)
+        (stored,) = log[(log["seed"] == seed) & (log["step"] == STEPS)]["returns"]
+        np.testing.assert_allclose([t.reward.sum() for t in played], stored, rtol=1e-3)
 
 
 def test_the_exported_zips_act_as_the_saved_policy(finished):
@@ -186,22 +190,22 @@ def test_two_processes_give_what_one_gives(dataset, dataset_folder, tmp_path):
 
 @pytest.fixture
 def refused(tmp_path, monkeypatch, capfd):
-    """Asks that a command ends with code 2, one line on stderr that holds `told`, and nothing new on disk."""
+    """Asks that a command ends with code 2, one line on stderr that holds `message`, and nothing new on disk."""
     monkeypatch.chdir(tmp_path)
 
-    def check(argv: list[str], *told: str) -> None:
+    def check(argv: list[str], *message: str) -> None:
         before = sorted(tmp_path.rglob("*"))
         assert run.main(argv) == 2
         err = capfd.readouterr().err
         assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n"), err
-        assert all(t in err for t in told), err
+        assert all(t in err for t in message), err
         assert sorted(tmp_path.rglob("*")) == before
 
     return check
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         (["--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["--steps", "0"], "--steps must be at least 1, got 0"),
@@ -221,9 +225,9 @@ def refused(tmp_path, monkeypatch, capfd):
         (["--dataset", "absent"], "absent"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(refused, dataset_folder, more, told):
+def test_bad_input_is_one_line_and_leaves_nothing(refused, dataset_folder, more, message):
     # with one argument given twice, the last one counts
-    refused(words("bc", dataset_folder, Path("runs"), *more), told)
+    refused(words("bc", dataset_folder, Path("runs"), *more), message)
 
 
 @pytest.mark.parametrize(
@@ -301,9 +305,9 @@ def test_a_damaged_dataset_is_refused(refused, dataset_folder, tmp_path):
 def test_help_names_the_flags_of_the_method(method, names, capsys):
     with pytest.raises(SystemExit) as end:
         run.main(["--method", method, "--help"])
-    told = capsys.readouterr().out
+    message = capsys.readouterr().out
     assert end.value.code == 0
-    assert all(name in told for name in [*names, "--demos", "--seeds", "--out"])
+    assert all(name in message for name in [*names, "--demos", "--seeds", "--out"])
 
 
 def test_a_flag_that_does_not_exist_is_refused(capsys, tmp_path, monkeypatch):
@@ -466,9 +470,9 @@ def test_a_diverging_lane_is_reported_and_leaves_the_others_unchanged(dataset, m
     one, other = (r.frame[r.frame["seed"] != 1] for r in (healthy, ill))
     pd.testing.assert_frame_equal(one, other, check_exact=True)
     assert np.isnan(ill.last().loc[1, "return"])
-    told, before = summary(ill), summary(healthy)
-    assert told["diverged"] == [1] and before["diverged"] == []
-    assert [row["n"] for row in told["rows"] if row["name"] == method] == [2]
+    stored, before = summary(ill), summary(healthy)
+    assert stored["diverged"] == [1] and before["diverged"] == []
+    assert [row["n"] for row in stored["rows"] if row["name"] == method] == [2]
 
 
 @pytest.mark.parametrize("method", EACH_METHOD)

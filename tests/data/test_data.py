@@ -361,12 +361,12 @@ def test_the_command_makes_and_shows_a_dataset(policy_zips, tmp_path, capsys):
     assert len(Dataset.load(tmp_path / "made").pool) == 2 + 3 * 4
     capsys.readouterr()
     assert data_main(["show", str(tmp_path / "made")]) == 0
-    told = capsys.readouterr().out
-    assert "demonstrations (expert)" in told and "10 train comparisons" in told and "100.0% prefer" in told
+    message = capsys.readouterr().out
+    assert "demonstrations (expert)" in message and "10 train comparisons" in message and "100.0% prefer" in message
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("show absent", "absent"),
         ("make --env Nope-v0 --out made", "Nope-v0"),
@@ -377,11 +377,11 @@ def test_the_command_makes_and_shows_a_dataset(policy_zips, tmp_path, capsys):
         ("make --env Hopper-v4 --out made --force --policy expert={expert} --levels expert guru", "'guru'"),
     ],
 )
-def test_the_commands_refuse_in_one_line_and_leave_nothing(policy_zips, tmp_path, monkeypatch, capsys, words, told):
+def test_the_commands_refuse_in_one_line_and_leave_nothing(policy_zips, tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     assert data_main(words.format(**policy_zips).split()) == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: ") and err.count("\n") == 1 and told in err
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err
     assert not list(tmp_path.iterdir())
 
 
@@ -446,8 +446,8 @@ def test_the_replay_holds_no_column_but_the_transition():
 
 def test_the_true_reward_is_in_nothing_that_a_lane_draws(dataset):
     """Paid otherwise, the same episodes give a lane exactly the same."""
-    paid = [dataclasses.replace(t, reward=-1000 * t.reward + 1) for t in dataset.pool]
-    a, b = dataset.draw(1, 2, 20), Dataset(dataset.meta, paid, dataset.pairs).draw(1, 2, 20)
+    changed = [dataclasses.replace(t, reward=-1000 * t.reward + 1) for t in dataset.pool]
+    a, b = dataset.draw(1, 2, 20), Dataset(dataset.meta, changed, dataset.pairs).draw(1, 2, 20)
     for x, y in (
         (a.clip_steps, b.clip_steps),
         (a.pairs.win, b.pairs.win),

@@ -74,8 +74,8 @@ def same(found: list[Trajectory], episodes: list[Trajectory], dropped: int = 0) 
 def refused(text: str, call, *args) -> None:
     with pytest.raises(BadInput) as refusal:
         call(*args)
-    told = "\n".join(refusal.value.faults) if isinstance(refusal.value, BadLines) else str(refusal.value)
-    assert text in told, told
+    message = "\n".join(refusal.value.faults) if isinstance(refusal.value, BadLines) else str(refusal.value)
+    assert text in message, message
     assert "\n" not in str(refusal.value)
 
 
@@ -150,7 +150,7 @@ def test_a_termination_inside_a_stated_length_is_cut_with_a_note(episodes, spec,
 
 
 @pytest.mark.parametrize(
-    ("drop", "told"),
+    ("drop", "message"),
     [
         (["rewards"], "zeros suffice"),
         (["actions"], "actions (N, A) in the environment's units"),
@@ -158,9 +158,9 @@ def test_a_termination_inside_a_stated_length_is_cut_with_a_note(episodes, spec,
         (["terminals"], "lacks terminated or terminations or terminals (or dones)"),
     ],
 )
-def test_what_lacks_is_named_with_its_remedy(episodes, spec, tmp_path, drop, told):
+def test_what_lacks_is_named_with_its_remedy(episodes, spec, tmp_path, drop, message):
     path = saved(tmp_path, **renamed(transitions(episodes), **dict.fromkeys(drop)))
-    refused(told, read_transitions, path, spec)
+    refused(message, read_transitions, path, spec)
 
 
 def test_d4rls_hdf5_is_read(episodes, spec, tmp_path):
@@ -202,7 +202,7 @@ def npy(shape: str, descr: str = "<f4", data: bytes = b"\0" * 16) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (npy("(1000000000000,)"), "states (1000000000000,)"),
         (npy("(4, 0)", data=b""), "rows without columns"),
@@ -216,10 +216,10 @@ def npy(shape: str, descr: str = "<f4", data: bytes = b"\0" * 16) -> bytes:
         (b"no array", "as an npz"),
     ],
 )
-def test_an_npz_member_is_judged_by_its_header(spec, tmp_path, content, told):
+def test_an_npz_member_is_judged_by_its_header(spec, tmp_path, content, message):
     with zipfile.ZipFile(tmp_path / "bad.npz", "w") as z:
         z.writestr("obs.npy", content)
-    refused(told, read_transitions, tmp_path / "bad.npz", spec)
+    refused(message, read_transitions, tmp_path / "bad.npz", spec)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
@@ -304,7 +304,7 @@ def test_wrong_types_in_meta_are_refused_or_harmless(dataset_folder, tmp_path, f
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"length": np.array([2**62, 2**62], np.int64)}, "length"),
         ({"level": np.zeros(16)}, "level is of float64, it needs text"),
@@ -312,7 +312,7 @@ def test_wrong_types_in_meta_are_refused_or_harmless(dataset_folder, tmp_path, f
         ({"terminated": np.full(16, "x")}, "it needs booleans"),
     ],
 )
-def test_a_pool_of_wrong_types_is_refused(dataset_folder, tmp_path, change, told):
+def test_a_pool_of_wrong_types_is_refused(dataset_folder, tmp_path, change, message):
     from aihf_control.core.files import sha256
 
     folder = folder_with(dataset_folder, tmp_path, "")
@@ -321,7 +321,7 @@ def test_a_pool_of_wrong_types_is_refused(dataset_folder, tmp_path, change, told
     meta = json.loads((dataset_folder / "meta.json").read_text())
     meta["sha256"]["pool.npz"] = sha256((folder / "pool.npz").read_bytes())
     (folder / "meta.json").write_text(json.dumps(meta))
-    refused(told, Dataset.load, folder)
+    refused(message, Dataset.load, folder)
 
 
 # ---------------------------------------------------------------------------------------------------------------- csv

@@ -76,7 +76,7 @@ def test_a_fall_ends_an_episode_and_the_file_ends_the_last(episodes, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"rewards": None}, "lacks reward or rewards or rews"),
         ({"actions": np.zeros(3)}, "needs"),
@@ -85,10 +85,10 @@ def test_a_fall_ends_an_episode_and_the_file_ends_the_last(episodes, tmp_path):
         ({"terminals": np.zeros((0,), bool)}, "it needs 600 rows"),
     ],
 )
-def test_an_npz_that_is_no_table_of_transitions_is_refused(episodes, tmp_path, change, told):
+def test_an_npz_that_is_no_table_of_transitions_is_refused(episodes, tmp_path, change, message):
     columns = {k: v for k, v in (transitions(episodes) | change).items() if v is not None}
     np.savez(tmp_path / "bad.npz", **columns)
-    with pytest.raises(BadInput, match=told) as refusal:
+    with pytest.raises(BadInput, match=message) as refusal:
         read_episodes(str(tmp_path / "bad.npz"), spec_of(PENDULUM))
     assert "\n" not in str(refusal.value)
 
@@ -110,7 +110,7 @@ def test_rows_that_do_not_follow_each_other_are_each_named(episodes, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda t: {"obs": t.obs[:, :2]}, "has (3,) and (1,)"),
         (lambda t: {"reward": np.where(np.arange(200) > 197, np.nan, t.reward)}, "not finite at step 198 and 1 more"),
@@ -118,10 +118,10 @@ def test_rows_that_do_not_follow_each_other_are_each_named(episodes, tmp_path):
         (lambda t: {"act": np.tile(t.act, (2, 1)), "reward": np.tile(t.reward, 2)}, "an episode has 1 to 200"),
     ],
 )
-def test_an_episode_of_another_environment_is_refused_with_the_reason(episodes, change, told):
+def test_an_episode_of_another_environment_is_refused_with_the_reason(episodes, change, message):
     t = episodes[0]
     assert find_misfit(t, spec_of(PENDULUM)) is None
-    assert told in str(find_misfit(dataclasses.replace(t, **change(t)), spec_of(PENDULUM)))
+    assert message in str(find_misfit(dataclasses.replace(t, **change(t)), spec_of(PENDULUM)))
 
 
 # ---------------------------------------------------------------------------------------------------------- comparisons
@@ -155,12 +155,12 @@ def test_every_bad_line_is_named_with_its_reason(episodes, tmp_path):
     path = csv_of(tmp_path, "0,0,1,0,50,1,train", *bad, header=header)
     with pytest.raises(BadLines) as refusal:
         read_comparisons(path, episodes)
-    for number, (fault, told) in enumerate(zip(refusal.value.faults, bad.values(), strict=True), 3):
-        assert f"line {number}: " in fault and told in fault, fault
+    for number, (fault, message) in enumerate(zip(refusal.value.faults, bad.values(), strict=True), 3):
+        assert f"line {number}: " in fault and message in fault, fault
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "lacks the columns"),
         (b"win_episode,win_start\n0,0\n", "lacks the columns length, lose_episode, lose_start"),
@@ -169,9 +169,9 @@ def test_every_bad_line_is_named_with_its_reason(episodes, tmp_path):
         (b'win_episode,win_start,lose_episode,lose_start,length\n"0,0,1,0,5\n', "as a csv"),
     ],
 )
-def test_what_is_no_table_of_comparisons_is_refused(episodes, tmp_path, content, told):
+def test_what_is_no_table_of_comparisons_is_refused(episodes, tmp_path, content, message):
     (tmp_path / "pairs.csv").write_bytes(content)
-    with pytest.raises(BadInput, match=told):
+    with pytest.raises(BadInput, match=message):
         read_comparisons(tmp_path / "pairs.csv", episodes)
 
 

@@ -68,11 +68,11 @@ def test_the_sum_telescopes(regret, pool):
 
 def test_after_a_fall_there_is_nothing_to_come(regret, pool):
     fallen, t = pool[2], len(pool[2]) - 5
-    paid = regret.step_scores(pool, [(2, t)], 8)
+    scores = regret.step_scores(pool, [(2, t)], 8)
     discounted = (fallen.reward[t:] * GAMMA ** np.arange(5)).sum()
-    assert paid.shape == (1, 8) and paid.sum() == pytest.approx(discounted - value(regret, fallen, t))
+    assert scores.shape == (1, 8) and scores.sum() == pytest.approx(discounted - value(regret, fallen, t))
     exact = regret.step_scores(pool, [(2, t)], 5)
-    assert exact.sum() == pytest.approx(paid.sum())
+    assert exact.sum() == pytest.approx(scores.sum())
 
 
 def test_an_episode_cut_by_time_has_a_future(regret, pool):

@@ -30,8 +30,8 @@ def changed(dataset: Dataset, episode: int, **columns) -> Dataset:
 def test_what_the_simulator_made_it_gives_again(dataset, dataset_folder, capsys):
     assert list(verify(dataset)) == [None] * 16
     assert data_main(["verify", str(dataset_folder)]) == 0
-    told = capsys.readouterr().out
-    assert "all 16 episodes equal their replay here, bit for bit" in told and "made with python" in told
+    message = capsys.readouterr().out
+    assert "all 16 episodes equal their replay here, bit for bit" in message and "made with python" in message
 
 
 @pytest.mark.parametrize(("what", "step"), [("obs", 5), ("reward", 6), ("qpos", 5), ("qvel", 5)])
@@ -68,9 +68,12 @@ def test_a_dataset_that_does_not_replay_is_exit_code_2(dataset, tmp_path, capsys
         Dataset.load(tmp_path / "other"), meta={**meta, "versions": {**meta["versions"], "mujoco": "2.1"}}
     ).save(tmp_path / "other")
     assert data_main(["verify", str(tmp_path / "other")]) == 2
-    told = capsys.readouterr()
-    assert "episode 1 first differs after 1 steps, in reward by 1e-09" in told.out and "mujoco 2.1 (here " in told.out
-    assert told.err.startswith("error: ") and "1 of 16 episodes" in told.err
+    message = capsys.readouterr()
+    assert (
+        "episode 1 first differs after 1 steps, in reward by 1e-09" in message.out
+        and "mujoco 2.1 (here " in message.out
+    )
+    assert message.err.startswith("error: ") and "1 of 16 episodes" in message.err
 
 
 def test_an_episode_without_a_seed_cannot_be_verified(dataset, tmp_path, capsys):
@@ -167,11 +170,11 @@ def test_a_pair_becomes_a_film(dataset_folder, drawable, tmp_path, ending, capsy
 
 
 @pytest.mark.parametrize(
-    ("row", "name", "told"),
+    ("row", "name", "message"),
     [(0, "pair.avi", ".mp4 or .gif"), (90, "pair.gif", "has 90 comparisons"), (-1, "pair.gif", "has 90 comparisons")],
 )
-def test_what_cannot_be_drawn_is_refused(dataset, tmp_path, row, name, told):
-    with pytest.raises(BadInput, match=told):
+def test_what_cannot_be_drawn_is_refused(dataset, tmp_path, row, name, message):
+    with pytest.raises(BadInput, match=message):
         render_comparison(dataset, row, tmp_path / name)
     assert not list(tmp_path.iterdir())
 

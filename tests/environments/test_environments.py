@@ -122,11 +122,11 @@ def test_pendulum_runs_to_its_end_in_its_own_units():
     a, b = rollout(spec, lambda obs: np.full((len(obs), 1), 0.5), [3, 4])
     assert len(a) == len(b) == 200 and not a.terminated and not b.terminated
     env = gym.make("Pendulum-v1")
-    obs, paid = env.reset(seed=3)[0], 0.0
+    obs, total = env.reset(seed=3)[0], 0.0
     for _ in range(200):
         obs, reward, *_ = env.step(np.array([1.0], np.float32))
-        paid += reward
-    assert a.reward.sum() == pytest.approx(paid)
+        total += reward
+    assert a.reward.sum() == pytest.approx(total)
     np.testing.assert_array_equal(a.obs[-1], obs)
 
 

@@ -86,10 +86,10 @@ class RaisesLater(Line):
 
 class Pays(Line):
     def __init__(self, reward=0.0, at=1):
-        self.paid, self.at = reward, at
+        self.fault, self.at = reward, at
 
     def reward(self):
-        return self.paid if self.t == self.at else 0.0
+        return self.fault if self.t == self.at else 0.0
 
 
 class Noisy(Line):

@@ -102,8 +102,8 @@ def test_a_training_that_is_paused_resumes_to_the_same_policies(tmp_path):
             if line.startswith("update 20 "):
                 training.terminate()
                 break
-        told = training.stdout.read()
-    assert training.returncode == 143 and "Resume with the same command." in told
+        message = training.stdout.read()
+    assert training.returncode == 143 and "Resume with the same command." in message
     assert {f.name for f in (tmp_path / "new").iterdir()} == {"checkpoint"}
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "Resuming at update" in again.stdout and "update 10 " not in again.stdout
@@ -196,7 +196,7 @@ def test_the_yardstick_measures_both_learners_alike(tmp_path, learner, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["--steps", "-20"], "--steps must be at least 1, got -20"),
@@ -205,9 +205,9 @@ def test_the_yardstick_measures_both_learners_alike(tmp_path, learner, monkeypat
         (["--table", "--reach", "nan"], "--reach must be a share above 0, got nan"),
     ],
 )
-def test_bad_settings_of_the_yardstick_are_refused_in_a_line(tmp_path, capsys, more, told):
+def test_bad_settings_of_the_yardstick_are_refused_in_a_line(tmp_path, capsys, more, message):
     assert yardstick.main([*YARD, *more, "--out", str(tmp_path / "new")]) == 2
-    assert told in capsys.readouterr().err and not (tmp_path / "new").exists()
+    assert message in capsys.readouterr().err and not (tmp_path / "new").exists()
 
 
 def test_two_measurements_do_not_write_the_same_csv(tmp_path, capsys):

@@ -65,7 +65,7 @@ def meta(monkeypatch) -> torch.device:
 
 
 def train(dataset, method: str, device, steps: int = 12) -> Iterator:
-    """The method's first steps on a device; before the last it goes on from its own state, read from a disk."""
+    """The method's first steps on a device; before the last it is restored from its own state on a disk."""
     module = methods.load(method)
     task = Task(dataset, (0, 1), 1, 20, device=device, products=torch.bfloat16)
     for k, progress in zip(range(steps + 1), module.train(task, small_config(method, steps)), strict=False):

@@ -1,4 +1,4 @@
-"""Nothing lost: a run that is killed anywhere goes on to the same bits, and what is damaged is found."""
+"""Nothing lost: a run that is killed anywhere resumes to the same bits, and damage is found."""
 
 import dataclasses
 import errno
@@ -97,7 +97,7 @@ def test_a_run_that_dies_between_two_states_repeats_what_it_had_not_saved(method
     *_, _ = train_lanes(whole, dataset, pause=After(5), place=CheckpointPlace(tmp_path))  # a state at step 5
     dying = train_lanes(
         whole, dataset, stop=After(12), place=CheckpointPlace(tmp_path)
-    )  # goes on well beyond it, and is lost
+    )  # continues well beyond it, and is lost
     for event in dying:
         if isinstance(event, Evaluated) and event.step > 5:
             break
@@ -211,9 +211,9 @@ def damage(path: Path, rng: random.Random, flip: bool) -> None:
 def test_a_damaged_state_is_found_and_the_one_before_taken(kept, seed, flip):
     old, new = sorted(kept.glob("*.state"))
     damage(new, random.Random(seed), flip)
-    told: list[str] = []
-    saved = Checkpoints(kept).last(told.append)
-    assert saved and saved.step == int(old.stem) and len(told) == 1 and str(new) in told[0]
+    reported: list[str] = []
+    saved = Checkpoints(kept).last(reported.append)
+    assert saved and saved.step == int(old.stem) and len(reported) == 1 and str(new) in reported[0]
 
 
 @pytest.mark.parametrize("flip", [True, False])
@@ -221,9 +221,9 @@ def test_a_damaged_state_is_found_and_the_one_before_taken(kept, seed, flip):
 def test_damaged_rows_are_found(kept, seed, flip):
     path = kept / "buffer.rows"
     damage(path, random.Random(seed), flip)
-    told: list[str] = []
-    saved = Checkpoints(kept).last(told.append)
-    assert told and str(path) in told[0]
+    reported: list[str] = []
+    saved = Checkpoints(kept).last(reported.append)
+    assert reported and str(path) in reported[0]
     assert saved is None or saved.step < 8  # what lies before the damage is whole
 
 
@@ -254,9 +254,9 @@ FORGED += [
 def test_a_forged_state_is_refused_and_the_one_before_taken(kept, about):
     old, new = sorted(kept.glob("*.state"))
     forge(new, about)
-    told: list[str] = []
-    saved = Checkpoints(kept).last(told.append)
-    assert saved and saved.step == int(old.stem) and len(told) == 1 and "\n" not in told[0]
+    reported: list[str] = []
+    saved = Checkpoints(kept).last(reported.append)
+    assert saved and saved.step == int(old.stem) and len(reported) == 1 and "\n" not in reported[0]
 
 
 @pytest.mark.parametrize(
@@ -276,8 +276,8 @@ def test_a_pipe_in_place_of_a_state_or_of_rows_is_not_waited_for(kept):
     for path in (max(kept.glob("*.state")), kept / "buffer.rows"):
         path.unlink()
         os.mkfifo(path)
-    told: list[str] = []
-    assert Checkpoints(kept).last(told.append) is None and all("not a regular file" in line for line in told)
+    reported: list[str] = []
+    assert Checkpoints(kept).last(reported.append) is None and all("not a regular file" in line for line in reported)
 
 
 @pytest.mark.parametrize("learned", [3, {"reward": None}, {"policy": 3, "reward": None}, {"policy": {}, "reward": 3}])
@@ -360,13 +360,13 @@ def test_environments_resume_exactly(env_id):
     acts = rng.uniform(-1, 1, (60, 2, spec.n_act)).astype(np.float32)
 
     def play(envs: Envs, some) -> list:
-        told = []
+        reported = []
         for act in some:
             obs, reward, terminated, truncated = envs.step(act)
-            told.append((obs.tobytes(), reward.tobytes()))
+            reported.append((obs.tobytes(), reward.tobytes()))
             for i in np.flatnonzero(terminated | truncated):
-                told.append(envs.reset(int(i)).tobytes())
-        return told
+                reported.append(envs.reset(int(i)).tobytes())
+        return reported
 
     one = Envs(spec, 2)
     for i in range(2):

@@ -125,7 +125,7 @@ def test_a_circle_that_explains_nothing_new_has_no_share():
 
 
 def test_the_penalty_by_hand():
-    """Features that are the first input's tanh and a constant, so that what is paid has a known slope there."""
+    """Features that are the first input's tanh and a constant, so that the reward has a known slope there."""
     model = PreferenceModel(compared([(0, 1), (1, 2), (2, 0)]), CFG, 2)
     with torch.no_grad():
         for layer in [*model.net.body.layers, model.net.out]:
@@ -134,17 +134,17 @@ def test_the_penalty_by_hand():
         model.net.out.weight[:, 0, 0] = 1.0
         model.net.form[:, 0, 1] = 5.0
     model.task.clips.data[..., 0] = 0.0  # every step shows 0 in the first input, where tanh(tanh(x)) has slope 1
-    opponent = torch.tensor([[0.0, 1.0], [0.0, 0.1]])  # paid 5 tanh(tanh(x)), and a tenth of it
+    opponent = torch.tensor([[0.0, 1.0], [0.0, 0.1]])  # rewards 5 tanh(tanh(x)) and a tenth of it
     torch.testing.assert_close(model.penalty(opponent), torch.tensor([10.0 * 16, 0.0]))
 
 
 def test_the_reward_depends_on_the_opponent(dataset):
     model, obs, act = circling(dataset), torch.randn(2, 5, 11), torch.zeros(2, 5, 3)
-    paid = []
+    rewards = []
     for seed in (1, 2):
         model.set_opponent(some_clips(seed))
-        paid.append(model(obs, act))
-    assert not torch.allclose(*paid)
+        rewards.append(model(obs, act))
+    assert not torch.allclose(*rewards)
     with torch.no_grad():
         model.net.form.zero_()
     torch.testing.assert_close(model(obs, act), model.r(obs, act))
@@ -248,21 +248,21 @@ def test_the_agents_reward_by_hand(dataset):
     task.demos.data[:] = task.demos.data[:, :1]  # all its steps alike
     demo = task.demos.sample(1)
     above = r(obs[:, None], act[:, None]) - r(demo.obs, demo.act)
-    paid, penalty = r.agent_term(buffer)
-    torch.testing.assert_close(paid, torch.tensor([1 - 0.48, 1.0]) * above.squeeze(1), atol=1e-5, rtol=1e-4)
+    rewards, penalty = r.agent_term(buffer)
+    torch.testing.assert_close(rewards, torch.tensor([1 - 0.48, 1.0]) * above.squeeze(1), atol=1e-5, rtol=1e-4)
     assert penalty.shape == (2,)
-    paid.sum().backward()
+    rewards.sum().backward()
     assert r.net.alive.grad is None and r.net.body.layers[0].weight.grad.abs().max() > 0
 
 
 def test_parls_reward_includes_the_last_term(dataset):
     """Against AIHF, whose gap lowers it."""
-    paid = {}
+    rewards = {}
     for weight in (0.0, 100.0):
         quick = dataclasses.replace(TINY["reward"], lr=1e-2)
         *_, last = play("parl", make_task(dataset), 40, w_agent=weight, reward_every=1, reward=quick)
-        paid[weight] = last.info["agent"]
-    assert (paid[100.0] > paid[0.0]).all()
+        rewards[weight] = last.info["agent"]
+    assert (rewards[100.0] > rewards[0.0]).all()
 
 
 def test_parl_queries_the_whole_budget_and_keeps_every_answer(dataset):

@@ -147,8 +147,8 @@ def test_the_better_of_two_segments_is_that_of_higher_return(task, policy):
     first, second = (task.rollout(policy, starts, LENGTH) for _ in range(2))
     task._queries.annotator = Annotator(temperature=0.0)
     win, lose, weight = task.compare(first, second)
-    paid = [task._queries.rewards[x.key].sum(1).reshape(3, 4) for x in (first, second)]
-    better = torch.as_tensor(paid[0] > paid[1])[..., None, None]
+    returns = [task._queries.rewards[x.key].sum(1).reshape(3, 4) for x in (first, second)]
+    better = torch.as_tensor(returns[0] > returns[1])[..., None, None]
     assert torch.equal(win.obs, torch.where(better, first.clips.obs, second.clips.obs))
     assert torch.equal(lose.obs, torch.where(better, second.clips.obs, first.clips.obs))
     assert (weight == 1).all() and task.n_labels == 4
@@ -156,7 +156,7 @@ def test_the_better_of_two_segments_is_that_of_higher_return(task, policy):
 
 
 def test_answers_are_counted_as_right_wrong_or_half(task, policy, dataset):
-    """Of four questions a lane the first clip pays more in all: one right, one wrong, a tie, and a skipped one."""
+    """The first clip of each of four queries has the higher return: one right answer, a wrong one, a tie, a skip."""
     answers = np.tile(np.array([[1, 0], [0, 1], [0.5, 0.5], [0, 0]], np.float32), (3, 1))
     rollouts, starts = by_hand(task, answers), task.draw_starts(4, LENGTH)
     first, second = (task.rollout(policy, starts, LENGTH) for _ in range(2))
@@ -173,11 +173,11 @@ def test_answers_are_counted_as_right_wrong_or_half(task, policy, dataset):
 
 def test_a_comparison_is_correct_if_the_winner_has_the_higher_true_return(dataset):
     train = dataset.pairs.loc[dataset.pairs["split"] == "train"]
-    paid = {
+    returns = {
         side: [dataset.pool[i].return_of(start, k) for i, start, k in references(train, side)]
         for side in ("win", "lose")
     }
-    expected = np.mean([w > x for w, x in zip(paid["win"], paid["lose"], strict=True)])
+    expected = np.mean([w > x for w, x in zip(returns["win"], returns["lose"], strict=True)])
     turned = {
         f"{a}_{x}": dataset.pairs[f"{b}_{x}"]
         for a, b in (("win", "lose"), ("lose", "win"))

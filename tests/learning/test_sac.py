@@ -32,7 +32,7 @@ def batch(d: Dims, n: int = 32, seed: int = 0) -> Batch:
     return Batch(obs, act, next_obs, done, torch.zeros(d.n_lanes, n, dtype=torch.long))
 
 
-def paid(obs, act):
+def reward_of(obs, act):
     return obs[..., 0] - act[..., 0]
 
 
@@ -166,15 +166,15 @@ def test_a_mixed_batch_has_the_given_shares():
 
 
 def test_targets_by_hand():
-    """r + gamma (min Q' - alpha log pi) where the episode goes on; r + gamma r_abs / (1 - gamma) where it ended."""
+    """r + gamma (min Q' - alpha log pi) where the episode continues; r + gamma r_abs / (1 - gamma) where it ended."""
     d = dims()
     sac = SAC(d, dataclasses.replace(TINY, alpha=(0.3,), gamma=0.9))
     b, noise = batch(d), torch.randn(2, 32, 2)
-    reward = paid(b.obs, b.act)
+    reward = reward_of(b.obs, b.act)
     target = sac.target(b, reward, torch.full((2, 1), -2.0 / 0.1), sac.alpha(), noise)
     act, logp, _ = sac.policy.sample(b.next_obs, noise)
-    going_on = reward + 0.9 * (sac.q_target(b.next_obs, act).amin(1) - 0.3 * logp)
-    by_hand = torch.where(b.done > 0, reward + 0.9 * (-2.0 / 0.1), going_on)
+    continued = reward + 0.9 * (sac.q_target(b.next_obs, act).amin(1) - 0.3 * logp)
+    by_hand = torch.where(b.done > 0, reward + 0.9 * (-2.0 / 0.1), continued)
     torch.testing.assert_close(target, by_hand.detach())
 
 
@@ -187,7 +187,7 @@ def test_an_update_is_the_gradient_step_of_the_papers_losses():
     policy, q = copy.deepcopy(sac.policy), copy.deepcopy(sac.q)
     noise = sac.rng.normal(2, 32, 2)
     sac.rng.load_state_dict(state)
-    info = sac.update(b, paid, absorbing=-2.0)
+    info = sac.update(b, reward_of, absorbing=-2.0)
 
     def critic(obs, act):
         x = torch.cat([obs, act], -1).repeat_interleave(2, 0)
@@ -204,8 +204,8 @@ def test_an_update_is_the_gradient_step_of_the_papers_losses():
 
     with torch.no_grad():
         act, logp = actor(b.next_obs, noise[:, 0])
-        going_on = critic(b.next_obs, act).amin(1) - 0.3 * logp  # the targets still equal the critics
-        target = paid(b.obs, b.act) + 0.9 * torch.where(b.done > 0, -20.0, going_on)
+        continued = critic(b.next_obs, act).amin(1) - 0.3 * logp  # the targets still equal the critics
+        target = reward_of(b.obs, b.act) + 0.9 * torch.where(b.done > 0, -20.0, continued)
     q_loss = 0.5 * (critic(b.obs, b.act) - target[:, None]).square().mean(-1).sum(1)
     step(q.parameters(), q_loss)
     act, logp = actor(b.obs, noise[:, 1])
@@ -230,7 +230,7 @@ def test_the_actor_is_frozen_for_the_given_updates_also_after_a_resume():
     sac, moved = SAC(d, dataclasses.replace(TINY, hold=2)), []
     for k in range(4):
         before = copy.deepcopy(sac.policy)
-        sac.update(batch(d), paid)
+        sac.update(batch(d), reward_of)
         moved.append(not torch.equal(before.mean.weight, sac.policy.mean.weight))
         if k == 0:
             resumed = SAC(d, dataclasses.replace(TINY, hold=2))
@@ -243,7 +243,7 @@ def test_a_frozen_actor_does_not_change_while_its_critics_do():
     d = dims()
     sac = SAC(d, TINY)
     policy, q = copy.deepcopy(sac.policy), copy.deepcopy(sac.q)
-    sac.update(batch(d), paid, actor=False)
+    sac.update(batch(d), reward_of, actor=False)
     assert torch.equal(sac.policy.mean.weight, policy.mean.weight)
     assert not torch.equal(sac.q.out.weight, q.out.weight)
 
@@ -274,7 +274,7 @@ def test_the_automatic_entropy_weight_falls_while_there_is_too_much_entropy():
     sac = SAC(d, dataclasses.replace(TINY, alpha=()))
     before = sac.alpha().clone()
     for i in range(20):
-        sac.update(batch(d, seed=i), paid)  # a fresh policy has more entropy than the target of -A
+        sac.update(batch(d, seed=i), reward_of)  # a fresh policy has more entropy than the target of -A
     assert (sac.alpha() < before).all()
 
 
@@ -290,7 +290,7 @@ def test_the_weight_of_the_prior_fades_to_alpha():
     sac = SAC(d, cfg, policy, policy.frozen_copy())
     info = {}
     for i in range(10):
-        info = sac.update(batch(d, seed=i), paid)
+        info = sac.update(batch(d, seed=i), reward_of)
     expected = 0.1 + 1.9 * math.exp(-1)
     torch.testing.assert_close(sac.alpha(), torch.full((d.n_lanes, 1), expected))
     torch.testing.assert_close(info["alpha"], sac.alpha()[:, 0])
@@ -305,15 +305,15 @@ def test_the_average_follows_slowly():
     d = dims()
     sac = SAC(d, dataclasses.replace(TINY, average=0.25))
     start = sac.average.mean.weight.clone()
-    sac.update(batch(d), paid)
+    sac.update(batch(d), reward_of)
     torch.testing.assert_close(sac.average.mean.weight, start + 0.25 * (sac.policy.mean.weight - start))
 
 
 def test_a_lane_does_not_depend_on_the_others():
     together, alone = SAC(dims(3, 4, 5), TINY), SAC(dims(4), TINY)
     for i in range(10):
-        together.update(batch(dims(3, 4, 5), seed=i), paid)
-        alone.update(batch(dims(4), seed=i), paid)
+        together.update(batch(dims(3, 4, 5), seed=i), reward_of)
+        alone.update(batch(dims(4), seed=i), reward_of)
     for a, b in zip(together.policy.parameters(), alone.policy.parameters(), strict=True):
         torch.testing.assert_close(a[1], b[0], atol=1e-5, rtol=1e-4)
 
@@ -323,7 +323,7 @@ def test_a_lane_with_nan_leaves_the_others_unchanged():
     with torch.no_grad():
         sick.policy.mean.weight[1] = math.nan
     for i in range(5):
-        infos = [sac.update(batch(dims(3, 4, 5), seed=i), paid) for sac in (sick, well)]
+        infos = [sac.update(batch(dims(3, 4, 5), seed=i), reward_of) for sac in (sick, well)]
     assert infos[0]["q_loss"].isnan().tolist() == [False, True, False]
     for a, b in zip(sick.policy.parameters(), well.policy.parameters(), strict=True):
         assert torch.equal(a[[0, 2]], b[[0, 2]])
@@ -332,10 +332,10 @@ def test_a_lane_with_nan_leaves_the_others_unchanged():
 def test_a_restored_learner_continues_with_the_same_numbers():
     d = dims()
     one, other = SAC(d, TINY), SAC(d, TINY)
-    one.update(batch(d), paid)
+    one.update(batch(d), reward_of)
     other.load_state_dict(copy.deepcopy(one.state_dict()))
     for sac in (one, other):
-        sac.update(batch(d, seed=9), paid)
+        sac.update(batch(d, seed=9), reward_of)
     for a, b in zip(one.policy.parameters(), other.policy.parameters(), strict=True):
         assert torch.equal(a, b)
 

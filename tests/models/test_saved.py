@@ -48,12 +48,15 @@ def test_what_is_saved_is_loaded(tmp_path):
     policy, reward = Policy(DIMS, (8, 4)), RewardNet(DIMS, (8, 4), alive=0.1, bound=1.5)
     TrainedPolicy(SPEC, DIMS.seeds, policy).save(tmp_path / "TrainedPolicy")
     TrainedReward(SPEC, DIMS.seeds, of_network(reward)).save(tmp_path / "TrainedReward")
-    loaded, paid = load_policy(tmp_path / "TrainedPolicy"), load_reward(tmp_path / "TrainedReward")
-    assert loaded.seeds == paid.seeds == (4, 7) and paid.net.bound == 1.5 and loaded.spec.high == 2
+    loaded, loaded_reward = load_policy(tmp_path / "TrainedPolicy"), load_reward(tmp_path / "TrainedReward")
+    assert loaded.seeds == loaded_reward.seeds == (4, 7) and loaded_reward.net.bound == 1.5 and loaded.spec.high == 2
     for lane in range(2):
         acts = [TrainedPolicy(SPEC, DIMS.seeds, policy).predict(OBS, lane=lane)[0], loaded.predict(OBS, lane=lane)[0]]
         with torch.no_grad():
-            rewards = [TrainedReward(SPEC, DIMS.seeds, of_network(reward))(OBS, ACT, lane), paid(OBS, ACT, lane)]
+            rewards = [
+                TrainedReward(SPEC, DIMS.seeds, of_network(reward))(OBS, ACT, lane),
+                loaded_reward(OBS, ACT, lane),
+            ]
         assert np.array_equal(*acts) and np.array_equal(*rewards)
 
 
