@@ -5,7 +5,7 @@ python -m aihf_control.retrain results/runs/Hopper-v4/aihf/20261121-072237-495 -
 
 A reward learned together with a policy may be accurate only in the states that the policy visited. Here it is frozen,
 and SAC starts with new networks and an empty replay buffer, without clone, demonstrations or segments. The result is
-written to `retrained.csv` in each run's folder. `--truth` also trains the same learner on the true reward, once per
+written to `retrained.csv` in each run's folder. `--true-reward` also trains the same learner on the true reward, once per
 environment of a folder, as a reference for the budget.
 """
 
@@ -59,7 +59,7 @@ class Options:
     """Environments per lane."""
     episodes: int = 20
     """Greedy episodes of the evaluation, from the same initial states as in the runs."""
-    truth: bool = False
+    true_reward: bool = False
     """Also train on the true reward, for comparison."""
     env: tuple[str, ...] = ()
     """Environments of the rewards whose ids have a module part: confirms that these modules may be imported."""
@@ -93,7 +93,7 @@ def retrain(options: Options) -> None:
     """
     _check(options)
     allow_module(*options.env)
-    found = {folder: find_jobs(folder, options.truth) for folder in options.folders}
+    found = {folder: find_jobs(folder, options.true_reward) for folder in options.folders}
     jobs = list({job.result.resolve(): job for below in found.values() for job in below}.values())
     for job in jobs:
         _check_budget(job.result, options)
@@ -101,7 +101,7 @@ def retrain(options: Options) -> None:
     for job in pending:
         check_module(load_reward(job.run / "reward.safetensors").spec.id)  # both raise here rather than in a worker
         check_writable(job.result.parent)
-    n, n_pending = (sum(not job.truth for job in some) for some in (jobs, pending))
+    n, n_pending = (sum(not job.true_reward for job in some) for some in (jobs, pending))
     print(f"{n} runs with a learned reward, {n - n_pending} of them already retrained", flush=True)
     _run_jobs(pending, options)
     for folder, below in found.items():
@@ -124,17 +124,17 @@ class Job(NamedTuple):
 
     result: Path
     run: Path
-    truth: bool = False
+    true_reward: bool = False
 
 
-def find_jobs(folder: Path, truth: bool) -> list[Job]:
-    """Return a job per finished run below a folder; with `truth` also one per environment and seeds."""
+def find_jobs(folder: Path, true_reward: bool) -> list[Job]:
+    """Return a job per finished run below a folder; with `true_reward` also one per environment and seeds."""
     runs = find_runs(folder)
     jobs = [Job(run / RESULT, run) for run in runs]
-    for run in runs if truth else ():
+    for run in runs if true_reward else ():
         reward = load_reward(run / "reward.safetensors")
         seeds = f"{reward.seeds[0]}-{reward.seeds[-1]}"
-        job = Job(folder / f"truth-{folder_name(reward.spec.id)}-{seeds}.csv", run, truth=True)
+        job = Job(folder / f"true_reward-{folder_name(reward.spec.id)}-{seeds}.csv", run, true_reward=True)
         jobs += [job] if job.result not in [other.result for other in jobs] else []
     return jobs
 
@@ -211,7 +211,7 @@ def train_from_scratch(job: Job, options: Options) -> pd.DataFrame:
     """Train policies on the job's reward only, a lane per seed; return the true returns, a row per greedy episode."""
     reward = load_reward(job.run / "reward.safetensors")
     cfg = TrueRewardConfig(options.updates, options.envs, sac=options.sac)
-    reward_fn, products = None if job.truth else reward.net, getattr(torch, matmul_precision("auto", "cpu"))
+    reward_fn, products = None if job.true_reward else reward.net, getattr(torch, matmul_precision("auto", "cpu"))
     *_, (_, learner) = learn(reward.spec, reward.seeds, cfg, reward=reward_fn, products=products)
     returns = greedy_returns(learner.average, reward.spec, options.episodes)
     rows = [
@@ -239,9 +239,9 @@ def _format_row(folder: Path, job: Job) -> list[str]:
         score = normalised(finite, summary["random_return"], summary["expert_return"])
         cells = [str(estimate(finite)), str(estimate(score))]
     own = method_row(summary)["return"]
-    own_return = "-" if own is None or job.truth else str(Estimate.read(own))
+    own_return = "-" if own is None or job.true_reward else str(Estimate.read(own))
     first = [str(job.run.relative_to(folder)), *(str(summary[name]) for name in ("env", "method", "demos", "pairs"))]
-    if job.truth:
+    if job.true_reward:
         first = ["-", summary["env"], "the true reward", "-", "-"]
     return [*first, format_count(len(finite)), own_return, *cells, str(len(returns) - len(finite))]
 

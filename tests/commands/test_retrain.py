@@ -44,13 +44,13 @@ def test_only_the_given_reward_is_used():
     spec, learned = spec_of("Pendulum-v1"), []
     for factor in (1.0, 0.5):
         with pytest.MonkeyPatch.context() as patch:
-            _scale_the_truth(patch, factor)
+            _scale_the_true_reward(patch, factor)
             *_, (_, sac) = learn(spec, (0,), TINY, reward=lambda obs, act: obs[..., 0])
             learned.append(sac.policy.mean.weight)
     assert torch.equal(*learned)
 
 
-def _scale_the_truth(patch, factor: float) -> None:
+def _scale_the_true_reward(patch, factor: float) -> None:
     from aihf_control.environments.gym import Envs
 
     before = Envs.step
@@ -87,13 +87,13 @@ def test_the_true_return_is_reported(runs, monkeypatch):
 
 @pytest.mark.slow
 def test_the_true_reward_is_trained_on_once_per_environment(runs, capsys):
-    assert retrain.main([str(runs), *FLAGS, "--truth"]) == 0
+    assert retrain.main([str(runs), *FLAGS, "--true-reward"]) == 0
     assert "| - | Hopper-v4 | the true reward | - | - |" in capsys.readouterr().out
-    (path,) = runs.glob("truth-*.csv")
+    (path,) = runs.glob("true_reward-*.csv")
     before = path.read_bytes()
-    assert retrain.main([str(runs), str(runs.resolve()), *FLAGS, "--truth"]) == 0 and path.read_bytes() == before
+    assert retrain.main([str(runs), str(runs.resolve()), *FLAGS, "--true-reward"]) == 0 and path.read_bytes() == before
     longer = [word if word != "12" else "13" for word in FLAGS]
-    assert retrain.main([str(runs), *longer, "--truth"]) == 2 and path.read_bytes() == before
+    assert retrain.main([str(runs), *longer, "--true-reward"]) == 2 and path.read_bytes() == before
     assert "was made with --updates 12, not 13" in capsys.readouterr().err
 
 
@@ -101,8 +101,8 @@ def test_the_true_reward_is_trained_on_once_per_environment(runs, capsys):
 def test_on_the_true_reward_it_learns_as_without_a_run(runs):
     """The reference row is SAC on the true reward, bit for bit, and not on the run's reward."""
     options = retrain.Options((runs,), updates=1030, envs=2, episodes=1, sac=SACConfig(hidden=(8, 8), average=1.0))
-    job = retrain.Job(runs / "x.csv", runs / "irl", truth=True)
-    frame, other = (retrain.train_from_scratch(j, options) for j in (job, job._replace(truth=False)))
+    job = retrain.Job(runs / "x.csv", runs / "irl", true_reward=True)
+    frame, other = (retrain.train_from_scratch(j, options) for j in (job, job._replace(true_reward=False)))
     spec, cfg = spec_of("Hopper-v4"), TrueRewardConfig(1030, 2, sac=options.sac)
     seeds, products = sorted(set(frame["seed"])), getattr(torch, retrain.matmul_precision("auto", "cpu"))
     *_, (_, sac) = learn(spec, seeds, cfg, products=products)
