@@ -5,8 +5,8 @@ python -m aihf_control.retrain results/runs/Hopper-v4/aihf/20261121-072237-495 -
 
 A reward learned together with a policy may be accurate only in the states that the policy visited. Here it is frozen,
 and SAC starts with new networks and an empty replay buffer, without clone, demonstrations or segments. The result is
-written to `retrained.csv` in each run's folder. `--true-reward` also trains the same learner on the true reward, once per
-environment of a folder, as a reference for the budget.
+written to `retrained.csv` in each run's folder. `--true-reward` also trains the same learner on the true reward, once
+per environment of a folder, as a reference for the budget.
 """
 
 from __future__ import annotations
