@@ -17,7 +17,6 @@ from aihf_control.experts.__main__ import main as experts_main
 from aihf_control.models.saved import load_policy, load_reward
 from aihf_control.report import __main__ as report
 from aihf_control.yardstick import __main__ as yardstick
-from aihf_control.yardstick import table as yardstick_table
 from tests.helpers import in_this_process, words
 
 
@@ -37,7 +36,8 @@ def good(dataset_folder, policy_zips, tmp_path_factory) -> Path:
         patch.setattr("aihf_control.training.result.run_workers", in_this_process)
         assert run.main(words("irl", dataset_folder, folder / "runs")) == 0
     (folder / "csv").mkdir()
-    (folder / "csv" / "E_ours.csv").write_text(f"{','.join(yardstick_table.COLUMNS)}\n0,5,2.0,0,1.0,E,ours,float32,8\n")
+    head = "seed,step,seconds,episode,return,env,learner,precision,width"
+    (folder / "csv" / "E_ours.csv").write_text(f"{head}\n0,5,2.0,0,1.0,E,ours,float32,8\n")
     return folder
 
 
