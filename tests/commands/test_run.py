@@ -426,7 +426,7 @@ def test_the_same_seed_gives_the_same_log(dataset, method):
     assert one.frame["return"][0] != one.frame["return"].iloc[-1]
 
 
-@pytest.mark.parametrize("method", [m for m in methods.names() if m not in ASKS])
+@pytest.mark.parametrize("method", [m for m in EACH_METHOD if m.values[0] not in ASKS])
 def test_the_true_reward_cannot_reach_a_learner(dataset, method, monkeypatch):
     """But through an annotator's answers, which those who ask for them are given."""
     as_it_is, real = honest(method, dataset), Envs.step

@@ -320,9 +320,10 @@ def special_file(name: str, path: Path, folder: Path) -> None:
 
 
 def cases(n: int, seed: int, only: list[str]) -> Iterator[tuple[str, Callable[[Path], Any]]]:
-    """Yield `n` cases in turns over all kinds: a name, and a function of a fresh copy of the files."""
+    """Yield `n` cases in turns over all kinds, shuffled by the seed: a name, and a function of a copy of the files."""
     names = [*KINDS, *(f"line: {name}" for name in LINES), *(f"special: {name}" for name in SPECIAL)]
     names = [name for name in names if not only or any(word in name for word in only)]
+    random.Random(seed).shuffle(names)
     for i in range(n):
         name = names[i % len(names)]
         yield f"{name} #{i // len(names)}", _case(name, random.Random(f"{seed}/{name}/{i // len(names)}"))
