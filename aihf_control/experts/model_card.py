@@ -35,7 +35,7 @@ D4RL = {
     "Ant": (-325.6, 3879.7),
 }  # returns of random actions and of the expert in D4RL (Fu et al., arXiv 2004.07219)
 COLUMNS = ("level", "greedy return", "std", "lowest", "sampled return", "score", "D4RL score", "sha256", "KiB")
-FRAMES, SKIPPED, EVERY, SMALL = 6, 40, 4, (160, 120)  # pictures a level, steps before, between, and pixels of each
+FRAMES, START, EVERY, SMALL = 6, 2.0, 0.2, (160, 120)  # pictures per level, seconds before and between, and pixels
 
 
 def write_card(env: Positional[str], episodes: int = 50, folder: Path | None = None) -> None:
@@ -169,15 +169,16 @@ def _draw_episodes(spec: EnvSpec, policies: dict[str, Expert], folder: Path) -> 
     Image.fromarray(np.vstack(rows)).quantize(64).save(out, "PNG", optimize=True)
     write_bytes(folder / "episodes.png", out.getvalue())
     return (
-        f"![Pictures of an episode](episodes.png)\n\nRows: {', '.join(policies)}. {FRAMES} pictures, {EVERY} steps "
-        f"apart, from step {SKIPPED} of the greedy episode of seed {EVALUATION_SEED}, or from as near its end as fits."
+        f"![Pictures of an episode](episodes.png)\n\nRows: {', '.join(policies)}. {FRAMES} pictures, {EVERY} s "
+        f"apart, from {START} s of the greedy episode of seed {EVALUATION_SEED} on, or earlier if it is shorter."
     )
 
 
 def _draw_row(camera: Camera, spec: EnvSpec, policy: Expert) -> np.ndarray:
     """Return pictures of a greedy episode side by side, (H, FRAMES * W, 3)."""
     episode = rollout(spec, lambda obs: policy.act(torch.as_tensor(obs)).numpy(), [EVALUATION_SEED], state=True)[0]
-    length = EVERY * (FRAMES - 1)
-    start = max(0, min(SKIPPED, len(episode) - length))
-    pictures = camera.clip(episode, start, length, EVERY)
+    every = max(1, round(EVERY * camera.rate))
+    length = every * (FRAMES - 1)
+    start = max(0, min(round(START * camera.rate), len(episode) - length))
+    pictures = camera.clip(episode, start, length, every)
     return np.hstack([np.asarray(Image.fromarray(picture).resize(SMALL)) for picture in pictures])

@@ -115,7 +115,7 @@ def search_policy(
         first = START_SEED + 1000 * seed + k * cfg.directions
         weights = _take_step(spec, weights, cfg, rng, range(first, first + cfg.directions), start)
         if k % snapshots.every == 0:
-            expert = with_output(start, weights) if start else linear_expert(weights, cfg.log_std)
+            expert = with_output(start, weights, cfg.log_std) if start else linear_expert(weights, cfg.log_std)
             returns = snapshots.evaluate_expert(k, expert)
             print(f"step {k}  return {returns.mean():.0f}", flush=True)
 
@@ -126,11 +126,12 @@ def output_weights(policy: Expert) -> Array:
     return np.concatenate([weight.double().numpy(), bias.double().numpy()[:, None]], 1)
 
 
-def with_output(policy: Expert, weights: Array) -> Expert:
-    """Return the policy with another last layer, given as `output_weights` returns it."""
+def with_output(policy: Expert, weights: Array, log_std: float) -> Expert:
+    """Return the policy with another last layer, given as `output_weights` returns it, and a constant deviation."""
     layer = torch.as_tensor(weights, dtype=torch.float32)
     last = layer[:, :-1].contiguous(), layer[:, -1].contiguous()
-    return dataclasses.replace(policy, layers=[*policy.layers[:-1], last])
+    log_std_layer = torch.zeros_like(last[0]), torch.full_like(last[1], log_std)
+    return dataclasses.replace(policy, layers=[*policy.layers[:-1], last], log_std=log_std_layer)
 
 
 def linear_expert(weights: Array, log_std: float) -> Expert:
