@@ -464,7 +464,7 @@ def test_another_grid_that_is_damaged_does_not_stop_the_report(grid, capsys):
 NAMES = ["$x^$", "[/x]", "=1+1", "_x", "+x", "@x", "-x", "<b>", "a|b", "\\x_%&#~^{}", ":smile:", "$\\frac{$"]
 
 
-@pytest.mark.parametrize("name", [*NAMES[:3], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[3:])])
+@pytest.mark.parametrize("name", [*NAMES[:1], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])])
 def test_names_are_data_everywhere(grid, name):
     path = grid / "grid.json"
     described = json.loads(path.read_text())
