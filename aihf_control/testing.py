@@ -40,7 +40,7 @@ def check_method(module: ModuleType, cfg: Any, dataset: Dataset, demos: int = 1,
         assert _same(weights, often[1]), "evaluating the policy changes training"
         with tempfile.TemporaryDirectory() as folder:
             place = CheckpointPlace(Path(folder))
-            *_, last = train_lanes(spec, dataset, pause=_After(cfg.steps // 2), place=place)
+            *_, last = train_lanes(spec, dataset, pause=After(cfg.steps // 2), place=place)
             assert isinstance(last, Paused), "the method ends before its last iteration"
             resumed = _outcome(spec, dataset, place)
         assert (rows, _same(weights, resumed[1])) == (resumed[0], True), "a resumed run does not give the same bits"
@@ -75,7 +75,7 @@ def _same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
-class _After:
+class After:
     """An event that is set once it was asked about n times."""
 
     def __init__(self, n: int):

@@ -23,6 +23,7 @@ from aihf_control.data.generate import DataConfig, make_dataset
 from aihf_control.data.minari import write_minari
 from aihf_control.experts.__main__ import main as experts_main
 from aihf_control.experts.session import TrainingSession
+from aihf_control.testing import After
 from aihf_control.training import result
 from aihf_control.training.run import train_lanes
 from tests.fuzz import hostile
@@ -40,24 +41,13 @@ RETRAINING = ["--updates", "12", "--envs", "2", "--episodes", "2", "--workers", 
 CARD = "# Trained.\nrandom_return = -1200.5\nexpert_return = -150\nmedium_return = -300.0\n"
 
 
-class _After:
-    """Set from the n-th question on, in place of an event."""
-
-    def __init__(self, n: int):
-        self.n = n
-
-    def is_set(self) -> bool:
-        self.n -= 1
-        return self.n < 0
-
-
 def run_here(whole, dataset, workers, stop=None, pause=None, place=None, step_timeout=0.0):
     """Train in this process, with a checkpoint after every step, in place of `run_workers`."""
     return train_lanes(whole, dataset, stop, pause, place and dataclasses.replace(place, minutes=1e-9))
 
 
 def _run_half(whole, dataset, workers, stop=None, pause=None, place=None, step_timeout=0.0):
-    return run_here(whole, dataset, workers, stop, _After(8), place)
+    return run_here(whole, dataset, workers, stop, After(8), place)
 
 
 def _run_all(*args: Any) -> Any:

@@ -30,6 +30,7 @@ from aihf_control.learning.replay import Buffer
 from aihf_control.learning.reward_model import RewardConfig
 from aihf_control.models.lanes import Dims
 from aihf_control.models.saved import TrainedPolicy
+from aihf_control.testing import After
 from aihf_control.training.checkpoint import FORM, Checkpoints, pack, sweep, unpack
 from aihf_control.training.run import CheckpointPlace, Evaluated, Finished, Notice, Paused, RunSpec, train_lanes
 from aihf_control.training.run_folder import lock_run
@@ -66,17 +67,6 @@ def unbroken(method: str, dataset) -> tuple:
     if method not in UNBROKEN:
         UNBROKEN[method] = outcome(train_lanes(cell_for(method), dataset))
     return UNBROKEN[method]
-
-
-class After:
-    """Set from the n-th time that it is asked."""
-
-    def __init__(self, n: int):
-        self.left = n
-
-    def is_set(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 # -------------------------------------------------------------------------------------------------------- the same bits
