@@ -21,8 +21,7 @@ from typing import Annotated, Any
 import tyro
 
 from aihf_control import methods
-from aihf_control.core.cli import describe, ends_with_reader
-from aihf_control.core.errors import BadInput
+from aihf_control.core.cli import ends_with_reader, exit_code
 from aihf_control.core.files import check_writable
 from aihf_control.core.signals import signal_handlers
 from aihf_control.data.dataset import Dataset
@@ -56,13 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 2 for bad input, 130 if aborted, 143 if paused."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return run(*parse(argv))
-    except BadInput as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    except OSError as e:
-        print(f"error: {describe(e)}", file=sys.stderr)
-        return 2
+        return exit_code(lambda: run(*parse(argv)))
     except EnvTimeout as e:
         print(f"error: {e}", file=sys.stderr)
         return TIMEOUT_CODE

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 import tyro
 
 from aihf_control.bench.options import Options
-from aihf_control.core.cli import describe, ends_with_reader
-from aihf_control.core.errors import BadInput
+from aihf_control.core.cli import ends_with_reader, exit_code
 
 
 @ends_with_reader
@@ -26,13 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from aihf_control.bench.session import run_grid  # here, for torch and Gymnasium would delay --help
 
     try:
-        return run_grid(options)
-    except BadInput as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    except OSError as e:
-        print(f"error: {describe(e)}", file=sys.stderr)
-        return 2
+        return exit_code(run_grid, options)
     except KeyboardInterrupt:
         print("aborted; run the same command again to resume cells from their last checkpoints", file=sys.stderr)
         return 130

@@ -75,23 +75,25 @@ def make_console(**options: Any) -> Console:
 
 
 def exit_code(command: Callable[..., Any], *args: Any) -> int:
-    """Run a command and return its exit code: 0, or 2 for bad input, which is reported in one line per fault."""
+    """Run a command and return its exit code: the one that it returns, 0 for None, or 2 for bad input.
+
+    Bad input is reported in one line per fault.
+    """
     try:
         with warnings.catch_warnings():
             warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
-            command(*args)
+            return command(*args) or 0
     except BadInput as e:
         if isinstance(e, BadLines):
             print("\n".join(e.summary()), file=sys.stderr)
         print(f"error: {e}", file=sys.stderr)
         return 2
     except OSError as e:
-        print(f"error: {describe(e)}", file=sys.stderr)
+        print(f"error: {_describe(e)}", file=sys.stderr)
         return 2
-    return 0
 
 
-def describe(e: OSError) -> str:
+def _describe(e: OSError) -> str:
     """Describe an error of a path that the user gave, such as a name that is too long. Raises other errors again."""
     if e.filename is None:
         raise e

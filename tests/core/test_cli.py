@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from aihf_control.__main__ import COMMANDS
-from aihf_control.core.cli import CLOSED_PIPE, FILE_WIDTH, ends_with_reader, make_console
+from aihf_control.core.cli import CLOSED_PIPE, FILE_WIDTH, ends_with_reader, exit_code, make_console
+from aihf_control.core.errors import BadInput
 from aihf_control.core.text import count
 from tests.helpers import ROOT
 
@@ -57,3 +58,24 @@ def test_output_to_a_file_has_a_fixed_width(monkeypatch):
 
 def test_a_noun_agrees_with_its_number():
     assert [count(n, "seed") for n in (0, 1, 2000)] == ["0 seeds", "1 seed", "2,000 seeds"]
+
+
+def test_a_commands_exit_code_is_its_own_or_0(capsys):
+    assert [exit_code(lambda: None), exit_code(lambda code: code, 143)] == [0, 143]
+
+    def refuse():
+        raise BadInput("--seeds must be at least 1, got 0")
+
+    assert exit_code(refuse) == 2 and capsys.readouterr().err == "error: --seeds must be at least 1, got 0\n"
+
+
+@pytest.mark.parametrize(("fault", "code"), [(OSError(36, "too long", "a" * 300), 2), (OSError("of no path"), None)])
+def test_only_a_fault_of_a_path_is_bad_input(fault, code, capsys):
+    def fail():
+        raise fault
+
+    if code is None:
+        with pytest.raises(OSError, match="of no path"):
+            exit_code(fail)
+    else:
+        assert exit_code(fail) == code and "too long; give another path" in capsys.readouterr().err
