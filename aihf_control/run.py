@@ -2,13 +2,13 @@
 
 python -m aihf_control.run --env Hopper-v4
 python -m aihf_control.run --env Hopper-v4 --method rlhf --pairs 50 --seeds 10
+python -m aihf_control.run --env Hopper-v4 --dry-run        # checks the input, prints the plan, writes nothing
 python -m aihf_control.run --method dpo --help
 python -m aihf_control.run --resume results/runs/Hopper-v4/aihf/20261121-072237-495
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import signal
 import sys
@@ -21,28 +21,31 @@ from typing import Annotated, Any
 import tyro
 
 from aihf_control import methods
-from aihf_control.core.cli import ends_with_reader, exit_code
+from aihf_control.core.cli import ends_with_reader, exit_code, make_console
 from aihf_control.core.files import check_writable
 from aihf_control.core.signals import signal_handlers
-from aihf_control.data.dataset import Dataset
+from aihf_control.data.dataset import Dataset, check_sizes
 from aihf_control.environments.cards import folder_name
 from aihf_control.environments.checks import determinism_note
-from aihf_control.environments.gym import spec_of
+from aihf_control.environments.gym import EnvSpec
 from aihf_control.environments.modules import allow_module
-from aihf_control.environments.watchdog import TIMEOUT_CODE, EnvTimeout
+from aihf_control.environments.watchdog import TIMEOUT_CODE, EnvTimeout, watch
 from aihf_control.models.device import default_workers
 from aihf_control.training.display import Display
-from aihf_control.training.options import Options, dataset_of, run_spec_of, sizes_of
+from aihf_control.training.options import Options, dataset_of, locate_dataset, run_spec_of, with_sizes
+from aihf_control.training.plan import planned_data, planned_default, print_plan
 from aihf_control.training.result import Collector, train_run
-from aihf_control.training.run import CheckpointPlace, Evaluated, Event, Notice, RunSpec
+from aihf_control.training.run import CheckpointPlace, Evaluated, Event, Notice, RunSpec, check_start
 from aihf_control.training.run_folder import (
     CHECKPOINT,
     append,
     begin,
+    check_not_running,
+    check_resume,
     check_same,
     check_unused,
     clear_checkpoints,
-    prepare_resume,
+    clear_for_resume,
     read_begun,
     run_in,
     save,
@@ -64,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def parse(argv: list[str]) -> tuple[Options, Any]:
-    """Parse the options and the config of the method that they name.
+def parse(argv: list[str]) -> tuple[Options, Any, bool]:
+    """Parse the options, the config of the method that they name, and whether the run is only planned (--dry-run).
 
     With --resume the defaults are the settings of that run. Raises BadInput for a flag that differs from them.
     """
@@ -77,19 +80,20 @@ def parse(argv: list[str]) -> tuple[Options, Any]:
     command = _command_of(options, cfg or method.Config())
     given = tyro.cli(command, args=argv, prog="python -m aihf_control.run", description=about)
     if resumed:
-        check_same(Path(resumed), (options, cfg), given)
+        check_same(Path(resumed), (options, cfg), given[:2])
     return given
 
 
-def _command_of(options: Options, cfg: Any) -> Callable[..., tuple[Options, Any]]:
-    """Return a function whose arguments, the options and a method's config, tyro makes flags of."""
+def _command_of(options: Options, cfg: Any) -> Callable[..., tuple[Options, Any, bool]]:
+    """Return a function whose arguments tyro makes flags of: the options, a method's config, and --dry-run."""
 
-    def command(options, cfg):
-        return options, cfg
+    def command(options, cfg, dry_run):
+        return options, cfg, dry_run
 
-    command.__defaults__ = (options, cfg)
-    unnamed = tyro.conf.arg(name="")
-    command.__annotations__ = {"options": Annotated[Options, unnamed], "cfg": Annotated[type(cfg), unnamed]}
+    command.__defaults__ = (options, cfg, False)
+    unnamed, about = tyro.conf.arg(name=""), tyro.conf.arg(help="Only check the input and print the plan.")
+    kinds = {"options": Annotated[Options, unnamed], "cfg": Annotated[type(cfg), unnamed]}
+    command.__annotations__ = kinds | {"dry_run": Annotated[bool, about]}
     return command
 
 
@@ -104,8 +108,11 @@ def _flag(argv: list[str], name: str, default: str) -> str:
     return value
 
 
-def run(options: Options, cfg: Any) -> int:
-    """Run from start, or from the last checkpoint, to the table. Returns the exit code. Raises BadInput."""
+def run(options: Options, cfg: Any, dry_run: bool = False) -> int:
+    """Run from start, or from the last checkpoint, to the table. Returns the exit code. Raises BadInput.
+
+    With `dry_run` the run is only checked, and its plan printed.
+    """
     if options.resume and (options.resume / "summary.json").exists():
         print(f"{options.resume} is finished: there is nothing to resume")
         return 0
@@ -115,25 +122,50 @@ def run(options: Options, cfg: Any) -> int:
         check_unused(folder)
     check_writable(folder)
     board = TensorBoard(folder) if options.tensorboard else None
+    if dry_run:
+        with watch(options.env, options.step_timeout):
+            _print_dry_run(options, run_spec, folder)
+        return 0
     dataset, where = dataset_of(options)
-    demos, pairs = sizes_of(options, dataset)
-    options = dataclasses.replace(options, demos=demos, pairs=pairs)
-    run_spec = dataclasses.replace(run_spec, demos=demos, pairs=pairs)
-    for seed in run_spec.seeds:
-        dataset.draw(seed, run_spec.demos, run_spec.pairs)  # raises now if there is not enough
+    options, run_spec = with_sizes(options, run_spec, dataset)
     with run_in(folder):
         if options.resume:
-            run_spec, workers = prepare_resume(folder, run_spec, dataset)
+            run_spec, workers = check_resume(folder, run_spec, dataset)
+            clear_for_resume(folder)
         else:
             check_unused(folder)  # a run that has begun since
             clear_checkpoints(folder)
-            workers = options.workers or default_workers(run_spec.device, len(run_spec.seeds))
-        display = Display(run_spec, dataset, workers)
-        display.plan(where, folder)
-        _print_determinism(dataset)
+            workers = _workers_of(options, run_spec)
+        display, data = Display(run_spec), planned_data(dataset, where)
+        print_plan(display.console, run_spec, data, workers, folder)
+        _print_determinism(data.spec)
         recorder = _Recorder(folder, display, board, lambda: begin(folder, options, run_spec, dataset, where, workers))
         place = CheckpointPlace(folder / CHECKPOINT, options.checkpoint)
         return _train(run_spec, dataset, workers, recorder, place, options)
+
+
+def _print_dry_run(options: Options, run_spec: RunSpec, folder: Path) -> None:
+    """Check all that can be checked without training, and print the plan. Writes nothing. Raises BadInput."""
+    check_not_running(folder)
+    workers = _workers_of(options, run_spec)
+    where, to_make = locate_dataset(options)
+    if to_make:
+        data = planned_default(options.env, where)
+        check_sizes(run_spec.demos, run_spec.pairs, data.sizes)
+    else:
+        dataset, _ = dataset_of(options)
+        options, run_spec = with_sizes(options, run_spec, dataset)
+        if options.resume:
+            run_spec, workers = check_resume(folder, run_spec, dataset)
+        check_start(run_spec, dataset)
+        data = planned_data(dataset, where)
+    print_plan(make_console(), run_spec, data, workers, folder)
+    _print_determinism(data.spec)
+    print("dry run: nothing was trained, and nothing was written")
+
+
+def _workers_of(options: Options, run_spec: RunSpec) -> int:
+    return options.workers or default_workers(run_spec.device, len(run_spec.seeds))
 
 
 def _train(
@@ -180,9 +212,9 @@ class _Recorder:
         self.display.show(event, collector)
 
 
-def _print_determinism(dataset: Dataset) -> None:
+def _print_determinism(spec: EnvSpec) -> None:
     """Print a note if the environment is not deterministic."""
-    if note := determinism_note(spec_of(dataset.meta["env"], **dataset.meta["options"])):
+    if note := determinism_note(spec):
         print(f"note: {note}", file=sys.stderr)
 
 

@@ -72,9 +72,7 @@ class Dataset:
         `n_pairs` counts table rows: a tie, which has two rows, is drawn whole and counts twice.
         """
         train = self.pairs.loc[self.pairs["split"] == "train"]
-        for flag, asked, there in (("--demos", n_demos, self.meta["demonstrations"]), ("--pairs", n_pairs, train)):
-            if not 0 <= asked <= len(there):
-                raise BadInput(f"{flag} {asked}: the dataset has {len(there)}; ask for 0 to {len(there)}")
+        check_sizes(n_demos, n_pairs, self.sizes)
         rng = np.random.default_rng([seed, 1])
         there = self.demonstrations
         demos = [there[i] for i in rng.permutation(len(there))[:n_demos]]
@@ -126,6 +124,13 @@ class Dataset:
             if not all(0 <= i < len(pool) for i in meta[field]):
                 raise BadInput(f"{folder / 'meta.json'}: {field} names an episode that the pool does not have")
         return Dataset(meta, pool, pairs)
+
+
+def check_sizes(n_demos: int, n_pairs: int, sizes: tuple[int, int]) -> None:
+    """Raise BadInput if a lane asks for more demonstrations or comparisons than a dataset of these sizes has."""
+    for flag, asked, n in (("--demos", n_demos, sizes[0]), ("--pairs", n_pairs, sizes[1])):
+        if not 0 <= asked <= n:
+            raise BadInput(f"{flag} {asked}: the dataset has {n}; ask for 0 to {n}")
 
 
 def _read_meta(path: Path) -> dict[str, Any]:

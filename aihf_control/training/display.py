@@ -1,4 +1,4 @@
-"""The terminal view of a run: plan, progress and table."""
+"""The terminal view of a run: progress and table."""
 
 from __future__ import annotations
 
@@ -14,11 +14,8 @@ from rich.table import Table
 from aihf_control.core.cli import make_console
 from aihf_control.core.statistics import Estimate
 from aihf_control.core.text import count
-from aihf_control.data.dataset import Dataset
-from aihf_control.environments.gym import spec_of
-from aihf_control.models import kernel
 from aihf_control.report.run_files import method_row
-from aihf_control.training.estimate import duration, estimate_seconds
+from aihf_control.training.estimate import duration
 from aihf_control.training.result import Collector, Result
 from aihf_control.training.run import Evaluated, Event, RunSpec
 from aihf_control.training.summary import summary
@@ -29,8 +26,8 @@ Array = np.ndarray
 class Display:
     """Prints a run to the terminal: as a context a live line, or without a terminal one line an evaluation."""
 
-    def __init__(self, run_spec: RunSpec, dataset: Dataset, workers: int):
-        self.run_spec, self.dataset, self.workers = run_spec, dataset, workers
+    def __init__(self, run_spec: RunSpec):
+        self.run_spec = run_spec
         self.console = make_console()
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[line]}"))
         self.progress = Progress(*columns, console=self.console, transient=True)
@@ -46,23 +43,6 @@ class Display:
 
     def __exit__(self, *_: Any) -> None:
         self.progress.stop()
-
-    def plan(self, where: Path, folder: Path) -> None:
-        """Print what the run does, where, and how long it takes."""
-        c, p = self.run_spec, self.console.print
-        work = f"{count(len(c.seeds), 'seed')}, {count(c.steps, 'iteration')} each"
-        p(f"[bold]{c.method}[/] on {self.dataset.meta['env']}: {work}")
-        n_demos, n_pairs = self.dataset.sizes
-        shares = _share(c.demos, n_demos, "demonstration"), _share(c.pairs, n_pairs, "comparison")
-        p(f"  learns from  {' and '.join(shares)} a seed")
-        p(f"  dataset      {where} ({self.dataset.digest()})", soft_wrap=True)
-        by = f" ({kernel.state(c.products)})" if c.on_cpu else ""
-        p(f"  runs on      {c.device}, {count(self.workers, 'worker')}, {c.products} products{by}")
-        p(f"  writes to    {folder}", soft_wrap=True)
-        meta = self.dataset.meta
-        seconds = estimate_seconds(c, spec_of(meta["env"], **meta["options"]), self.workers)
-        if seconds:
-            p(f"  takes about  {duration(seconds)} of training, and the evaluations")
 
     def show(self, event: Event, collector: Collector) -> None:
         """Update the live line, or print a line when all seeds were evaluated at a step."""
@@ -124,8 +104,3 @@ def _details(row: dict[str, Any]) -> list[str]:
         if row.get(key):
             lines.append(f"{key.replace('_', ' '):<16}  {_cell(row[key])} of the reward, on held-out data")
     return lines
-
-
-def _share(n: int, available: int, noun: str) -> str:
-    """Format the number of demonstrations or comparisons of a seed, with the available number if it is larger."""
-    return count(n, noun) if n >= available else f"{n:,} of {count(available, noun)}"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from aihf_control.core.config import CHANGES_NO_NUMBER
 from aihf_control.core.errors import BadInput
-from aihf_control.data.dataset import Dataset
+from aihf_control.data.dataset import Dataset, check_sizes
 from aihf_control.data.generate import DataConfig, default_folder, make_dataset
 from aihf_control.data.pool import explain_missing, find_bundled_policies
 from aihf_control.environments.modules import check_module
@@ -94,17 +94,36 @@ def sizes_of(options: Options, dataset: Dataset) -> tuple[int, int]:
     return demos if options.demos is None else options.demos, pairs if options.pairs is None else options.pairs
 
 
+def with_sizes(options: Options, run_spec: RunSpec, dataset: Dataset) -> tuple[Options, RunSpec]:
+    """Replace the defaults of demonstrations and comparisons by numbers. Raises BadInput if the dataset has fewer."""
+    demos, pairs = sizes_of(options, dataset)
+    check_sizes(demos, pairs, dataset.sizes)
+    changed = {"demos": demos, "pairs": pairs}
+    return dataclasses.replace(options, **changed), dataclasses.replace(run_spec, **changed)
+
+
+def locate_dataset(options: Options) -> tuple[Path, bool]:
+    """Return the dataset's folder, and whether it is the default one and has to be made.
+
+    Raises BadInput if it cannot be made.
+    """
+    folder = options.dataset or default_folder(options.env, DataConfig(), DATASETS)
+    if options.dataset is not None or (folder / "meta.json").exists():
+        return folder, False
+    check_module(options.env)  # it may have been read from a file
+    if not find_bundled_policies(options.env):
+        raise BadInput(
+            f"{explain_missing(options.env)}, so no default dataset; make one with `aihf data make "
+            f"--env {options.env} --policy expert=FILE.zip --levels expert --out FOLDER` or `aihf data import`, "
+            "and give it with --dataset FOLDER"
+        )
+    return folder, True
+
+
 def dataset_of(options: Options) -> tuple[Dataset, Path]:
     """Return the dataset and its folder; the environment's default is made if it does not exist. Raises BadInput."""
-    folder = options.dataset or default_folder(options.env, DataConfig(), DATASETS)
-    if options.dataset is None and not (folder / "meta.json").exists():
-        check_module(options.env)  # it may have been read from a file
-        if not find_bundled_policies(options.env):
-            raise BadInput(
-                f"{explain_missing(options.env)}, so no default dataset; make one with `aihf data make "
-                f"--env {options.env} --policy expert=FILE.zip --levels expert --out FOLDER` or `aihf data import`, "
-                "and give it with --dataset FOLDER"
-            )
+    folder, to_make = locate_dataset(options)
+    if to_make:
         print(f"making the default dataset of {options.env}, once", flush=True)
         make_dataset(options.env, DataConfig(), out=folder)
     dataset = Dataset.load(folder)

@@ -5,6 +5,7 @@ Yields the run as a stream of events. Prints nothing and writes only checkpoints
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -176,8 +177,7 @@ def _train(
     run_spec: RunSpec, dataset: Dataset, saved: Saved | None, stop: Any, pause: Any, checkpointer: _Checkpointer
 ) -> Iterator[Event]:
     """Train from the start or a checkpoint until the end, a stop or a pause."""
-    dtype = getattr(torch, run_spec.products)
-    task = Task(dataset, run_spec.seeds, run_spec.demos, run_spec.pairs, run_spec.device, dtype)
+    task = _task_of(run_spec, dataset)
     evaluator = RewardEvaluator(dataset, len(run_spec.seeds), run_spec.device)
     if saved:
         restore(task, saved)
@@ -205,6 +205,19 @@ def _train(
         yield _evaluate(task, evaluator, progress, step, run_spec.final_episodes)
     policy = {name: t.detach().cpu() for name, t in progress.policy.state_dict().items()}
     yield Finished(run_spec.seeds, step, policy, progress.reward.export() if progress.reward else None)
+
+
+def check_start(run_spec: RunSpec, dataset: Dataset) -> None:
+    """Start the method, with one update of its clone, so that it checks its data. Raises BadInput."""
+    cfg = run_spec.cfg
+    with contextlib.suppress(AttributeError, BadInput):  # a method without a clone, or bc, whose updates are its steps
+        cfg = dataclasses.replace(cfg, clone=dataclasses.replace(cfg.clone, updates=1))
+    next(methods.load(run_spec.method).train(_task_of(run_spec, dataset), cfg))
+
+
+def _task_of(run_spec: RunSpec, dataset: Dataset) -> Task:
+    dtype = getattr(torch, run_spec.products)
+    return Task(dataset, run_spec.seeds, run_spec.demos, run_spec.pairs, run_spec.device, dtype)
 
 
 def _replay_rows(rows: list[dict[str, Any]]) -> Iterator[Evaluated]:

@@ -62,12 +62,16 @@ def clear_checkpoints(folder: Path) -> None:
             shutil.rmtree(path)
 
 
+def check_not_running(folder: Path) -> None:
+    """Raise BadInput if a process has locked the run folder. Creates nothing."""
+    if (folder / CHECKPOINT / "lock").exists():
+        lock_run(folder).close()
+
+
 def is_running(folder: Path) -> bool:
     """Return whether a process has locked the run folder."""
-    if not (folder / CHECKPOINT / "lock").exists():
-        return False
     try:
-        lock_run(folder).close()
+        check_not_running(folder)
     except BadInput:
         return True
     return False
@@ -137,8 +141,8 @@ def check_same(folder: Path, begun: tuple[Any, Any], given: tuple[Any, Any]) -> 
         raise BadInput(f"cannot resume {folder} with other settings: {'; '.join(changed)}; leave the flags out")
 
 
-def prepare_resume(folder: Path, run_spec: RunSpec, dataset: Dataset) -> tuple[RunSpec, int]:
-    """Prepare a run folder for resuming; return the original specification and number of workers. Raises BadInput."""
+def check_resume(folder: Path, run_spec: RunSpec, dataset: Dataset) -> tuple[RunSpec, int]:
+    """Check that a run can be resumed; return its original specification and number of workers. Raises BadInput."""
     config = _config(folder)
     if config["dataset"]["digest"] != dataset.digest():
         raise BadInput(f"{folder} was started on dataset {config['dataset']['digest']}, but this is {dataset.digest()}")
@@ -147,10 +151,14 @@ def prepare_resume(folder: Path, run_spec: RunSpec, dataset: Dataset) -> tuple[R
     changed = [f"{k} {then.get(k)} -> {v}" for k, v in versions_of(run_spec).items() if then.get(k) != v]
     if changed:
         print(f"note: versions differ from those at the start, so the bits will too: {', '.join(changed)}")
+    return run_spec, config["workers"]
+
+
+def clear_for_resume(folder: Path) -> None:
+    """Remove what a killed run has left besides its checkpoints. Raises BadInput if that is not possible."""
     with writing(folder):
         sweep(folder)
         (folder / "log.jsonl").unlink(missing_ok=True)  # written again from the rows in the checkpoints
-    return run_spec, config["workers"]
 
 
 def _config(folder: Path) -> dict[str, Any]:

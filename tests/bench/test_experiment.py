@@ -295,7 +295,7 @@ def test_the_commands_give_back_the_cells(written, capsys):
         "[method.aihf]\nkl_to_clone = false\nsac.alpha = []\nsac.hidden = [7]\nreward.weight_decay = 0.0\n"
     )
     for job in jobs_of(grid, Path("out")):
-        assert run.parse(job.words()) == (job.cell.options, job.cell.cfg)
+        assert run.parse(job.words()) == (job.cell.options, job.cell.cfg, False)
         assert job.folder == Path("out/cells") / job.key
         assert data_words(job) == ["make", "--env", "Hopper-v4", "--out", str(job.dataset), "--levels", "weak"]
 

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from aihf_control.training import run as cell
 from aihf_control.training.summary import summary
 from tests.helpers import EACH_METHOD, STEPS, flags, in_this_process, small_config, words
 
+TIME = r"\d{8}-\d{6}-\d{3}"  # a run's folder
 FEW = {"evaluations": 2, "eval_episodes": 1, "final_episodes": 2}
 LEARNS_REWARD = [m for m in methods.names() if hasattr(load(m).Config, "reward")]
 PLAYS_CLIPS = [m for m in methods.names() if hasattr(load(m).Config, "online")]
@@ -185,18 +187,49 @@ def test_two_processes_give_what_one_gives(dataset, dataset_folder, tmp_path):
     assert load_policy(folder / "policy.safetensors").seeds == (0, 1)
 
 
+# ------------------------------------------------------------------------------------------------------------- dry run
+
+
+@pytest.mark.parametrize("method", EACH_METHOD)
+def test_a_dry_run_prints_the_plan_and_writes_nothing(method, dataset_folder, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert run.main([*words(method, dataset_folder, Path("runs")), "--dry-run"]) == 0
+    out, err = capfd.readouterr()
+    assert out.startswith(f"{method} on Hopper-v4: 2 seeds, {STEPS} iterations each\n") and not err
+    assert "2 of 4 demonstrations and 20 of 60 comparisons a seed" in out and f"dataset      {dataset_folder} (" in out
+    assert f"writes to    runs/Hopper-v4/{method}/" in out and out.endswith("nothing was written\n")
+    assert ("takes about" in out) == (method in HAS_SAC)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_does_not_make_the_default_dataset(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run.main(["--env", "Hopper-v4", "--method", "bc", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "1 of 10 demonstrations and 200 of 1,000 comparisons a seed" in out and "(made first)" in out
+    assert run.main(["--env", "Hopper-v4", "--method", "bc", "--dry-run", "--demos", "11"]) == 2
+    assert capsys.readouterr().err == "error: --demos 11: the dataset has 10; ask for 0 to 10\n"
+    assert not list(tmp_path.iterdir())
+
+
 # ----------------------------------------------------------------------------------------------------------- bad input
 
 
 @pytest.fixture
 def refused(tmp_path, monkeypatch, capfd):
-    """Asks that a command ends with code 2, one line on stderr that holds `message`, and nothing new on disk."""
+    """Asks that a command ends with code 2, one line on stderr that holds `message`, and nothing new on disk.
+
+    So it does with --dry-run.
+    """
     monkeypatch.chdir(tmp_path)
 
     def check(argv: list[str], *message: str) -> None:
         before = sorted(tmp_path.rglob("*"))
+        assert run.main([*argv, "--dry-run"]) == 2
+        dry = capfd.readouterr().err
         assert run.main(argv) == 2
         err = capfd.readouterr().err
+        assert re.sub(TIME, "", dry) == re.sub(TIME, "", err)
         assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n"), err
         assert all(t in err for t in message), err
         assert sorted(tmp_path.rglob("*")) == before

@@ -69,7 +69,7 @@ def test_every_flag_of_the_readme_is_known(worked_example):
     for line in "\n".join(blocks("bash")).splitlines():
         found = re.search(r"python -m aihf_control\.run (.*?)(?:\s+#|$)", line)
         if found and "--help" not in found[1] and "--resume" not in found[1]:
-            options, cfg = run.parse(found[1].split())
+            options, cfg, _ = run.parse(found[1].split())
             assert options.method in methods.names() and cfg.steps > 0
 
 

@@ -365,7 +365,7 @@ def _leave_out_work() -> None:
         (speed, "measurements"),
     ):
         setattr(owner, name, _stop)
-    run.Display.plan = lambda *_: None  # measures the machine for seconds
+    run.print_plan = lambda *_: None  # measures the machine for seconds
     bench_display.estimate_seconds = lambda *_: 1.0  # so does this
 
 

@@ -454,6 +454,14 @@ def test_sigterm_leaves_off_and_resume_gives_the_same_files(left_off, tmp_path):
     assert not (folder / "checkpoint").exists()
 
 
+def test_a_dry_run_of_resuming_changes_no_file(left_off, capsys):
+    folder, _ = left_off
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert run.main(["--resume", str(folder), "--dry-run"]) == 0
+    assert f"writes to    {folder}\n" in capsys.readouterr().out
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
 def test_another_matmul_kernel_is_reported_on_resume(left_off, monkeypatch, capsys):
     folder, _ = left_off
     monkeypatch.setattr("aihf_control.models.kernel.state", lambda products: "torch: for a test")
@@ -473,9 +481,10 @@ def test_other_settings_are_refused_with_the_difference(left_off, capsys):
 
 def test_a_running_run_is_not_resumed(left_off, capsys):
     folder, _ = left_off
-    with lock_run(folder):
-        assert run.main(["--resume", str(folder)]) == 2
-    assert "is in use by a running process" in capsys.readouterr().err
+    for more in ([], ["--dry-run"]):
+        with lock_run(folder):
+            assert run.main(["--resume", str(folder), *more]) == 2
+        assert "is in use by a running process" in capsys.readouterr().err
     assert run.main(["--resume", str(folder)]) == 0
 
 
