@@ -115,6 +115,13 @@ def check_writable(folder: Path) -> None:
         raise BadInput(f"cannot write to {folder}: {e.strerror}; choose another folder with --out") from e
 
 
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what `write_bytes` has left below a folder in processes that were killed."""
+    for path in folder.rglob(".*.tmp"):
+        if re.fullmatch(r"\..+\.\w+\.tmp", path.name):
+            path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, with null for numbers that are not finite."""
     write_bytes(path, (json.dumps(replace_nonfinite(value), indent=2, default=str, allow_nan=False) + "\n").encode())

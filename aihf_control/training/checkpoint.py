@@ -8,26 +8,22 @@ when a worker has finished, and contains what it has learned.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from aihf_control.core.errors import BadInput, refuse_misfit
-from aihf_control.core.files import read_bytes, write_bytes, writing
+from aihf_control.core.files import read_bytes, writing
 from aihf_control.learning.replay import Buffer
 from aihf_control.learning.task import Task
+from aihf_control.training.trees import read_tree, write_tree
 
 KEPT = 2
-MAX_BYTES = 2**31  # of one state, without the rows of its replay buffers
 FORM = 4  # version of the contents of a state; increase it when they change
 DONE = "done.state"
 
@@ -61,17 +57,15 @@ class Checkpoints:
         """Write the state at `step` and remove the oldest. Raises BadInput if it cannot be written."""
         for name, buffer in _replays(task).items():
             self._append(name, buffer)
-        self._write(
-            f"{step:012d}.state",
-            {"form": FORM, "step": step, "rows": rows, "chunks": self.chunks, "task": task.state_dict()},
-        )
+        tree = {"form": FORM, "step": step, "rows": rows, "chunks": self.chunks, "task": task.state_dict()}
+        write_tree(self.folder / f"{step:012d}.state", tree)
         for path in self._states()[:-KEPT]:
             with writing(path):
                 path.unlink()
 
     def finish(self, step: int, rows: list[dict[str, Any]], learned: dict[str, Any]) -> None:
         """Write what a finished worker has learned."""
-        self._write(DONE, {"step": step, "rows": rows, "learned": learned})
+        write_tree(self.folder / DONE, {"step": step, "rows": rows, "learned": learned})
 
     def finished(self, tell: Callable[[str], None] = print) -> Saved | None:
         """Return what `finish` wrote, or None if it was not called or its file is damaged."""
@@ -79,7 +73,7 @@ class Checkpoints:
         if not path.is_file():
             return None
         try:
-            tree = _read(path)
+            tree = read_tree(path)
             _check(path, tree, {"learned": dict})
             _check_learned(path, tree["learned"])
         except BadInput as e:
@@ -94,7 +88,7 @@ class Checkpoints:
         """
         for path in reversed(self._states()):
             try:
-                tree = _read(path)
+                tree = read_tree(path)
                 saved = self._load(path, tree) if tree.get("form") == FORM else None
             except BadInput as e:
                 tell(f"{e}; an earlier one is used")
@@ -119,12 +113,6 @@ class Checkpoints:
 
     def _states(self) -> list[Path]:
         return sorted(p for p in self.folder.glob("*.state") if p.stem.isdigit())
-
-    def _write(self, name: str, tree: dict[str, Any]) -> None:
-        tensors: dict[str, Tensor] = {}
-        about = json.dumps(pack(tree, tensors))
-        data = safetensors.torch.save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, {"about": about})
-        write_bytes(self.folder / name, hashlib.sha256(data).digest() + data)
 
     def _append(self, name: str, buffer: Buffer) -> None:
         chunks = self.chunks.setdefault(name, [])
@@ -170,22 +158,6 @@ def _replays(task: Kept) -> dict[str, Buffer]:
     return {name: part for name, part in task.parts.items() if isinstance(part, Buffer)}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Read a state without executing anything. Raises BadInput if the file is damaged."""
-    data = read_bytes(path, MAX_BYTES)
-    if hashlib.sha256(data[32:]).digest() != data[:32]:
-        raise BadInput(f"{path} is damaged")
-    try:
-        length = int.from_bytes(data[32:40], "little")
-        about = json.loads(data[40 : 40 + length])["__metadata__"]["about"]
-        tree = unpack(json.loads(about), safetensors.torch.load(data[32:]))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, safetensors.SafetensorError) as e:
-        raise BadInput(f"{path} was not written by aihf_control") from e
-    if not isinstance(tree, dict):
-        raise BadInput(f"{path} was not written by aihf_control")
-    return tree
-
-
 def _check(path: Path, tree: dict[str, Any], kinds: dict[str, type]) -> None:
     """Check step and rows of a state, and that it has fields of these kinds. Raises BadInput."""
     fits = all(isinstance(tree.get(name), kind) for name, kind in kinds.items())
@@ -218,43 +190,3 @@ def _is_row(row: Any) -> bool:
         return False
     values = [x for value in row.values() for x in (value if isinstance(value, list) else [value])]
     return "return" in row and all(type(x) in (int, float) for x in values)
-
-
-# --------------------------------------------------------------------------------------- trees as JSON and tensors
-
-
-def pack(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
-    """Convert a tree of dicts, lists, tuples, scalars, strings, arrays and tensors to JSON and `tensors`."""
-    if isinstance(tree, Tensor | np.ndarray):
-        tensors[path] = torch.as_tensor(tree)
-        return {"tensor" if isinstance(tree, Tensor) else "array": path}
-    if isinstance(tree, dict):
-        return {"dict": [[key, pack(value, tensors, f"{path}/{key}")] for key, value in tree.items()]}
-    if isinstance(tree, list | tuple):
-        kind = "list" if isinstance(tree, list) else "tuple"
-        return {kind: [pack(value, tensors, f"{path}/{i}") for i, value in enumerate(tree)]}
-    if tree is None or isinstance(tree, bool | int | float | str):
-        return tree
-    raise TypeError(f"{path}: a checkpoint cannot contain a {type(tree).__name__}")
-
-
-def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return the tree that was given to `pack`."""
-    if not isinstance(tree, dict):
-        return tree
-    ((kind, value),) = tree.items()
-    if kind == "tensor":
-        return tensors[value]
-    if kind == "array":
-        return tensors[value].numpy()
-    if kind == "dict":
-        return {key: unpack(x, tensors) for key, x in value}
-    values = [unpack(x, tensors) for x in value]
-    return values if kind == "list" else tuple(values)
-
-
-def sweep(folder: Path) -> None:
-    """Remove temporary files of killed processes."""
-    for path in folder.rglob(".*.tmp"):
-        if re.fullmatch(r"\..+\.\w+\.tmp", path.name):
-            path.unlink(missing_ok=True)

@@ -13,13 +13,12 @@ from typing import IO, Any
 from aihf_control import methods
 from aihf_control.core.config import jsonable, rebuild
 from aihf_control.core.errors import BadInput
-from aihf_control.core.files import lock, read_json, replace_nonfinite, write_json, writing
+from aihf_control.core.files import lock, read_json, remove_temporary_files, replace_nonfinite, write_json, writing
 from aihf_control.core.provenance import commit, versions
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.watchdog import DEFAULT_TIMEOUT
 from aihf_control.models import kernel
 from aihf_control.models.device import device_of
-from aihf_control.training.checkpoint import sweep
 from aihf_control.training.options import FREE, Options
 from aihf_control.training.result import Result
 from aihf_control.training.run import RunSpec
@@ -157,7 +156,7 @@ def check_resume(folder: Path, run_spec: RunSpec, dataset: Dataset) -> tuple[Run
 def clear_for_resume(folder: Path) -> None:
     """Remove what a killed run has left besides its checkpoints. Raises BadInput if that is not possible."""
     with writing(folder):
-        sweep(folder)
+        remove_temporary_files(folder)
         (folder / "log.jsonl").unlink(missing_ok=True)  # written again from the rows in the checkpoints
 
 

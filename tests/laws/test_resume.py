@@ -24,16 +24,17 @@ from hypothesis import strategies as st
 from aihf_control import run
 from aihf_control.core.config import jsonable, rebuild
 from aihf_control.core.errors import BadInput
-from aihf_control.core.files import replace_nonfinite, write_bytes
+from aihf_control.core.files import remove_temporary_files, replace_nonfinite, write_bytes
 from aihf_control.environments.gym import Envs, spec_of
 from aihf_control.learning.replay import Buffer
 from aihf_control.learning.reward_model import RewardConfig
 from aihf_control.models.lanes import Dims
 from aihf_control.models.saved import TrainedPolicy
 from aihf_control.testing import After
-from aihf_control.training.checkpoint import FORM, Checkpoints, pack, sweep, unpack
+from aihf_control.training.checkpoint import FORM, Checkpoints
 from aihf_control.training.run import CheckpointPlace, Evaluated, Finished, Notice, Paused, RunSpec, train_lanes
 from aihf_control.training.run_folder import lock_run
+from aihf_control.training.trees import pack, unpack, write_tree
 from tests.helpers import EACH_METHOD, in_this_process, small_config, words
 
 STEPS = 24
@@ -257,7 +258,7 @@ def test_a_state_of_other_settings_is_refused_in_one_line(kept, dataset, change)
     store = Checkpoints(kept)
     saved = store.last()
     tree = {"form": FORM, "step": saved.step, "rows": saved.rows, "chunks": store.chunks}
-    store._write(path.name, {**tree, "task": saved.state["task"] | change})
+    write_tree(path, {**tree, "task": saved.state["task"] | change})
     with pytest.raises(BadInput, match=r"^the checkpoint does not fit the settings of this run; [^\n]*$"):
         list(train_lanes(cell_for("aihf"), dataset, place=CheckpointPlace(kept)))
 
@@ -274,7 +275,7 @@ def test_a_pipe_in_place_of_a_state_or_of_rows_is_not_waited_for(kept):
 def test_a_forged_end_is_told_and_gone_back_from(dataset, tmp_path, learned):
     whole, place = cell_for("aihf"), CheckpointPlace(tmp_path, 0.0)
     unbroken = outcome(train_lanes(whole, dataset, place=place))
-    Checkpoints(tmp_path)._write("done.state", {"step": STEPS, "rows": [], "learned": learned})
+    write_tree(tmp_path / "done.state", {"step": STEPS, "rows": [], "learned": learned})
     events = list(train_lanes(whole, dataset, place=place))
     assert isinstance(events[0], Notice) and "done.state was not written by aihf_control" in events[0].message
     same(outcome(events), unbroken)
@@ -334,7 +335,7 @@ def test_temporaries_of_killed_writers_are_swept(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / ".x.state.abc123.tmp").write_bytes(b"half")
     write_bytes(tmp_path / "a" / "whole.json", b"{}")
-    sweep(tmp_path)
+    remove_temporary_files(tmp_path)
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["whole.json"]
 
 
