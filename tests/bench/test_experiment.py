@@ -8,9 +8,10 @@ import pytest
 
 from aihf_control import methods, run
 from aihf_control.bench import fingerprint
-from aihf_control.bench.experiment import Sheet, read
+from aihf_control.bench.experiment import read
 from aihf_control.bench.fingerprint import code_of, file_of
 from aihf_control.bench.grid import command_lines, copy_data, data_jobs_from, data_words, jobs_of
+from aihf_control.bench.sheet import Sheet
 from aihf_control.core.errors import BadInput
 from aihf_control.data import __main__ as data_command
 from aihf_control.data.dataset import Dataset
