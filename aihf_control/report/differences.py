@@ -17,7 +17,7 @@ from aihf_control.core.config import CHANGES_NO_NUMBER
 from aihf_control.core.errors import BadInput
 from aihf_control.core.statistics import LATE, estimate, improvement_estimate, late_mean, mean
 from aihf_control.report.columns import BUDGET, OPTIONAL
-from aihf_control.report.load import finite, numbers
+from aihf_control.report.grid_results import finite, numbers
 from aihf_control.report.run_files import read_log, read_table
 
 Row = tuple[str, ...]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from scipy import stats
 
-from aihf_control.core.config import as_word, check_known
+from aihf_control.core.config import check_known
 from aihf_control.core.statistics import Estimate, aggregate, estimate, iqm_of_all, profile, profile_band
-from aihf_control.report.load import FINISHED, GridResults, Setting, finite, numbers
+from aihf_control.report.grid_results import GridResults, Setting, finite, numbers
 from aihf_control.report.plotting import (
+    INTERVALS,
+    Drawing,
     draw_band,
     draw_point,
     finish_axes,
+    finished_keys,
     legend_text,
     make_panels,
     plain_text,
@@ -30,22 +32,12 @@ from aihf_control.report.plotting import (
     setting_text,
     style_of,
 )
-from aihf_control.report.tables import label, rng
+from aihf_control.report.swept_factors import draw_swept
+from aihf_control.report.tables import rng
 
 Array = np.ndarray
 PANELS = 24  # a figure with more is too large to read
 ROWS = 500  # an image with more is too tall for its format
-INTERVALS = "IQM and 95 % bootstrap interval over seeds"
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawing:
-    """A figure with its title, its caption, and the keys of the runs that it shows."""
-
-    title: str
-    caption: str
-    fig: Figure
-    runs: Iterable[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +106,7 @@ def draw_curves(grid: GridResults) -> Drawing | None:
         finish_axes(ax, f"{env}{setting_text(setting)}", "environment steps", "score")
     caption = f"Score at each evaluation, {INTERVALS}; runs that diverged are left out from there on."
     caption += _only_first(len(shown), len(found), "panels")
-    return Drawing("Learning curves over environment steps", caption, fig, _finished(grid, shown))
+    return Drawing("Learning curves over environment steps", caption, fig, finished_keys(grid, shown))
 
 
 def _draw_curve(ax: Any, frame: pd.DataFrame, method: str, style: dict[str, str]) -> None:
@@ -145,7 +137,7 @@ def draw_labels(grid: GridResults) -> Drawing | None:
     over = "of the last policy or, where a method asks as it goes, of every evaluation"
     caption = f"Score {over} over the comparisons that a seed was given, {INTERVALS}."
     caption += _only_first(len(envs), len(grid.envs), "panels")
-    shown = _finished(grid, itertools.product(envs, grid.settings))
+    shown = finished_keys(grid, itertools.product(envs, grid.settings))
     return Drawing("Score over labels", caption, fig, shown)
 
 
@@ -176,59 +168,8 @@ def draw_profiles(grid: GridResults) -> Drawing | None:
         "The share of runs, over all environments, whose last policy scores above each value, 95 % bootstrap bands."
     )
     caption += _only_first(len(shown), len(grid.settings), "panels")
-    runs = _finished(grid, itertools.product(grid.envs, shown))
+    runs = finished_keys(grid, itertools.product(grid.envs, shown))
     return Drawing("Performance profiles", caption, fig, runs)
-
-
-# ------------------------------------------------------------------------------------------------------ swept factors
-
-
-def draw_swept(grid: GridResults) -> Drawing | None:
-    """Draw score over the swept factors: a line per method for one, a heat map per method for two, else nothing."""
-    if len(grid.swept) == 1:
-        return _draw_lines(grid, grid.swept[0])
-    return _draw_heat(grid, *grid.swept) if len(grid.swept) == 2 else None
-
-
-def _draw_lines(grid: GridResults, factor: str) -> Drawing:
-    values = [setting[factor] for setting in grid.settings]
-    fig = Figure(figsize=(7, 4))
-    ax = fig.subplots()
-    for i, method in enumerate(grid.methods):
-        scored = [(at, grid.scores(method, {factor: value})) for at, value in enumerate(values)]
-        shift = 0.04 * (i - (len(grid.methods) - 1) / 2)  # so that no interval hides another
-        found = {at + shift: aggregate(x, iqm_of_all, rng()) for at, x in scored if x is not None}
-        style = style_of(grid, method)
-        ax.plot(list(found), [e.value for e in found.values()], lw=1, color=style["color"], label=legend_text(method))
-        for x, e in found.items():
-            draw_point(ax, x, e.value, e, "y", **style)
-    ax.set_xticks(range(len(values)), [str(as_word(value)) for value in values])
-    finish_axes(ax, "", label(factor), "score")
-    title = f"Score over {label(factor)}"
-    runs = _finished(grid, itertools.product(grid.envs, grid.settings))
-    return Drawing(title, f"{title}, {INTERVALS}, environments together.", fig, runs)
-
-
-def _draw_heat(grid: GridResults, down: str, across: str) -> Drawing:
-    rows, columns = (list(dict.fromkeys(setting[name] for setting in grid.settings)) for name in (down, across))
-    fig, axes = make_panels(len(grid.methods))
-    for ax, method in zip(axes, grid.methods, strict=True):
-        found = [[grid.scores(method, {down: y, across: x}) for x in columns] for y in rows]
-        value = np.array([[np.nan if x is None else iqm_of_all(x) for x in row] for row in found])
-        ax.imshow(value, vmin=0, vmax=1.1, cmap="viridis", aspect="auto")
-        for (i, j), x in np.ndenumerate(value):
-            if np.isfinite(x):
-                ax.text(j, i, f"{x:.2f}", ha="center", va="center", color="white" if x < 0.6 else "black")
-        ax.set_xticks(range(len(columns)), [str(as_word(x)) for x in columns])
-        ax.set_yticks(range(len(rows)), [str(as_word(y)) for y in rows])
-        ax.set(title=method, xlabel=label(across), ylabel=label(down))
-    title = f"Score by {label(down)} and {label(across)}"
-    caption = f"{title}: IQM over seeds and environments; the table of scores has the intervals."
-    runs = _finished(grid, itertools.product(grid.envs, grid.settings))
-    return Drawing(title, caption, fig, runs)
-
-
-# ------------------------------------------------------------------------------------------------------ learned reward
 
 
 def draw_reward(grid: GridResults) -> Drawing | None:
@@ -265,12 +206,6 @@ FIGURES = {
 def _evaluations(grid: GridResults, env: str, method: str, setting: Setting) -> pd.DataFrame | None:
     runs = grid.select(method, setting, env)
     return grid.evaluations_of(runs[0]) if runs else None
-
-
-def _finished(grid: GridResults, shown: Iterable[tuple[str, Setting]]) -> list[str]:
-    """Return the keys of the finished runs of some environments and settings."""
-    wanted = {(env, grid.values_of(setting)) for env, setting in shown}
-    return [r.key for r in grid.runs if r.state == FINISHED and (r.env, grid.values_of(r.swept)) in wanted]
 
 
 def _only_first(shown: int, found: int, what: str) -> str:

@@ -16,18 +16,10 @@ import jinja2
 from aihf_control.core.config import as_word
 from aihf_control.core.files import write_bytes
 from aihf_control.report.figures import Picture, draw_figures
-from aihf_control.report.load import BEGUN, CUT_SHORT, EXCLUDED, FINISHED, TO_DO, GridResults, Run, load_grid
-from aihf_control.report.tables import (
-    Table,
-    build_tables,
-    cell_text,
-    format_csv,
-    format_latex,
-    format_markdown,
-    frame_csv,
-    keys_of,
-    label,
-)
+from aihf_control.report.formats import cell_text, format_csv, format_latex, format_markdown, frame_csv
+from aihf_control.report.grid_results import BEGUN, CUT_SHORT, EXCLUDED, FINISHED, TO_DO, GridResults, Run
+from aihf_control.report.load import load_grid
+from aihf_control.report.tables import Table, build_tables, keys_of, label
 
 LEFT_ALIGNED = {"method", "environment", "missing"}  # columns of words
 UNFINISHED = {TO_DO: "have not begun", BEGUN: "are not finished", CUT_SHORT: "were cut short"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib
@@ -10,11 +12,22 @@ from matplotlib.figure import Figure
 
 from aihf_control.core.config import as_word
 from aihf_control.core.statistics import Estimate
-from aihf_control.report.load import GridResults, Setting
+from aihf_control.report.grid_results import FINISHED, GridResults, Setting
 from aihf_control.report.tables import label
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#000000", "#bbbbbb")
 MARKERS = "osD^vP*X<>"
+INTERVALS = "IQM and 95 % bootstrap interval over seeds"
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A figure with its title, its caption, and the keys of the runs that it shows."""
+
+    title: str
+    caption: str
+    fig: Figure
+    runs: Iterable[str]
 
 
 def plain_text() -> Any:
@@ -80,3 +93,9 @@ def finish_axes(ax: Any, title: str, x: str, y: str) -> None:
     ax.grid(alpha=0.3)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=7)
+
+
+def finished_keys(grid: GridResults, shown: Iterable[tuple[str, Setting]]) -> list[str]:
+    """Return the keys of the finished runs of some environments and settings."""
+    wanted = {(env, grid.values_of(setting)) for env, setting in shown}
+    return [r.key for r in grid.runs if r.state == FINISHED and (r.env, grid.values_of(r.swept)) in wanted]

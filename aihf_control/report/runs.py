@@ -19,10 +19,10 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.files import write_bytes
 from aihf_control.core.statistics import STAR_NOTE, Estimate, format_count, iqm
 from aihf_control.core.text import count
+from aihf_control.report.formats import escape_markdown
 from aihf_control.report.page import write_report
 from aihf_control.report.plotting import legend_text, plain_text, png_of
 from aihf_control.report.run_files import Array, checked, is_number, method_row, read_log, read_table
-from aihf_control.report.tables import escape_markdown
 
 HEAD = ("return", "score", "n", "env_steps", "labels", "pair_accuracy", "rank_correlation")
 KINDS = {"env": str, "method": str, "demos": int, "pairs": int, "dataset": str, "steps": int, "interrupted": bool}

@@ -20,10 +20,11 @@ from aihf_control.core.statistics import iqm_of_all
 from aihf_control.report import __main__ as report
 from aihf_control.report import figures
 from aihf_control.report.figures import draw_curves
+from aihf_control.report.formats import format_csv, format_latex, format_markdown
 from aihf_control.report.load import load_grid
 from aihf_control.report.page import find_versions, write_report
 from aihf_control.report.plotting import make_panels
-from aihf_control.report.tables import build_tables, format_csv, format_latex, format_markdown
+from aihf_control.report.tables import build_tables
 
 RANDOM, EXPERT = 100.0, 1100.0
 REPORT = {"baseline": "bc", "tables": ["scores", "environments", "improvement"]}
