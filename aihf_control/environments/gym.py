@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import traceback
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -16,13 +13,12 @@ from gymnasium.spaces import Box
 
 from aihf_control.core.errors import BadInput
 from aihf_control.environments import watchdog
-from aihf_control.environments.modules import check_module
+from aihf_control.environments.faults import INTERFACE, describe, fault, one_line, report_faults
+from aihf_control.environments.making import make
 
 Array = np.ndarray
 DEFAULT_HORIZON = 1000
 EVALUATION_SEED = 20_000  # evaluation resets with seeds 20000, 20001, ...; no lane and no dataset uses them
-INTERFACE = "reset must return (obs, info), and step must return (obs, reward, terminated, truncated, info)"
-UNKNOWN = "; for an environment of another package, give the id as MODULE:ID, for example my_package:Reach-v0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +52,7 @@ class EnvSpec:
         try:
             spec = EnvSpec(**{**fields, **{name: np.array(fields[name], np.float64) for name in ("low", "high")}})
         except (TypeError, KeyError, ValueError, OverflowError) as e:
-            raise BadInput(f"not the description of an environment: {_one_line(e)}") from e
+            raise BadInput(f"not the description of an environment: {one_line(e)}") from e
         for name, kind in (("id", str), ("options", dict), ("n_obs", int), ("n_act", int), ("horizon", int)):
             value = getattr(spec, name)
             if type(value) is not kind or (isinstance(value, int) and value < 1):
@@ -73,20 +69,20 @@ def spec_of(env_id: str, **options: Any) -> EnvSpec:
     Raises BadInput if its id has a module part that was not allowed (`modules.allow_module`), if it cannot be made, if
     its spaces are not supported, or if reset or step do not follow Gymnasium's interface.
     """
-    env = _make(env_id, options)
+    env = make(env_id, options)
     try:
         spec = _read_spec(env_id, options, env)
         envs = Envs(spec, 1, [env])
         envs.reset(0, seed=0)
         envs.step(np.zeros((1, spec.n_act)))
     finally:
-        with _report_faults(env_id, "in close"):
+        with report_faults(env_id, "in close"):
             env.close()
     return spec
 
 
 def _read_spec(env_id: str, options: dict[str, Any], env: gym.Env) -> EnvSpec:
-    with _report_faults(env_id, "in its spaces"):
+    with report_faults(env_id, "in its spaces"):
         obs, act = env.observation_space, env.action_space
     for kind, space in (("observations", obs), ("actions", act)):
         if not isinstance(space, Box) or not np.issubdtype(space.dtype, np.floating):
@@ -106,12 +102,12 @@ def _read_spec(env_id: str, options: dict[str, Any], env: gym.Env) -> EnvSpec:
 
 def make_env(spec: EnvSpec, **options: Any) -> gym.Env:
     """Return the Gymnasium environment itself, with further `options`. Raises BadInput if it cannot be made."""
-    return _make(spec.id, {**spec.options, **options})
+    return make(spec.id, {**spec.options, **options})
 
 
 def spaces_of(spec: EnvSpec) -> tuple[gym.Space, gym.Space]:
     """Return the environment's own spaces of observations and of actions. Raises BadInput if it cannot be made."""
-    env = _make(spec.id, spec.options)
+    env = make(spec.id, spec.options)
     env.close()
     return env.observation_space, env.action_space
 
@@ -126,7 +122,7 @@ class Envs:
 
     def __init__(self, spec: EnvSpec, n: int, envs: list[gym.Env] | None = None):
         self.spec = spec
-        self.envs = envs or [_make(spec.id, spec.options) for _ in range(n)]
+        self.envs = envs or [make(spec.id, spec.options) for _ in range(n)]
         self.shape = self.envs[0].action_space.shape
         self.steps = np.zeros(n, int)
         self.last = np.zeros((n, spec.n_obs), np.float32)
@@ -137,11 +133,11 @@ class Envs:
         """Reset environment i and return its first observation, (O,). Without a seed its generator continues."""
         self.steps[i], self.played[i] = 0, []
         env = self.envs[i]
-        with _report_faults(self.spec.id, "in reset"):
+        with report_faults(self.spec.id, "in reset"):
             self.begun[i] = env.unwrapped.np_random.bit_generator.state if seed is None else seed
             pair = env.reset(seed=seed)
         if not isinstance(pair, tuple) or len(pair) != 2:
-            raise BadInput(f"{self.spec.id}: reset returned {_describe(pair)}; {INTERFACE}")
+            raise BadInput(f"{self.spec.id}: reset returned {describe(pair)}; {INTERFACE}")
         return self._check_obs(i, pair[0])
 
     def step(self, act: Array, which: Sequence[int] | None = None) -> tuple[Array, Array, Array, Array]:
@@ -173,7 +169,7 @@ class Envs:
             raise BadInput(f"{self.spec.id} has no state that can be set; this needs one of Gymnasium's MuJoCo tasks")
         if not np.array_equal(self.reset(i), np.asarray(inner._get_obs(), np.float32).ravel()):
             raise BadInput(f"{self.spec.id} wraps its observations, so an episode cannot start in a given state")
-        with _report_faults(self.spec.id, "in set_state"):
+        with report_faults(self.spec.id, "in set_state"):
             inner.set_state(np.asarray(qpos, np.float64), np.asarray(qvel, np.float64))
             obs = inner._get_obs()
         return self._check_obs(i, obs)
@@ -211,7 +207,7 @@ class Envs:
             obs, reward, terminated, truncated, _ = self.envs[i].step(act.astype(np.float32).reshape(self.shape))
             terminated, truncated = bool(terminated), bool(truncated)
         except Exception as e:
-            raise _fault(self.spec.id, self._moment(i), e) from e
+            raise fault(self.spec.id, self._moment(i), e) from e
         finally:
             watchdog.end_call()
         truncated = truncated or self.steps[i] >= self.spec.horizon
@@ -221,14 +217,14 @@ class Envs:
         try:
             row = np.asarray(obs, np.float32).ravel()
         except (TypeError, ValueError) as e:
-            raise BadInput(f"{self.spec.id}: the observation {self._moment(i)} is {_describe(obs)}, no numbers") from e
+            raise BadInput(f"{self.spec.id}: the observation {self._moment(i)} is {describe(obs)}, no numbers") from e
         if row.size != self.spec.n_obs:
             raise BadInput(
                 f"{self.spec.id}: the observation {self._moment(i)} has {row.size} numbers, and its observation space "
                 f"has {self.spec.n_obs}; {INTERFACE}"
             )
         if not np.isfinite(row).all():
-            raise BadInput(f"{self.spec.id}: the observation {self._moment(i)} is not finite: {_one_line(row)}")
+            raise BadInput(f"{self.spec.id}: the observation {self._moment(i)} is not finite: {one_line(row)}")
         self.last[i] = row
         return row
 
@@ -241,77 +237,9 @@ class Envs:
                 pass
         if not isinstance(reward, float) or not math.isfinite(reward):
             raise BadInput(
-                f"{self.spec.id}: the reward {self._moment(i)} is {_describe(reward)}; it must be one finite number"
+                f"{self.spec.id}: the reward {self._moment(i)} is {describe(reward)}; it must be one finite number"
             )
         return float(reward)
 
     def _moment(self, i: int) -> str:
         return f"in step {self.steps[i]} of an episode" if self.steps[i] else "of reset"
-
-
-def _make(env_id: str, options: dict[str, Any]) -> gym.Env:
-    if not isinstance(env_id, str):
-        raise BadInput(f"the environment id must be a string, got {env_id!r}"[:300])
-    check_module(env_id)
-    watchdog.start_call()
-    try:
-        with _silence_known_warnings():
-            return gym.make(env_id, disable_env_checker=True, **options)
-    except Exception as e:  # a constructor may raise anything
-        hint = UNKNOWN if isinstance(e, gym.error.NameNotFound | gym.error.NamespaceNotFound) else ""
-        raise BadInput(f"cannot make the environment {env_id!r}: {_one_line(e)}{hint}") from e
-    finally:
-        watchdog.end_call()
-
-
-@contextlib.contextmanager
-def _report_faults(env_id: str, when: str) -> Iterator[None]:
-    """Raise BadInput for anything that the environment's own code raises."""
-    watchdog.start_call()
-    try:
-        yield
-    except Exception as e:
-        raise _fault(env_id, when, e) from e
-    finally:
-        watchdog.end_call()
-
-
-def _fault(env_id: str, when: str, e: Exception) -> BadInput:
-    frame = traceback.extract_tb(e.__traceback__)[-1]
-    hint = f"; {INTERFACE}" if "unpack" in str(e) or "unexpected keyword argument 'seed'" in str(e) else ""
-    where = f"{frame.filename}, line {frame.lineno}"
-    return BadInput(f"{env_id} failed {when}: {type(e).__name__}: {_one_line(e)} ({where}){hint}")
-
-
-def _one_line(value: object) -> str:
-    return " ".join(str(value).split())[:300]
-
-
-def _describe(value: Any) -> str:
-    """Describe a value that an environment returned, in a few words."""
-    if isinstance(value, tuple | list | dict):
-        return f"a {type(value).__name__} of {len(value)} values"
-    if isinstance(value, np.ndarray) and value.size > 1:
-        return f"an array of shape {value.shape}"
-    return _one_line(repr(value))[:80]
-
-
-@contextlib.contextmanager
-def _silence_known_warnings() -> Iterator[None]:
-    """Hide that v4 ids are old (the benchmark uses them) and that `settotalmass` in HalfCheetah's XML is deprecated,
-    which MuJoCo would also write to MUJOCO_LOG.TXT. Every other warning is passed on."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", message=".*is out of date")
-        with contextlib.suppress(ImportError):
-            import mujoco
-
-            set_handler = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]  # not in its stubs
-            set_handler(_mujoco_warning)
-            stack.callback(set_handler, None)
-        yield
-
-
-def _mujoco_warning(message: str) -> None:
-    if "settotalmass" not in message:
-        warnings.warn(f"MuJoCo: {message}", RuntimeWarning, stacklevel=2)

@@ -12,7 +12,7 @@ from gymnasium.spaces import Box
 
 from aihf_control.core.errors import BadInput
 from aihf_control.data.pool import load_experts
-from aihf_control.environments import cards
+from aihf_control.environments import cards, making
 from aihf_control.environments import gym as environments
 from aihf_control.environments.cards import Card, card_of
 from aihf_control.environments.gym import Envs, EnvSpec, spec_of
@@ -247,9 +247,9 @@ def test_halfcheetah_is_made_and_played_in_silence(tmp_path, monkeypatch, capfd)
 
 def test_other_warnings_of_the_simulator_reach_the_user():
     with pytest.warns(RuntimeWarning, match="MuJoCo: something else"):
-        environments._mujoco_warning("something else")
+        making._mujoco_warning("something else")
     with warnings.catch_warnings(action="error"):
-        environments._mujoco_warning("settotalmass is deprecated")
+        making._mujoco_warning("settotalmass is deprecated")
 
 
 def test_other_warnings_while_making_reach_the_user():
