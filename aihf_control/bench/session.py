@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
 import sys
@@ -11,7 +12,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from aihf_control.bench.display import Expected, GridDisplay, Ledger, expected_seconds, print_plan, title_of
 from aihf_control.bench.experiment import Experiment, read
@@ -28,8 +28,9 @@ from aihf_control.bench.grid import (
 )
 from aihf_control.bench.local import BAD_INPUT, Attempted, Event, Job, Started, run_here
 from aihf_control.bench.options import Options
-from aihf_control.core.errors import BadInput
+from aihf_control.core.errors import BadInput, above_zero
 from aihf_control.core.files import check_writable, lock, read_bytes, write_json
+from aihf_control.core.signals import signal_handlers
 from aihf_control.environments.modules import allow_module, check_module
 from aihf_control.report.runs import report_folder
 
@@ -91,8 +92,7 @@ def _check(options: Options) -> None:
         )
     if options.engine == "local" and (options.address or options.gpu or options.cores != 1):
         raise BadInput("--address, --cores and --gpu need --engine ray")
-    if options.cores <= 0:
-        raise BadInput(f"--cores must be above 0, got {options.cores}")
+    above_zero("--cores", options.cores)
 
 
 # ------------------------------------------------------------------------------------------------------------- running
@@ -109,19 +109,15 @@ def _stop_signals() -> Iterator[StopEvent]:
     """Yield an event that Ctrl-C and SIGTERM set; a second signal aborts."""
     stop = StopEvent()
 
-    def handle(number: int, _: Any) -> None:
+    def pause(number: int) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.number = number
         stop.set()
         print("\npausing: cells write their checkpoints; Ctrl-C again aborts", file=sys.stderr)
 
-    before = {which: signal.signal(which, handle) for which in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with signal_handlers({which: functools.partial(pause, which) for which in (signal.SIGINT, signal.SIGTERM)}):
         yield stop
-    finally:
-        for which, old in before.items():
-            signal.signal(which, old)
 
 
 @contextlib.contextmanager

@@ -38,6 +38,12 @@ def refuse_misfit(what: str) -> Iterator[None]:
         raise BadInput(f"{what} ({type(e).__name__}: {' '.join(str(e).split())[:200]})") from e
 
 
+def above_zero(flag: str, value: float, unit: str = "") -> None:
+    """Raise BadInput for a flag whose value is not above 0."""
+    if not value > 0:
+        raise BadInput(f"{flag} must be above 0{unit and f' {unit}'}, got {value}")
+
+
 def at_least_one(flags: dict[str, int]) -> None:
     """Check flags that count something. Raises BadInput for one that is below 1."""
     for flag, n in flags.items():

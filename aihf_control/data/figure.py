@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from aihf_control.data.labelling.teachers import Annotator
 from aihf_control.data.pairs import margins
 from aihf_control.data.summary import group_episodes, return_spread
 from aihf_control.data.ties import find_ties
+from aihf_control.report.plotting import png_of
 
 Array = np.ndarray
 BINS = 8
@@ -35,9 +35,7 @@ def write_figure(dataset: Dataset, path: Path) -> None:
     else:
         right.set_axis_off()
     fig.suptitle(f"{dataset.meta['env']}, dataset {dataset.digest()}", fontsize=10)
-    out = io.BytesIO()
-    fig.savefig(out, dpi=130)
-    write_bytes(path, out.getvalue())
+    write_bytes(path, png_of(fig, dpi=130))
 
 
 def _plot_returns(ax: Axes, dataset: Dataset) -> None:

@@ -26,6 +26,7 @@ from aihf_control.environments.rollout import rollout
 from aihf_control.experts.levels import format_spread, random_returns
 from aihf_control.learning.evaluation import expert_returns
 from aihf_control.models.sb3 import Expert, read_zip
+from aihf_control.report.plotting import png_of
 
 Returns = dict[str, np.ndarray]  # by level
 D4RL = {
@@ -148,9 +149,7 @@ def _draw_training(folder: Path) -> str:
     )
     ax.grid(alpha=0.3)
     ax.legend(fontsize=6)
-    out = io.BytesIO()
-    fig.savefig(out, dpi=90, metadata={"Software": None})
-    write_bytes(folder / "training.png", out.getvalue())
+    write_bytes(folder / "training.png", png_of(fig, dpi=90))
     return "![Greedy return over the training](training.png)"
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from aihf_control.core.errors import BadInput, at_least_one
+from aihf_control.core.errors import BadInput, above_zero, at_least_one
 from aihf_control.core.files import check_writable, read_bytes, sha256
 from aihf_control.core.provenance import commit
 from aihf_control.environments.gym import EnvSpec, spec_of
@@ -88,8 +88,7 @@ def train_experts(options: TrainOptions, cfg: TrueRewardConfig) -> None:
 def _check(options: TrainOptions, cfg: TrueRewardConfig) -> None:
     counts = {"--seeds": options.seeds, "--episodes": options.episodes, "--every": options.every}
     at_least_one({**counts, "--updates": cfg.updates})
-    if not options.checkpoint > 0:
-        raise BadInput(f"--checkpoint must be above 0 minutes, got {options.checkpoint}")
+    above_zero("--checkpoint", options.checkpoint, "minutes")
     check_limit(options.step_timeout)
 
 

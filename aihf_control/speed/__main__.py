@@ -21,7 +21,7 @@ import torch
 import tyro
 
 from aihf_control.core.cli import ends_with_reader, exit_code
-from aihf_control.core.errors import BadInput, at_least_one
+from aihf_control.core.errors import BadInput, above_zero, at_least_one
 from aihf_control.core.files import write_bytes, write_json
 from aihf_control.core.provenance import commit, versions
 from aihf_control.environments.cards import card_of
@@ -67,8 +67,7 @@ class Options:
     def check(self) -> None:
         """Raise BadInput for a value out of range or an unknown environment."""
         at_least_one({"--rounds": self.rounds, "--width": self.width, "--lanes": min(self.lanes, default=0)})
-        if not self.seconds > 0:
-            raise BadInput(f"--seconds must be above 0, got {self.seconds}")
+        above_zero("--seconds", self.seconds)
         if self.sbx and not (self.sbx.is_file() and os.access(self.sbx, os.X_OK)):
             raise BadInput(f"--sbx must be the path of a Python executable, got {self.sbx}")
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from aihf_control.report.plotting import png_of
 from aihf_control.speed.worker import BY_TORCH, FLOOR, OURS
 
 
@@ -132,6 +131,4 @@ def draw_growth(frame: pd.DataFrame) -> bytes:
     ticks = sorted(frame.loc[frame["part"] == "growth", "lanes"].unique())
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.legend(title="networks")
-    out = io.BytesIO()
-    canvas.savefig(out, format="png", dpi=110)
-    return out.getvalue()
+    return png_of(canvas)

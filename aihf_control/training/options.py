@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aihf_control.core.config import CHANGES_NO_NUMBER
-from aihf_control.core.errors import BadInput
+from aihf_control.core.errors import BadInput, above_zero
 from aihf_control.data.dataset import Dataset, check_sizes
 from aihf_control.data.generate import DataConfig, default_folder, make_dataset
 from aihf_control.data.pool import explain_missing, find_bundled_policies
@@ -67,8 +67,7 @@ class Options:
 
 def run_spec_of(options: Options, cfg: Any) -> RunSpec:
     """Return the run specification that the settings name on this machine. Raises BadInput."""
-    if not options.checkpoint > 0:
-        raise BadInput(f"--checkpoint must be above 0 minutes, got {options.checkpoint}")
+    above_zero("--checkpoint", options.checkpoint, "minutes")
     if options.workers < 0:
         raise BadInput(f"--workers must be at least 0, got {options.workers}")
     check_limit(options.step_timeout)

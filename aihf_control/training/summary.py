@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 
 from aihf_control.core.files import write_bytes
 from aihf_control.core.statistics import estimate, iqm, mean
+from aihf_control.report.plotting import png_of
 from aihf_control.training.result import Result
 
 Array = np.ndarray
@@ -78,6 +78,4 @@ def curves(result: Result, path: Path) -> None:
     ax.set(xlabel="iterations", ylabel="greedy return", title=f"{result.run_spec.method} on {result.spec.id}")
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    out = io.BytesIO()
-    fig.savefig(out, dpi=130, bbox_inches="tight")
-    write_bytes(path, out.getvalue())
+    write_bytes(path, png_of(fig, dpi=130))

@@ -8,7 +8,7 @@ import multiprocessing as mp
 import queue
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,54 +36,59 @@ def run_workers(
     Raises EnvTimeout if a call into the environment takes longer than `step_timeout` seconds (0: no limit).
     """
     parts = [tuple(p.tolist()) for p in np.array_split(np.array(run_spec.seeds), min(workers, len(run_spec.seeds)))]
-    context = mp.get_context("spawn")
-    events, stopping, pausing = context.Queue(), context.Event(), context.Event()
-    clocks = [context.Value("d", 0.0, lock=False) for _ in parts]
-    inherited = [(allowed_modules(), clock) for clock in clocks]
-    processes = [
-        context.Process(
-            target=_worker,
-            args=(
-                dataclasses.replace(run_spec, seeds=p),
-                dataset,
-                events,
-                stopping,
-                pausing,
-                _place_of(place, p),
-                *more,
-            ),
-            daemon=True,
-        )
-        for p, more in zip(parts, inherited, strict=True)
-    ]
-    with _signals_blocked():  # the workers inherit that for good
-        for process in processes:
-            process.start()
-    running = dict(zip(parts, processes, strict=True))
+    pool = _Pool([dataclasses.replace(run_spec, seeds=p) for p in parts], dataset, place)
     try:
-        while running:
-            if stop and stop.is_set():
-                stopping.set()
-            if pause and pause.is_set():
-                pausing.set()
-            if any(watchdog.overdue(clock, step_timeout) for clock in clocks):
+        while pool.running:
+            pool.forward(stop, pause)
+            if any(watchdog.overdue(clock, step_timeout) for clock in pool.clocks):
                 raise watchdog.EnvTimeout(watchdog.timeout_message(dataset.meta["env"], step_timeout))
-            try:
-                event = events.get(timeout=0.5)
-            except queue.Empty:
-                dead = [p.exitcode for p in running.values() if p.exitcode is not None]
-                if dead:
-                    yield Failed(f"a training process died (exit code {dead[0]})", bad_input=False)
-                    return
+            event = pool.next_event()
+            if event is None:
                 continue
             yield event
             if isinstance(event, Failed):
                 return
             if isinstance(event, Finished | Paused):
-                del running[event.seeds]
+                del pool.running[event.seeds]
     finally:
-        for process in processes:
-            process.kill() if running else process.join()
+        pool.close()
+
+
+class _Pool:
+    """The worker processes of a run, one for each specification of a part of its seeds."""
+
+    def __init__(self, specs: Sequence[RunSpec], dataset: Dataset, place: CheckpointPlace | None):
+        context = mp.get_context("spawn")
+        self.events, self.stopping, self.pausing = context.Queue(), context.Event(), context.Event()
+        self.clocks = [context.Value("d", 0.0, lock=False) for _ in specs]
+        self.running: dict[tuple[int, ...], Any] = {}
+        for spec, clock in zip(specs, self.clocks, strict=True):
+            signals = self.events, self.stopping, self.pausing
+            args = (spec, dataset, *signals, _place_of(place, spec.seeds), allowed_modules(), clock)
+            self.running[spec.seeds] = context.Process(target=_worker, args=args, daemon=True)
+        self.processes = list(self.running.values())
+        with _signals_blocked():  # the workers inherit that for good
+            for process in self.processes:
+                process.start()
+
+    def forward(self, stop: Any, pause: Any) -> None:
+        """Pass on a request to stop or to pause."""
+        for asked, event in ((stop, self.stopping), (pause, self.pausing)):
+            if asked and asked.is_set():
+                event.set()
+
+    def next_event(self) -> Event | None:
+        """Return the next event of any worker, None if there is none yet, or Failed if a worker has died."""
+        try:
+            return self.events.get(timeout=0.5)
+        except queue.Empty:
+            dead = [p.exitcode for p in self.running.values() if p.exitcode is not None]
+            return Failed(f"a training process died (exit code {dead[0]})", bad_input=False) if dead else None
+
+    def close(self) -> None:
+        """Wait for the workers to end if all have finished; otherwise kill them."""
+        for process in self.processes:
+            process.kill() if self.running else process.join()
 
 
 def _place_of(place: CheckpointPlace | None, seeds: tuple[int, ...]) -> CheckpointPlace | None:

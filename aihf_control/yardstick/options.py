@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from aihf_control.core.errors import BadInput, at_least_one
+from aihf_control.core.errors import BadInput, above_zero, at_least_one
 from aihf_control.environments.cards import folder_name
 
 
@@ -59,5 +59,4 @@ class Options:
         at_least_one({f"--{name}": getattr(self, name) for name in ("seeds", "steps", "evaluations", "width")})
         if self.steps % self.evaluations:
             raise BadInput(f"--steps must be a multiple of --evaluations, {self.evaluations}, got {self.steps}")
-        if not self.checkpoint > 0:
-            raise BadInput(f"--checkpoint must be above 0 minutes, got {self.checkpoint}")
+        above_zero("--checkpoint", self.checkpoint, "minutes")
