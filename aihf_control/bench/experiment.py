@@ -50,7 +50,8 @@ from aihf_control.report.figures import FIGURES
 from aihf_control.report.tables import TABLES
 from aihf_control.training.options import Options, run_spec_of
 
-OWN = {"env", "method", "seeds", "first_seed", "demos", "pairs", "dataset", "workers", "out", "folder", "resume"}
+ELSEWHERE = {"env", "method", "seeds", "first_seed", "demos", "pairs", "dataset", "workers", "out", "folder", "resume"}
+IN_RUN = [f.name for f in dataclasses.fields(Options) if f.name not in ELSEWHERE]  # what the table [run] may set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _cell(sheet: Sheet, env: str, setting: Setting, name: str, swept: dict[str, 
     existing = existing_data(sheet, env, where)
     options = Options(env, method, sheet.seeds, sheet.first_seed, demos, pairs, existing, workers=1)
     for table, place in ((sheet.run, f"{where}, run"), (own.get("run", {}), f"{here}.run")):
-        check_known(table_of(table, place), [f.name for f in dataclasses.fields(Options) if f.name not in OWN], place)
+        check_known(table_of(table, place), IN_RUN, place)
         options = override(options, table, place)
     try:
         run_spec_of(dataclasses.replace(options, device="cpu", precision="float32"), cfg)  # raises now for bad settings

@@ -23,7 +23,7 @@ ROOTS = (f"{PACKAGE}.training.run", f"{PACKAGE}.data.generate")  # training, and
 def code_of(method: str) -> str:
     """Return a short hash of the package's code that a run of `method` executes."""
     plugin = registry.list_plugin_files(method)
-    # the import graph does not know a plug-in, so everything counts that one is built from
+    # the import graph has no plug-ins, so a plug-in counts with all that a method can be built from
     own = imports().find_descendants(f"{PACKAGE}.learning") if plugin else {f"{PACKAGE}.methods.{method}"}
     roots = {*ROOTS, *own}
     modules = roots.union(*(imports().find_upstream_modules(root) for root in roots))
@@ -58,7 +58,7 @@ def file_of(module: str) -> Path:
 def module_hash(path: Path) -> str:
     """Hash a file's code without comments, docstrings and layout, and the C sources beside it."""
     tree = ast.parse(read_bytes(path))
-    tree.body = [part for part in tree.body if not isinstance(part, ast.If)]  # the command part of a module
+    tree.body = [part for part in tree.body if not isinstance(part, ast.If)]  # a command's `if __name__ == "__main__"`
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):

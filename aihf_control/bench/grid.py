@@ -115,7 +115,7 @@ def copy_data(jobs: Sequence[CellJob]) -> None:
             continue
         if Dataset.load(source).digest() != folder.name:
             raise BadInput(f"{source} has changed since the bench started; start it again")
-        for name in ("pool.npz", "preferences.csv", "meta.json"):  # the last makes it whole
+        for name in ("pool.npz", "preferences.csv", "meta.json"):  # meta.json last: a folder that has it is complete
             write_bytes(folder / name, read_bytes(source / name))
 
 

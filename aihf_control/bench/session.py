@@ -123,7 +123,7 @@ def _stop_signals() -> Iterator[StopEvent]:
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
     """Lock a grid's folder. Raises BadInput if another bench uses it."""
-    with lock(folder / "lock", f"another bench is at work in {folder}; wait for it, or give another --out"):
+    with lock(folder / "lock", f"another bench is running in {folder}; wait for it, or give another --out"):
         yield
 
 

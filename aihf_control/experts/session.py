@@ -56,6 +56,7 @@ class TrainingSession(Generic[AnyRecord]):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the trainer and of the record, without the rows of the replay buffer."""
+        # the keys are those of stored checkpoints
         return {"pupil": self.trainer.state_dict(), "seen": self.record.state_dict()}
 
     def restore(self, report: Callable[[str], None]) -> int:

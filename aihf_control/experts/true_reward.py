@@ -158,6 +158,7 @@ class _Sampler:
     def state_dict(self) -> dict[str, Any]:
         """Return the state without the rows of the buffer; rewards of the filled positions only, oldest first."""
         parts = {name: getattr(self, name).state_dict() for name in ("buffer", "envs", "rng")}
+        # the key is that of stored checkpoints
         return {**parts, "tape": self.rewards[:, self._filled()]}
 
     def load_state_dict(self, state: dict[str, Any], rows: torch.Tensor) -> None:

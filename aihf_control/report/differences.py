@@ -28,23 +28,23 @@ def compare(first: Path, second: Path) -> None:
     configs = [_read_settings(run) for run in (first, second)]
     logs = [read_log(run / "log.jsonl") for run in (first, second)]
     console = make_console(markup=False, emoji=False)
-    changed = differences(*configs)
+    changed = find_differences(*configs)
     if changed:
         _print(console, "settings", ("", "first", "second"), changed)
     else:
         console.print("the settings are the same")
-    _print(console, "results", ("", "first", "second"), list(results(*logs)))
-    for line in verdicts(*logs, same_env=configs[0].get("env") == configs[1].get("env")):
+    _print(console, "results", ("", "first", "second"), list(list_results(*logs)))
+    for line in compare_returns(*logs, same_env=configs[0].get("env") == configs[1].get("env")):
         console.print(line)
 
 
-def differences(first: dict[str, Any], second: dict[str, Any]) -> list[Row]:
+def find_differences(first: dict[str, Any], second: dict[str, Any]) -> list[Row]:
     """Return a row for every setting that is not the same in both."""
     rows = [(name, *(_setting_text(c.get(name)) for c in (first, second))) for name in dict.fromkeys([*first, *second])]
     return [row for row in rows if row[1] != row[2]]
 
 
-def results(*logs: pd.DataFrame) -> list[Row]:
+def list_results(*logs: pd.DataFrame) -> list[Row]:
     """Return a row for every result: the IQM over seeds with its 95 % interval, without seeds that diverged."""
     last = [log.groupby("seed").tail(1) for log in logs]
     late = [_late_means(log) for log in logs]
@@ -58,7 +58,7 @@ def results(*logs: pd.DataFrame) -> list[Row]:
     return [*rows, ("diverged", *(d or "-" for d in diverged))]
 
 
-def verdicts(first: pd.DataFrame, second: pd.DataFrame, same_env: bool) -> list[str]:
+def compare_returns(first: pd.DataFrame, second: pd.DataFrame, same_env: bool) -> list[str]:
     """Return sentences with the probability that the first is better, and by how much on seeds that both have.
 
     A run that diverged ranks below all others; the difference is over seeds whose runs are finite in both.
@@ -96,14 +96,14 @@ def _read_settings(run: Path) -> dict[str, Any]:
         raise BadInput(f"{path} is not a run's: its options, cell or dataset are missing or wrong")
     options = {name: value for name, value in config["options"].items() if name not in CHANGES_NO_NUMBER}
     tree = {**options, **config["cell"], "data": config["dataset"].get("digest"), "workers": config.get("workers")}
-    return flat({**tree, "versions": config.get("versions", {}), "commit": config.get("commit")})
+    return flatten({**tree, "versions": config.get("versions", {}), "commit": config.get("commit")})
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the leaves of a tree by their path."""
     leaves: dict[str, Any] = {}
     for name, value in tree.items():
-        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        leaves |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return leaves
 
 

@@ -20,7 +20,14 @@ from aihf_control.core.statistics import late_mean, normalised
 from aihf_control.report.columns import COLUMNS, OPTIONAL
 from aihf_control.report.config import ReportConfig
 from aihf_control.report.grid_results import BEGUN, CUT_SHORT, EXCLUDED, FINISHED, TO_DO, GridResults, Run, numbers
-from aihf_control.report.run_files import checked, is_number, read_complete_log, read_config, read_summary, read_table
+from aihf_control.report.run_files import (
+    check_fields,
+    is_number,
+    read_complete_log,
+    read_config,
+    read_summary,
+    read_table,
+)
 
 KEY = re.compile(r"[\w+-][\w.+-]*")  # of a cell: a folder's name, and part of links and LaTeX comments
 RESERVED = {"cell", "env", "method", "environment", "score", *(column.name for column in COLUMNS)}
@@ -34,7 +41,7 @@ def load_grid(folder: Path) -> GridResults:
     Raises BadInput if grid.json is damaged, or if no run could be loaded.
     """
     path = folder / "grid.json"
-    grid = checked(read_table(path), KINDS, path)
+    grid = check_fields(read_table(path), KINDS, path)
     loaded = [_load_run(folder, run) for run in _cells(grid["cells"], path)]
     runs = [run for run, _ in loaded]
     logs = {run.key: log for run, log in loaded if log is not None}
@@ -65,7 +72,7 @@ def load_grid(folder: Path) -> GridResults:
 
 def _cells(cells: list[Any], path: Path) -> list[Run]:
     """Build the runs, not yet begun, of the cells of grid.json. Raises BadInput for cells that make no grid."""
-    runs = [_cell(checked(cell, CELL_KINDS, f"{path}, a cell,"), path) for cell in cells]
+    runs = [_cell(check_fields(cell, CELL_KINDS, f"{path}, a cell,"), path) for cell in cells]
     if not runs:
         raise BadInput(f"{path} is damaged: it has no cells")
     if len({tuple(run.swept) for run in runs}) > 1:

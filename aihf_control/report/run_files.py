@@ -1,6 +1,6 @@
 """Readers of the files of one run, config.json, summary.json and log.jsonl, which check every field.
 
-Whatever a run leaves behind is read or refused with BadInput, which names the file and what is wrong.
+A damaged file is refused with BadInput, which names the file and the field.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _parse(data: bytes, where: str) -> Any:
     return tree
 
 
-def checked(given: Any, kinds: dict[str, type], where: Any) -> dict[str, Any]:
+def check_fields(given: Any, kinds: dict[str, type], where: Any) -> dict[str, Any]:
     """Return a table that has these fields with these types. Raises BadInput with the names of the others."""
     fields = given if isinstance(given, dict) else {}
     wrong = sorted(name for name, kind in kinds.items() if not _is(fields.get(name), kind))
@@ -72,9 +72,9 @@ def _all_strings(table: dict[str, Any]) -> bool:
 
 def read_config(path: Path) -> dict[str, Any]:
     """Read the config of a run. Raises BadInput."""
-    config = checked(read_table(path), CONFIG_KINDS, path)
-    checked(config["cell"], SPEC_KINDS, f"{path}, cell,")
-    checked(config["dataset"], DATASET_KINDS, f"{path}, dataset,")
+    config = check_fields(read_table(path), CONFIG_KINDS, path)
+    check_fields(config["cell"], SPEC_KINDS, f"{path}, cell,")
+    check_fields(config["dataset"], DATASET_KINDS, f"{path}, dataset,")
     if not _all_strings(config["versions"]) or not _all_strings(config["dataset"]["sha256"]):
         raise BadInput(f"{path} is damaged: its versions or its sha256 are no words")
     return config
@@ -82,7 +82,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def read_summary(path: Path, n: int) -> dict[str, Any]:
     """Read the summary of a run with n lanes. Raises BadInput."""
-    summary = checked(read_table(path), SUMMARY_KINDS, path)
+    summary = check_fields(read_table(path), SUMMARY_KINDS, path)
     seeds = [seed for name in ("seeds", "diverged", "overvalued") for seed in summary[name]]
     if any(type(seed) is not int for seed in seeds) or len(set(summary["seeds"])) < len(summary["seeds"]):
         raise BadInput(f"{path} is damaged: its seeds are not different whole numbers")

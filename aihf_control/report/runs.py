@@ -22,7 +22,7 @@ from aihf_control.core.text import count
 from aihf_control.report.formats import escape_markdown
 from aihf_control.report.page import write_report
 from aihf_control.report.plotting import legend_text, plain_text, png_of
-from aihf_control.report.run_files import Array, checked, is_number, method_row, read_log, read_table
+from aihf_control.report.run_files import Array, check_fields, is_number, method_row, read_log, read_table
 
 HEAD = ("return", "score", "n", "env_steps", "labels", "pair_accuracy", "rank_correlation")
 KINDS = {"env": str, "method": str, "demos": int, "pairs": int, "dataset": str, "steps": int, "interrupted": bool}
@@ -99,7 +99,7 @@ def load_run(folder: Path) -> FinishedRun:
     path = folder / "summary.json"
     if not path.exists():
         raise BadInput("the run is not finished: it has no summary.json")
-    summary = checked(read_table(path), KINDS, path)
+    summary = check_fields(read_table(path), KINDS, path)
     rows = summary["rows"]
     if len(rows) < 3 or not all(map(_is_row, rows)) or not rows[0].get("return"):
         raise BadInput(f"{path} is not a run's summary: its rows are wrong")

@@ -31,7 +31,7 @@ from aihf_control.models import kernel
 from aihf_control.models.device import device_of, matmul_precision, processor
 from aihf_control.speed.processes import measure_in_turns, measure_once
 from aihf_control.speed.table import draw_growth, format_table
-from aihf_control.speed.worker import BY_TORCH, FLOOR, OURS, Row, run_worker
+from aihf_control.speed.worker import BY_TORCH, OURS, PRODUCTS, Row, run_worker
 
 REST = (("rollout", 1), ("evaluate_policy", 1), ("checkpoint", 5), ("reward", 5))  # (learner column, lanes)
 
@@ -164,7 +164,7 @@ def _variants(best: str, device: str) -> Iterator[tuple[str, str]]:
     """Yield (learner, precision) of ours: the learner, its matrix products alone, and the learner without kernel.c."""
     for precision in sorted({"float32", best}, reverse=True):
         yield OURS, precision
-        yield FLOOR, precision
+        yield PRODUCTS, precision
         if device == "cpu" and kernel.library(getattr(torch, precision)):
             yield BY_TORCH, precision
 

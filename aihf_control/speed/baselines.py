@@ -40,7 +40,7 @@ def serve(tasks: dict[str, Callable[[int], Any]], n: int = 20) -> None:
     Prints the names of the tasks as JSON. Then each line of input, a name and seconds, is answered by a JSON line with
     the repetitions per second and the peak memory in MiB. The process is idle while it waits for a line.
     """
-    print(json.dumps({"works": list(tasks)}), flush=True)
+    print(json.dumps({"tasks": list(tasks)}), flush=True)
     for line in sys.stdin:
         name, seconds = line.split()
         print(json.dumps({name: measure_rate(tasks[name], float(seconds), n), "memory": peak_memory()}), flush=True)

@@ -52,7 +52,7 @@ class LearnerProcess:
         )
 
     def __enter__(self) -> LearnerProcess:
-        self.tasks = self._read_answer()["works"]
+        self.tasks = self._read_answer()["tasks"]
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from aihf_control.report.plotting import png_of
-from aihf_control.speed.worker import BY_TORCH, FLOOR, OURS
+from aihf_control.speed.worker import BY_TORCH, OURS, PRODUCTS
 
 
 def format_table(frame: pd.DataFrame) -> str:
@@ -33,8 +33,8 @@ def format_table(frame: pd.DataFrame) -> str:
 def _format_rates(own: pd.DataFrame, rows: pd.DataFrame, learner: str, precision: str) -> list[str]:
     """Format the cells of one learner, whose rows are `own`, against SB3 and against the matrix products alone."""
     peer = rows.loc[rows["learner"] == "sb3"]
-    floor = rows.loc[(rows["learner"] == FLOOR) & (rows["precision"] == precision)]
-    share = (own["updates"] / floor["updates"].reindex(own.index)).median()
+    products = rows.loc[(rows["learner"] == PRODUCTS) & (rows["precision"] == precision)]
+    share = (own["updates"] / products["updates"].reindex(own.index)).median()
     return [
         _format_median(own, "updates"),
         _format_median(own, "loop"),

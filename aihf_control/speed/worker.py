@@ -32,7 +32,8 @@ from aihf_control.speed import baselines
 from aihf_control.speed.baselines import BATCH, STEPS, measure_rate
 from aihf_control.training.checkpoint import Checkpoints
 
-OURS, BY_TORCH, FLOOR = "ours", "ours by torch", "products alone"  # by torch: without kernel.c
+OURS, BY_TORCH = "ours", "ours by torch"  # by torch: without kernel.c
+PRODUCTS = "products alone"  # the matrix products of an update and nothing else
 Row = dict[str, Any]  # a case (what is measured), later with its figures
 Tasks = dict[str, Callable[[int], Any]]  # a task is repeated n times by task(n)
 
@@ -45,7 +46,7 @@ def run_worker(case: Row) -> None:
     use_one_thread()
     allow_module(case["env"])
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    learners = {OURS: _make_ours, BY_TORCH: _make_ours, FLOOR: _make_floor}
+    learners = {OURS: _make_ours, BY_TORCH: _make_ours, PRODUCTS: _make_products}
     if case["learner"] in learners:
         baselines.serve(learners[case["learner"]](case), max(1, 20 // case["lanes"]) if case["device"] == "cpu" else 20)
         return
@@ -81,7 +82,7 @@ def _make_ours(case: Row) -> Tasks:
     return {name: _repeat(call, device) for name, call in calls.items()}
 
 
-def _make_floor(case: Row) -> Tasks:
+def _make_products(case: Row) -> Tasks:
     """Return the task of only the matrix products of an update, by the same kernel as in the learner."""
     spec, width, n, device = spec_of(case["env"]), case["width"], case["lanes"], torch.device(case["device"])
     rounded = case["precision"] == "bfloat16"

@@ -36,7 +36,7 @@ class Saved(NamedTuple):
     state: dict[str, Any]
 
 
-class Kept(Protocol):
+class Saveable(Protocol):
     """What can be saved: a task with the objects of its method, or an expert's training. Buffers among `parts` are
     saved row by row."""
 
@@ -53,7 +53,7 @@ class Checkpoints:
         self.folder = folder
         self.chunks: dict[str, list[dict[str, Any]]] = {}  # what was appended, by replay buffer
 
-    def save(self, step: int, rows: list[dict[str, Any]], task: Kept) -> None:
+    def save(self, step: int, rows: list[dict[str, Any]], task: Saveable) -> None:
         """Write the state at `step` and remove the oldest. Raises BadInput if it cannot be written."""
         for name, buffer in _replays(task).items():
             self._append(name, buffer)
@@ -67,7 +67,7 @@ class Checkpoints:
         """Write what a finished worker has learned."""
         write_tree(self.folder / DONE, {"step": step, "rows": rows, "learned": learned})
 
-    def finished(self, tell: Callable[[str], None] = print) -> Saved | None:
+    def finished(self, report: Callable[[str], None] = print) -> Saved | None:
         """Return what `finish` wrote, or None if it was not called or its file is damaged."""
         path = self.folder / DONE
         if not path.is_file():
@@ -77,12 +77,12 @@ class Checkpoints:
             _check(path, tree, {"learned": dict})
             _check_learned(path, tree["learned"])
         except BadInput as e:
-            tell(f"{e}; an earlier one is used")
+            report(f"{e}; an earlier one is used")
             return None
         return Saved(tree["step"], tree["rows"], tree["learned"])
 
-    def last(self, tell: Callable[[str], None] = print) -> Saved | None:
-        """Return the newest undamaged state with its replay buffers, or None. Damaged ones are reported to `tell`.
+    def last(self, report: Callable[[str], None] = print) -> Saved | None:
+        """Return the newest undamaged state with its replay buffers, or None. Damaged ones are reported to `report`.
 
         Raises BadInput for a state of another version of this package.
         """
@@ -91,7 +91,7 @@ class Checkpoints:
                 tree = read_tree(path)
                 saved = self._load(path, tree) if tree.get("form") == FORM else None
             except BadInput as e:
-                tell(f"{e}; an earlier one is used")
+                report(f"{e}; an earlier one is used")
                 with writing(path):
                     path.rename(path.with_suffix(".damaged"))
                 continue
@@ -154,7 +154,7 @@ def restore(task: Task, saved: Saved) -> None:
     task.resume(saved.state["task"], saved.state["replays"])
 
 
-def _replays(task: Kept) -> dict[str, Buffer]:
+def _replays(task: Saveable) -> dict[str, Buffer]:
     return {name: part for name, part in task.parts.items() if isinstance(part, Buffer)}
 
 

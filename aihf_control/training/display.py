@@ -18,7 +18,7 @@ from aihf_control.report.run_files import method_row
 from aihf_control.training.estimate import duration
 from aihf_control.training.result import Collector, Result
 from aihf_control.training.run import Evaluated, Event, RunSpec
-from aihf_control.training.summary import summary
+from aihf_control.training.summary import summarise
 
 Array = np.ndarray
 
@@ -68,7 +68,7 @@ class Display:
 
     def table(self, result: Result, folder: Path) -> None:
         """Print the summary table."""
-        s = summary(result)
+        s = summarise(result)
         title = f"{s['env']}: {count(s['demos'], 'demonstration')}, {count(s['pairs'], 'comparison')} a seed"
         table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for name in ("", "return", "score", "n"):

@@ -17,7 +17,7 @@ from aihf_control.models.device import device_of, matmul_precision
 from aihf_control.training.run import RunSpec
 
 DATASETS, RUNS = Path("results/datasets"), Path("results/runs")
-FREE = CHANGES_NO_NUMBER - {"out", "dataset"}
+MAY_DIFFER = CHANGES_NO_NUMBER - {"out", "dataset"}
 """Flags that may differ when a run is resumed."""
 
 

@@ -19,10 +19,10 @@ from aihf_control.data.dataset import Dataset
 from aihf_control.environments.watchdog import DEFAULT_TIMEOUT
 from aihf_control.models import kernel
 from aihf_control.models.device import device_of
-from aihf_control.training.options import FREE, Options
+from aihf_control.training.options import MAY_DIFFER, Options
 from aihf_control.training.result import Result
 from aihf_control.training.run import RunSpec
-from aihf_control.training.summary import curves, summary
+from aihf_control.training.summary import draw_curves, summarise
 
 CHECKPOINT = "checkpoint"  # subfolder of an unfinished run
 
@@ -116,9 +116,9 @@ def save(folder: Path, result: Result, interrupted: bool) -> None:
         result.policy.export(folder / f"policy_seed{seed}.zip", lane)
     if result.reward is not None:
         result.reward.save(folder / "reward.safetensors")
-    curves(result, folder / "curves.png")
+    draw_curves(result, folder / "curves.png")
     # last, because a run folder with a summary is complete
-    write_json(folder / "summary.json", summary(result) | {"interrupted": interrupted})
+    write_json(folder / "summary.json", summarise(result) | {"interrupted": interrupted})
 
 
 # ------------------------------------------------------------------------------------------------------------ resuming
@@ -184,6 +184,6 @@ def _flags(part: Any, prefix: str = "--") -> dict[str, Any]:
         value, name = getattr(part, f.name), f"{prefix}{f.name.replace('_', '-')}"
         if dataclasses.is_dataclass(value):
             flags |= _flags(value, f"{name}.")
-        elif f.name not in FREE:
+        elif f.name not in MAY_DIFFER:
             flags[name] = value
     return flags

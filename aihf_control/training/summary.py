@@ -17,14 +17,14 @@ from aihf_control.training.result import Result
 Array = np.ndarray
 
 
-def overvalued(last: pd.DataFrame) -> list[int]:
+def find_overvalued(last: pd.DataFrame) -> list[int]:
     """Return the seeds whose critics' last values exceed every reachable return."""
     if "q_of_reach" not in last:
         return []
     return [int(seed) for seed in last.index[last["q_of_reach"].to_numpy(np.float64) > 1]]
 
 
-def summary(result: Result) -> dict[str, Any]:
+def summarise(result: Result) -> dict[str, Any]:
     """Return the table of a run as data, for summary.json and the terminal."""
     meta, run_spec = result.dataset.meta, result.run_spec
     shown = [result.dataset.draw(seed, run_spec.demos, 0).demos for seed in run_spec.seeds]
@@ -53,7 +53,7 @@ def summary(result: Result) -> dict[str, Any]:
         "pairs": run_spec.pairs,
         "dataset": result.dataset.digest(),
         "diverged": [s for s, ok in zip(run_spec.seeds, alive, strict=True) if not ok],
-        "overvalued": overvalued(last),
+        "overvalued": find_overvalued(last),
         "random_return": float(np.mean(meta["random_returns"])),
         "expert_return": float(np.mean(meta["expert_returns"])),
         "demo_returns": [float(np.mean([t.reward.sum() for t in lane])) if lane else None for lane in shown],
@@ -68,7 +68,7 @@ def _row(name: str, returns: Array, result: Result, statistic: Any = iqm, **more
     return {"name": name, "return": estimate(returns, statistic)._asdict(), "score": score, "n": len(returns), **more}
 
 
-def curves(result: Result, path: Path) -> None:
+def draw_curves(result: Result, path: Path) -> None:
     """Plot the return of every lane over iterations, with the expert's, as a PNG."""
     fig = Figure(figsize=(7, 4))
     ax = fig.subplots()

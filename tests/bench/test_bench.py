@@ -347,7 +347,7 @@ def test_damaged_lines_of_the_ledger_are_skipped_with_a_note(tmp_path, capsys):
 def test_two_benches_cannot_share_a_folder(grid, small_jobs, capsys):
     with session.lock_folder(Path("results/bench/small")):
         assert bench.main([str(grid)]) == 2
-    assert "another bench is at work" in capsys.readouterr().err
+    assert "another bench is running" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------- the Ray engine without Ray

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from aihf_control import compare, run
-from aihf_control.report.differences import differences, flat, results, verdicts
+from aihf_control.report.differences import compare_returns, find_differences, flatten, list_results
 from tests.helpers import in_this_process, words
 
 
@@ -44,29 +44,29 @@ def test_a_run_does_not_differ_from_itself(runs, capsys):
 
 
 def test_differences_by_hand():
-    one, other = flat({"a": 1, "b": {"c": [1, 2], "d": None}}), flat({"a": 1, "b": {"c": [1, 3]}, "e": True})
-    assert differences(one, other) == [("b.c", "1 2", "1 3"), ("e", "-", "True")]
+    one, other = flatten({"a": 1, "b": {"c": [1, 2], "d": None}}), flatten({"a": 1, "b": {"c": [1, 3]}, "e": True})
+    assert find_differences(one, other) == [("b.c", "1 2", "1 3"), ("e", "-", "True")]
 
 
 def test_verdicts_by_hand():
-    chance, by = verdicts(log([4.0, 5.0, 6.0]), log([1.0, 2.0, 3.0]), True)
+    chance, by = compare_returns(log([4.0, 5.0, 6.0]), log([1.0, 2.0, 3.0]), True)
     assert (
         "probability 1.00 [1.00, 1.00] (n 3 and 3)" in chance and "on the 3 seeds that both have it returns 3.00" in by
     )
-    (chance,) = verdicts(log([4.0, 1.0], [0, 1]), log([2.0, 3.0], [5, 6]), True)
+    (chance,) = compare_returns(log([4.0, 1.0], [0, 1]), log([2.0, 3.0], [5, 6]), True)
     assert "probability 0.50" in chance
-    assert "different environments" in verdicts(log([1.0]), log([1.0]), False)[0]
-    assert verdicts(log([None, None]), log([1.0]), True) == ["all seeds of one run diverged"]
+    assert "different environments" in compare_returns(log([1.0]), log([1.0]), False)[0]
+    assert compare_returns(log([None, None]), log([1.0]), True) == ["all seeds of one run diverged"]
 
 
 def test_a_run_that_diverged_is_worse_than_all_others_and_in_no_mean():
     one, other = (log(r).assign(env_steps=0, labels=0) for r in ([4.0, None, 6.0], [1.0, 2.0, 3.0]))
     one.loc[(one["seed"] == 1) & (one["step"] == 0), "step"] = 4
     one.loc[(one["seed"] == 1) & (one["step"] == 4), "return"] = 9.0  # earlier evaluations do not count
-    chance, by = verdicts(one, other, True)
+    chance, by = compare_returns(one, other, True)
     assert "probability 0.67" in chance and "(n 3 and 3)" in chance
     assert "on the 2 seeds that both have it returns 3.00" in by
-    printed = {row[0]: row[1] for row in results(one, other)}
+    printed = {row[0]: row[1] for row in list_results(one, other)}
     assert (
         printed["return"] == printed["mean of the last 5 evaluations"] == "5.00 [4.00, 6.00]"
         and printed["diverged"] == "1"

@@ -26,7 +26,7 @@ from aihf_control.methods import load
 from aihf_control.models.saved import load_policy
 from aihf_control.models.tensors import read_tensors
 from aihf_control.training import run as cell
-from aihf_control.training.summary import summary
+from aihf_control.training.summary import summarise
 from tests.helpers import EACH_METHOD, STEPS, flags, in_this_process, small_config, words
 
 TIME = r"\d{8}-\d{6}-\d{3}"  # a run's folder
@@ -503,7 +503,7 @@ def test_a_diverging_lane_is_reported_and_leaves_the_others_unchanged(dataset, m
     one, other = (r.frame[r.frame["seed"] != 1] for r in (healthy, ill))
     pd.testing.assert_frame_equal(one, other, check_exact=True)
     assert np.isnan(ill.last().loc[1, "return"])
-    stored, before = summary(ill), summary(healthy)
+    stored, before = summarise(ill), summarise(healthy)
     assert stored["diverged"] == [1] and before["diverged"] == []
     assert [row["n"] for row in stored["rows"] if row["name"] == method] == [2]
 

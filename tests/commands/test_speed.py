@@ -15,7 +15,7 @@ from aihf_control.speed import table as speed_table
 TURN = {"part": "comparison", "env": "Pendulum-v1", "width": 8, "seconds": 0.05, "device": "cpu"}
 
 
-def test_the_table_is_medians_ratios_within_a_round_and_shares_of_the_floor():
+def test_the_table_is_medians_ratios_within_a_round_and_shares_of_the_products():
     def rows(learner, precision, updates, loops):
         what = {"part": "comparison", "env": "E", "learner": learner, "lanes": 1, "beside": 1, "device": "cpu"}
         what |= {"precision": precision, "memory": 9.0}
@@ -56,9 +56,9 @@ def test_the_table_is_medians_ratios_within_a_round_and_shares_of_the_floor():
         rows("ours", "float32", [200, 100, 400], [100, 50, 300])
         + [row | {"beside": 2} for row in rows("sb3", "float32", [300], [100])]
         + [row | {"beside": 2, "lanes": 2} for row in rows("ours", "float32", [300], [300])]
-        + [row | {"beside": 2, "lanes": 2} for row in rows(speed.FLOOR, "float32", [300], [None])]
+        + [row | {"beside": 2, "lanes": 2} for row in rows(speed.PRODUCTS, "float32", [300], [None])]
         + rows("sb3", "float32", [100, 100, 100], [50, 50, 50])
-        + rows(speed.FLOOR, "float32", [400, 400, 400], [None] * 3)
+        + rows(speed.PRODUCTS, "float32", [400, 400, 400], [None] * 3)
         + growth
         + rest
     )
@@ -99,7 +99,7 @@ def test_a_work_is_measured_once(learner):
 def test_a_group_takes_turns():
     group = [
         {**TURN, "learner": learner, "lanes": lanes, "precision": "float32"}
-        for learner, lanes in ((speed.OURS, 2), (speed.BY_TORCH, 1), (speed.FLOOR, 2))
+        for learner, lanes in ((speed.OURS, 2), (speed.BY_TORCH, 1), (speed.PRODUCTS, 2))
     ]
     rows = list(processes.measure_in_turns(group, ("updates", "loop"), 2, 0.05, None))
     assert [(row["learner"], row["round"]) for row in rows] == [(what["learner"], k) for k in (0, 1) for what in group]
@@ -143,7 +143,7 @@ def test_the_message_of_a_learner_that_dies_is_reported():
 
 @pytest.mark.slow
 def test_a_learner_that_is_killed_between_turns_is_reported():
-    what = {**TURN, "learner": speed.FLOOR, "lanes": 1, "precision": "float32"}
+    what = {**TURN, "learner": speed.PRODUCTS, "lanes": 1, "precision": "float32"}
     with processes.LearnerProcess(what, None) as learner:
         learner.process.kill()
         learner.process.wait()
@@ -161,7 +161,7 @@ def test_a_baseline_answers(name, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", ["updates 0.05", "loop 0.05", "updates 0.01"])
     baselines.main(name, "Pendulum-v1", "8", "cpu")
     said, *answers = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
-    assert said == {"works": ["updates", "loop"]}
+    assert said == {"tasks": ["updates", "loop"]}
     assert [sorted(figures) for figures in answers] == [
         ["memory", "updates"],
         ["loop", "memory"],

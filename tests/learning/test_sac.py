@@ -14,7 +14,7 @@ from aihf_control.learning.replay import Batch, Buffer, mix
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.models.lanes import Dims, Random
 from aihf_control.models.networks import Linear, Policy, RewardNet, TwinQ
-from aihf_control.training.summary import overvalued
+from aihf_control.training.summary import find_overvalued
 
 TINY = SACConfig(hidden=(16, 16), lr=3e-3)
 
@@ -376,4 +376,4 @@ def test_critics_beyond_every_reachable_return_are_named():
     wild = sac.update(batch(d), lambda obs, act: torch.ones(2, 32))["q_of_reach"]
     assert (fair < 1).all() and (wild > 1).tolist() == [False, True]
     frame = pd.DataFrame({"q_of_reach": wild.tolist()}, index=pd.Index([3, 4], name="seed"))
-    assert overvalued(frame) == [4] and overvalued(frame[[]]) == []
+    assert find_overvalued(frame) == [4] and find_overvalued(frame[[]]) == []
