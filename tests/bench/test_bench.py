@@ -32,8 +32,10 @@ with (folder / "starts").open("a") as f: f.write("resumed\\n" if resumed else "f
 if how == "refuse": print("error: --pairs 5: too many"); sys.exit(2)
 state = folder / "config.json"
 step = json.loads(state.read_text()) if resumed else 0
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+stopped = []  # between two steps only, as in a run: otherwise state could be half written
+signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
 while step < 10:
+    if stopped: sys.exit(143)
     step += 1
     with (folder / "log.jsonl").open("a") as f: f.write(json.dumps({"step": step}) + "\\n")
     state.write_text(str(step))
