@@ -30,7 +30,7 @@ from aihf_control.environments.cards import folder_name
 from aihf_control.environments.checks import determinism_note
 from aihf_control.environments.gym import spec_of
 from aihf_control.environments.modules import allow_module
-from aihf_control.environments.watchdog import TIMEOUT_CODE, EnvTimeout
+from aihf_control.environments.watchdog import TIMEOUT_CODE, EnvTimeout, watch
 from aihf_control.models.device import default_workers
 from aihf_control.training.display import Display
 from aihf_control.training.options import Options, dataset_of, run_spec_of, sizes_of
@@ -56,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 2 for bad input, 130 if aborted, 143 if paused."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return run(*parse(argv))
+        options, cfg = parse(argv)
+        with watch(options.env, options.step_timeout):  # making the default data, and whatever else is done here
+            return run(options, cfg)
     except BadInput as e:
         print(f"error: {e}", file=sys.stderr)
         return 2

@@ -116,6 +116,18 @@ def spaces_of(spec: EnvSpec) -> tuple[gym.Space, gym.Space]:
     return env.observation_space, env.action_space
 
 
+class MarkedEnv(gym.Wrapper):
+    """An environment whose calls are marked for the watchdog, for code that steps it without `Envs`."""
+
+    def reset(self, **kwargs: Any) -> Any:
+        with watchdog.calling():
+            return self.env.reset(**kwargs)
+
+    def step(self, action: Any) -> Any:
+        with watchdog.calling():
+            return self.env.step(action)
+
+
 class Envs:
     """`n` environments stepped together, with actions in (-1, 1) and float32 observations.
 
@@ -253,27 +265,22 @@ def _make(env_id: str, options: dict[str, Any]) -> gym.Env:
     if not isinstance(env_id, str):
         raise BadInput(f"the environment id must be a string, got {env_id!r}"[:300])
     check_module(env_id)
-    watchdog.start_call()
     try:
-        with _silence_known_warnings():
+        with watchdog.calling(), _silence_known_warnings():
             return gym.make(env_id, disable_env_checker=True, **options)
     except Exception as e:  # a constructor may raise anything
         hint = UNKNOWN if isinstance(e, gym.error.NameNotFound | gym.error.NamespaceNotFound) else ""
         raise BadInput(f"cannot make the environment {env_id!r}: {_one_line(e)}{hint}") from e
-    finally:
-        watchdog.end_call()
 
 
 @contextlib.contextmanager
 def _report_faults(env_id: str, when: str) -> Iterator[None]:
     """Raise BadInput for anything that the environment's own code raises."""
-    watchdog.start_call()
     try:
-        yield
+        with watchdog.calling():
+            yield
     except Exception as e:
         raise _fault(env_id, when, e) from e
-    finally:
-        watchdog.end_call()
 
 
 def _fault(env_id: str, when: str, e: Exception) -> BadInput:

@@ -20,6 +20,7 @@ from aihf_control.data.pool import check_expert, explain_missing
 from aihf_control.environments.cards import card_of
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.environments.modules import allow_module
+from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, StepTimeout, watch
 from aihf_control.experts.levels import format_spread, random_returns
 from aihf_control.experts.model_card import write_card
 from aihf_control.experts.search import SearchConfig, SearchOptions, search_experts
@@ -40,7 +41,7 @@ MOST_CLIPPED = 0.001  # share of observations that an imported policy may meet b
 @ends_with_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `python -m aihf_control.experts train|import|show|card|search ...`; return the exit code."""
-    commands = {"train": train, "import": import_policy, "show": show, "card": write_card, "search": search}
+    commands = {"train": train, "import": import_policy, "show": show, "card": card, "search": search}
     return exit_code(subcommands, commands, argv, "aihf_control.experts")
 
 
@@ -51,7 +52,8 @@ def train(options: Annotated[TrainOptions, Unnamed] = TRAIN, cfg: Annotated[True
     which writes a checkpoint, the same command resumes with the same numbers. Ctrl-C ends the training early and saves
     the best policies so far, and so does the same command with `--updates` no larger than the number already done.
     """
-    train_experts(options, cfg)
+    with watch(options.env, options.step_timeout):
+        train_experts(options, cfg)
 
 
 def search(options: Annotated[SearchOptions, Unnamed] = SEARCH, cfg: Annotated[SearchConfig, Unnamed] = SEARCH_CONFIG):
@@ -59,7 +61,8 @@ def search(options: Annotated[SearchOptions, Unnamed] = SEARCH, cfg: Annotated[S
 
     Ctrl-C ends the search early and saves the best policies so far. It takes minutes and writes no checkpoint.
     """
-    search_experts(options, cfg)
+    with watch(options.env, options.step_timeout):
+        search_experts(options, cfg)
 
 
 def import_policy(
@@ -69,6 +72,7 @@ def import_policy(
     vecnormalize: Path | None = None,
     activation: Literal["ReLU", "Tanh", "ELU"] | None = None,
     force: bool = False,
+    step_timeout: StepTimeout = DEFAULT_TIMEOUT,
 ) -> None:
     """Read a foreign SB3 zip (SAC, TQC, TD3, DDPG, PPO) without executing its pickles; evaluate and rewrite it.
 
@@ -85,15 +89,16 @@ def import_policy(
         force: Write the policy even if it is no better than random actions, or acts without a clipping that matters.
     """
     allow_module(env)
-    spec, statistics = spec_of(env), read_vecnormalize(vecnormalize) if vecnormalize else None
-    expert = read_zip(path, spec, activation, statistics)
-    episodes = expert_episodes(expert, spec, EPISODES)
-    if statistics and not keeps_clip(expert, statistics.clip):
-        _check_clipping(path, np.concatenate([t.obs[:-1] for t in episodes]), statistics, force)
-    returns = np.array([t.reward.sum() for t in episodes])
-    if not force:
-        check_expert(list(returns), list(random_returns(spec, EPISODES)))
-    write_zip(out, expert, spec)
+    with watch(env, step_timeout):
+        spec, statistics = spec_of(env), read_vecnormalize(vecnormalize) if vecnormalize else None
+        expert = read_zip(path, spec, activation, statistics)
+        episodes = expert_episodes(expert, spec, EPISODES)
+        if statistics and not keeps_clip(expert, statistics.clip):
+            _check_clipping(path, np.concatenate([t.obs[:-1] for t in episodes]), statistics, force)
+        returns = np.array([t.reward.sum() for t in episodes])
+        if not force:
+            check_expert(list(returns), list(random_returns(spec, EPISODES)))
+        write_zip(out, expert, spec)
     print(f"{out}: {returns.mean():.0f} over greedy episodes of {env} ({format_spread(returns)})")
 
 
@@ -117,6 +122,7 @@ def show(
     env: str,
     path: Positional[Path | None] = None,
     episodes: int = EPISODES,
+    step_timeout: StepTimeout = DEFAULT_TIMEOUT,
 ) -> None:
     """Evaluate a policy, or all bundled ones of an environment, with greedy and with sampled actions.
 
@@ -127,7 +133,26 @@ def show(
     """
     at_least_one({"--episodes": episodes})
     allow_module(env)
-    _show(env, path, episodes)
+    with watch(env, step_timeout):
+        _show(env, path, episodes)
+
+
+def card(
+    env: Positional[str], episodes: int = 50, folder: Path | None = None, step_timeout: StepTimeout = DEFAULT_TIMEOUT
+) -> None:
+    """Write README.md and pictures of an environment's bundled policies.
+
+    Evaluates every level with greedy and with sampled actions, and with greedy actions in the v5 environment of the
+    same name if its spaces are the same, for which a card.toml is written beside the folder. The rest is read from
+    card.toml and training.csv. Draws an episode of every level if the environment can be rendered.
+
+    Args:
+        env: Gymnasium id.
+        episodes: Episodes per evaluation.
+        folder: Folder with the zips, card.toml and training.csv; the bundled one if not given.
+    """
+    with watch(env, step_timeout):
+        write_card(env, episodes, folder)
 
 
 def _show(env: str, path: Path | None, episodes: int) -> None:
