@@ -58,13 +58,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 2 for bad input, 130 if aborted, 143 if paused."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return exit_code(lambda: run(*parse(argv)))
+        return exit_code(lambda: _run_watched(*parse(argv)))
     except EnvTimeout as e:
         print(f"error: {e}", file=sys.stderr)
         return TIMEOUT_CODE
     except KeyboardInterrupt:
         print("aborted", file=sys.stderr)
         return 130
+
+
+def _run_watched(options: Options, cfg: Any, dry_run: bool) -> int:
+    with watch(options.env, options.step_timeout):  # making the default data, and whatever else is done here
+        return run(options, cfg, dry_run)
 
 
 def parse(argv: list[str]) -> tuple[Options, Any, bool]:

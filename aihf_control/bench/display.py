@@ -21,6 +21,7 @@ from aihf_control.core.cli import make_console
 from aihf_control.core.config import as_word
 from aihf_control.core.files import read_bytes, writing
 from aihf_control.environments.gym import spec_of
+from aihf_control.environments.watchdog import watch
 from aihf_control.report.run_files import is_number
 from aihf_control.training.estimate import duration, estimate_seconds
 from aihf_control.training.options import run_spec_of
@@ -94,7 +95,8 @@ def _estimate(job: CellJob) -> float | None:
     options = job.cell.options
     if options.device != "cpu" and not torch.cuda.is_available():  # another machine has one
         return None
-    return estimate_seconds(run_spec_of(options, job.cell.cfg), spec_of(options.env), 1)
+    with watch(options.env, options.step_timeout):
+        return estimate_seconds(run_spec_of(options, job.cell.cfg), spec_of(options.env), 1)
 
 
 def title_of(job: CellJob) -> str:

@@ -26,6 +26,7 @@ from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, default_folder
 from aihf_control.environments.cards import folder_name
 from aihf_control.environments.gym import spec_of
+from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, watch
 from aihf_control.models.device import device_of, matmul_precision
 from aihf_control.training.options import DATASETS, Options, dataset_of, sizes_of
 
@@ -64,8 +65,9 @@ def jobs_of(experiment: Experiment, out: Path, any_code: bool = False) -> list[C
     environment does not take its options.
     """
     jobs: dict[str, CellJob] = {}
-    for env, options in {cell.options.env: cell.env_options for cell in experiment.cells if cell.env_options}.items():
-        spec_of(env, **options)
+    for cell in {cell.options.env: cell for cell in experiment.cells if cell.env_options}.values():
+        with watch(cell.options.env, cell.options.step_timeout):
+            spec_of(cell.options.env, **cell.env_options)
     digests, finished = _digests(experiment), finished_keys(out)
     for cell in experiment.cells:
         job = _job(cell, out, finished if any_code else {}, digests)
@@ -184,6 +186,8 @@ def data_words(job: CellJob) -> list[str]:
     env, out = job.cell.options.env, str(job.dataset)
     options = [f"{name}={json.dumps(value)}" for name, value in job.cell.env_options.items()]  # as in TOML
     words = ["make", "--env", env, "--out", out, *flags(job.cell.data, DataConfig())]
+    if job.cell.options.step_timeout != DEFAULT_TIMEOUT:
+        words += ["--step-timeout", str(job.cell.options.step_timeout)]
     return [*words, "--env-option", *options] if options else words
 
 

@@ -23,7 +23,7 @@ from aihf_control.data.summary import print_summary
 from aihf_control.data.verify import verify
 from aihf_control.data.video import render_comparison
 from aihf_control.environments.modules import allow_module
-from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, watch
+from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, StepTimeout, watch
 
 Positional = tyro.conf.Positional
 DATA = DataConfig()
@@ -44,7 +44,7 @@ def make(
     env_option: tuple[str, ...] = (),
     overwrite: bool = False,
     force: bool = False,
-    step_timeout: float = DEFAULT_TIMEOUT,
+    step_timeout: StepTimeout = DEFAULT_TIMEOUT,
     cfg: Annotated[DataConfig, tyro.conf.arg(name="")] = DATA,
 ) -> None:
     """Make a dataset: rollouts of graded policies, demonstrations, and comparisons of their segments.
@@ -56,8 +56,6 @@ def make(
         env_option: KEY=VALUE per option of the environment, the value as in TOML (true, 0.5, [0, 1], text).
         overwrite: Replace the dataset in the folder.
         force: Accept an expert that is no better than random actions.
-        step_timeout: Seconds after which the command ends if the environment does not return from one call; 0 is no
-            limit.
         cfg: Settings of the dataset.
     """
     _check_free(out, overwrite)
@@ -75,7 +73,7 @@ def import_(
     env_option: tuple[str, ...] = (),
     overwrite: bool = False,
     force: bool = False,
-    step_timeout: float = DEFAULT_TIMEOUT,
+    step_timeout: StepTimeout = DEFAULT_TIMEOUT,
     config: Annotated[ImportConfig, tyro.conf.arg(name="")] = IMPORT,
 ) -> None:
     """Import your own episodes and comparisons. If anything is wrong, every fault is printed and nothing is written.
@@ -86,8 +84,6 @@ def import_(
         env_option: KEY=VALUE per option of the environment, the value as in TOML; by default those the sources state.
         overwrite: Replace the dataset in the folder.
         force: Accept an expert that is no better than random actions, and episodes that do not replay here.
-        step_timeout: Seconds after which the command ends if the environment does not return from one call; 0 is no
-            limit.
         config: Sources.
     """
     _check_free(out, overwrite)
@@ -96,7 +92,7 @@ def import_(
     print_summary(dataset, out)
 
 
-def export(folder: Positional[Path], minari: str, env: str = "") -> None:
+def export(folder: Positional[Path], minari: str, env: str = "", step_timeout: StepTimeout = DEFAULT_TIMEOUT) -> None:
     """Write the episodes of a dataset as a Minari dataset, under MINARI_DATASETS_PATH.
 
     Args:
@@ -106,18 +102,18 @@ def export(folder: Positional[Path], minari: str, env: str = "") -> None:
     """
     allow_module(env)
     dataset = Dataset.load(folder)
-    print(f"{len(dataset.pool)} episodes as {minari} in {write_minari(dataset, minari)}")
+    with watch(dataset.meta["env"], step_timeout):
+        written = write_minari(dataset, minari)
+    print(f"{len(dataset.pool)} episodes as {minari} in {written}")
     print(f"comparisons stay in {folder / 'preferences.csv'}; `import --pool minari:{minari} --pairs ...` reads both")
 
 
-def check(folder: Positional[Path], env: str = "", step_timeout: float = DEFAULT_TIMEOUT) -> None:
+def check(folder: Positional[Path], env: str = "", step_timeout: StepTimeout = DEFAULT_TIMEOUT) -> None:
     """Replay every episode from its seed and compare it bit by bit with the recorded one.
 
     Args:
         folder: The dataset.
         env: The dataset's environment, if its id has a module part: confirms that the module may be imported.
-        step_timeout: Seconds after which the command ends if the environment does not return from one call; 0 is no
-            limit.
     """
     allow_module(env)
     dataset = Dataset.load(folder)
@@ -138,6 +134,7 @@ def show(
     render: int | None = None,
     out: Path = Path("pair.mp4"),
     env: str = "",
+    step_timeout: StepTimeout = DEFAULT_TIMEOUT,
 ) -> None:
     """Print a summary of a dataset: levels, returns, lengths, margins, and the share of correct labels.
 
@@ -156,7 +153,8 @@ def show(
         print(f"wrote {figure}")
     if render is not None:
         began = time.monotonic()
-        frames = render_comparison(dataset, render, out)
+        with watch(dataset.meta["env"], step_timeout):
+            frames = render_comparison(dataset, render, out)
         print(f"wrote {out}: {frames} frames in {time.monotonic() - began:.1f} s")
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Trajectory
+from aihf_control.environments import watchdog
 from aihf_control.environments.gym import Envs, EnvSpec, make_env
 
 Array = np.ndarray
@@ -36,7 +37,8 @@ class Camera:
         self.inner: Any = self.env.unwrapped
         self.viewer: Any = None
         try:
-            self.env.reset(seed=0)
+            with watchdog.calling():
+                self.env.reset(seed=0)
             if hasattr(self.inner, "mujoco_renderer"):
                 self._set_up()
             self._render()
@@ -78,7 +80,8 @@ class Camera:
     def _draw_states(self, t: Trajectory, start: int, stop: int, every: int) -> Iterator[Array]:
         assert t.qpos is not None and t.qvel is not None
         for step in range(start, stop + 1, every):
-            self.inner.set_state(t.qpos[step], t.qvel[step])
+            with watchdog.calling():
+                self.inner.set_state(t.qpos[step], t.qvel[step])
             yield self._render()
 
     def _draw_replay(self, t: Trajectory, start: int, stop: int, every: int) -> Iterator[Array]:
@@ -96,7 +99,8 @@ class Camera:
                 envs.step(t.act[step : step + 1])
 
     def _render(self) -> Array:
-        picture = Image.fromarray(np.asarray(self.env.render(), np.uint8))
+        with watchdog.calling():
+            picture = Image.fromarray(np.asarray(self.env.render(), np.uint8))
         width = 2 * round(picture.width * HEIGHT / picture.height / 2)  # mp4 needs an even width
         return np.asarray(picture if picture.height == HEIGHT else picture.resize((width, HEIGHT)))
 

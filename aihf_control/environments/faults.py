@@ -18,13 +18,11 @@ INTERFACE = "reset must return (obs, info), and step must return (obs, reward, t
 @contextlib.contextmanager
 def report_faults(env_id: str, when: str) -> Iterator[None]:
     """Raise BadInput for anything that the environment's own code raises."""
-    watchdog.start_call()
     try:
-        yield
+        with watchdog.calling():
+            yield
     except Exception as e:
         raise fault(env_id, when, e) from e
-    finally:
-        watchdog.end_call()
 
 
 def fault(env_id: str, when: str, e: Exception) -> BadInput:

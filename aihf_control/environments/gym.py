@@ -112,6 +112,18 @@ def spaces_of(spec: EnvSpec) -> tuple[gym.Space, gym.Space]:
     return env.observation_space, env.action_space
 
 
+class MarkedEnv(gym.Wrapper):
+    """An environment whose calls are marked for the watchdog, for code that steps it without `Envs`."""
+
+    def reset(self, **kwargs: Any) -> Any:
+        with watchdog.calling():
+            return self.env.reset(**kwargs)
+
+    def step(self, action: Any) -> Any:
+        with watchdog.calling():
+            return self.env.step(action)
+
+
 class Envs:
     """`n` environments stepped together, with actions in (-1, 1) and float32 observations.
 

@@ -23,15 +23,12 @@ def make(env_id: str, options: dict[str, Any]) -> gym.Env:
     if not isinstance(env_id, str):
         raise BadInput(f"the environment id must be a string, got {env_id!r}"[:300])
     check_module(env_id)
-    watchdog.start_call()
     try:
-        with _silence_known_warnings():
+        with watchdog.calling(), _silence_known_warnings():
             return gym.make(env_id, disable_env_checker=True, **options)
     except Exception as e:  # a constructor may raise anything
         hint = UNKNOWN if isinstance(e, gym.error.NameNotFound | gym.error.NamespaceNotFound) else ""
         raise BadInput(f"cannot make the environment {env_id!r}: {one_line(e)}{hint}") from e
-    finally:
-        watchdog.end_call()
 
 
 @contextlib.contextmanager

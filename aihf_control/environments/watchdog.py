@@ -13,12 +13,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from aihf_control.core.errors import BadInput
 
 TIMEOUT_CODE = 124  # exit code, as of timeout(1)
 DEFAULT_TIMEOUT = 300.0  # seconds
+StepTimeout = Annotated[
+    float,
+    tyro.conf.arg(
+        help="Seconds after which the command ends if the environment does not return from one call; 0 is no limit."
+    ),
+]
 
 
 class EnvTimeout(Exception):
@@ -46,6 +54,16 @@ def start_call() -> None:
 
 def end_call() -> None:
     _clock.value = 0.0
+
+
+@contextlib.contextmanager
+def calling() -> Iterator[None]:
+    """Mark what is inside as one call."""
+    start_call()
+    try:
+        yield
+    finally:
+        end_call()
 
 
 def overdue(clock: Any, limit: float) -> bool:

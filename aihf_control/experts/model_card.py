@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from tyro.conf import Positional
 
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import read_bytes, sha256, write_bytes
@@ -39,18 +38,8 @@ COLUMNS = ("level", "greedy return", "std", "lowest", "sampled return", "score",
 FRAMES, START, EVERY, SMALL = 6, 2.0, 0.2, (160, 120)  # pictures per level, seconds before and between, and pixels
 
 
-def write_card(env: Positional[str], episodes: int = 50, folder: Path | None = None) -> None:
-    """Write README.md and pictures of an environment's bundled policies.
-
-    Evaluates every level with greedy and with sampled actions, and with greedy actions in the v5 environment of the
-    same name if its spaces are the same, for which a card.toml is written beside the folder. The rest is read from
-    card.toml and training.csv. Draws an episode of every level if the environment can be rendered.
-
-    Args:
-        env: Gymnasium id.
-        episodes: Episodes per evaluation.
-        folder: Folder with the zips, card.toml and training.csv; the bundled one if not given.
-    """
+def write_card(env: str, episodes: int = 50, folder: Path | None = None) -> None:
+    """Write README.md and pictures of an environment's bundled policies, or of those in a folder. Raises BadInput."""
     at_least_one({"--episodes": episodes})
     spec, card = spec_of(env), card_of(env, folder)
     if card is None:

@@ -24,6 +24,7 @@ from aihf_control.core.provenance import commit
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.environments.modules import allow_module
 from aihf_control.environments.rollout import rollout
+from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, StepTimeout
 from aihf_control.experts.levels import default_folder, format_command, save_levels
 from aihf_control.experts.snapshots import Snapshots
 from aihf_control.experts.true_reward import START_SEED
@@ -49,6 +50,7 @@ class SearchOptions:
     """Greedy episodes per evaluation during the search."""
     every: int = 5
     """Steps of the search between evaluations."""
+    step_timeout: StepTimeout = DEFAULT_TIMEOUT
 
     @property
     def folder(self) -> Path:

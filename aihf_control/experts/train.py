@@ -13,7 +13,7 @@ from aihf_control.core.files import check_writable, read_bytes, sha256
 from aihf_control.core.provenance import commit
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.environments.modules import allow_module
-from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, check_limit, watch
+from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, StepTimeout
 from aihf_control.experts.levels import default_folder, format_command, save_levels
 from aihf_control.experts.session import TrainingSession
 from aihf_control.experts.snapshots import Snapshots
@@ -48,8 +48,7 @@ class TrainOptions:
     """SB3 zip of a SAC or TQC policy to start from, instead of a new policy."""
     checkpoint: float = 10.0
     """Minutes between checkpoints."""
-    step_timeout: float = DEFAULT_TIMEOUT
-    """Seconds after which training ends if the environment does not return from one call; 0 is no limit."""
+    step_timeout: StepTimeout = DEFAULT_TIMEOUT
 
     @property
     def lanes(self) -> tuple[int, ...]:
@@ -67,14 +66,12 @@ def train_experts(options: TrainOptions, cfg: TrueRewardConfig) -> None:
     use_one_thread()
     _check(options, cfg)
     allow_module(options.env)
-    with watch(options.env, options.step_timeout):
-        spec = spec_of(options.env)
+    spec = spec_of(options.env)
     session = _open_session(spec, options, cfg)
     print(f"{_describe(options, cfg)}; writes to {options.folder}", flush=True)
     if k := session.restore(print):
         print(f"Resuming at update {k:,}", flush=True)
-    with watch(options.env, options.step_timeout):
-        _run(session, options)
+    _run(session, options)
     if not session.record.entries:
         session.close()
         raise BadInput(f"training ended before its first evaluation, at update {options.every}; give a smaller --every")
@@ -89,7 +86,6 @@ def _check(options: TrainOptions, cfg: TrueRewardConfig) -> None:
     counts = {"--seeds": options.seeds, "--episodes": options.episodes, "--every": options.every}
     at_least_one({**counts, "--updates": cfg.updates})
     above_zero("--checkpoint", options.checkpoint, "minutes")
-    check_limit(options.step_timeout)
 
 
 def _open_session(spec: EnvSpec, options: TrainOptions, cfg: TrueRewardConfig) -> TrainingSession[Snapshots]:

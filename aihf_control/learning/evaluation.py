@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from aihf_control.core.types import Clips
+from aihf_control.core.types import Clips, Trajectory
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec
 from aihf_control.environments.rollout import rollout
@@ -32,13 +32,20 @@ def greedy_returns(policy: Policy, spec: EnvSpec, n: int, first: int = EVALUATIO
 
 def expert_returns(policy: Expert, spec: EnvSpec, n: int, first: int = EVALUATION_SEED, sampled: bool = False) -> Array:
     """Return the true returns of `n` episodes of a policy from a zip, (n,), greedy or with sampled actions."""
+    return np.array([t.reward.sum() for t in expert_episodes(policy, spec, n, first, sampled)])
+
+
+def expert_episodes(
+    policy: Expert, spec: EnvSpec, n: int, first: int = EVALUATION_SEED, sampled: bool = False
+) -> list[Trajectory]:
+    """Play `n` episodes of a policy from a zip, greedy or with sampled actions."""
     rng = torch.Generator().manual_seed(0)
 
     def act(obs: Array) -> Array:
         noise = torch.randn(len(obs), spec.n_act, generator=rng) if sampled else None
         return policy.act(torch.as_tensor(obs), noise).numpy()
 
-    return np.array([t.reward.sum() for t in rollout(spec, act, range(first, first + n))])
+    return rollout(spec, act, range(first, first + n))
 
 
 class RewardEvaluator:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import math
 import re
 import warnings
 import zipfile
@@ -31,7 +32,7 @@ CRITICS = re.compile(
     r"critic(_target)?\.qf\d+\.\d+\.(weight|bias)|actor_target\.mu\.\d+\.(weight|bias)"
     r"|mlp_extractor\.value_net\.\d+\.(weight|bias)|value_net\.(weight|bias)"
 )
-LEAST_CLIP = 10.0  # VecNormalize's default; a tighter clipping of observations changes actions
+MAX_CLIP = 100.0  # of observations, to be kept by layers: a float32 sum of an observation and more loses its digits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,8 @@ def read_zip(
     """Read a policy from a Stable-Baselines3 zip of SAC, TQC, TD3, DDPG, PPO or A2C.
 
     No pickle in it is executed: `policy.pth` is read as tensors (weights only), `data` as JSON. `activation` is for
-    zips that do not state theirs. `statistics` of VecNormalize are folded into the first layer.
+    zips that do not state theirs. `statistics` of VecNormalize are folded into the layers, with their clipping if
+    `keeps_clip` returns True for it, and without it otherwise.
 
     Raises BadInput for a file that is no such zip or has more than a plain feed-forward policy, and with a `spec` for
     a policy with sizes of another environment. Warns (InputWarning) if observations were normalised by statistics that
@@ -182,21 +184,32 @@ def _activation(data: dict[str, Any], gaussian: bool, given: str | None, path: s
     return named[1]
 
 
+def keeps_clip(expert: Expert, clip: float) -> bool:
+    """Return whether layers of the policy's activation can clip observations at `clip` standard deviations."""
+    return math.isinf(clip) or (expert.activation == "ReLU" and clip <= MAX_CLIP)
+
+
 def _with_statistics(expert: Expert, statistics: ObsStatistics, path: str | Path) -> Expert:
-    """Fold the normalisation of observations into the first layer."""
+    """Put the normalisation of observations, and their clipping if the activation allows it, into the first layers."""
     if len(statistics.mean) != expert.n_obs:
         raise BadInput(f"{path} has {expert.n_obs} observations, and the VecNormalize file {len(statistics.mean)}")
-    if statistics.clip < LEAST_CLIP:
-        raise BadInput(
-            f"{path} was trained on observations clipped at {statistics.clip:g} standard deviations; only a clip_obs "
-            f"of at least {LEAST_CLIP:g} can be imported, since an imported policy does not clip"
-        )
     mean, std = (torch.as_tensor(x)[None] for x in (statistics.mean, statistics.std))
-    first_weight, first_bias = expert.layers[0]
-    weight, bias = _fold(first_weight.double(), first_bias.double(), mean, std)
-    message = f"{path}: observations are not clipped at {statistics.clip:g} standard deviations as in VecNormalize"
-    warnings.warn(message, InputWarning, stacklevel=3)
-    return dataclasses.replace(expert, layers=[(weight.float(), bias.float()), *expert.layers[1:]])
+    first = expert.layers[0][0].double(), expert.layers[0][1].double()
+    clipped = keeps_clip(expert, statistics.clip) and not math.isinf(statistics.clip)
+    new = _clip_first(first, mean, std, statistics.clip) if clipped else [_fold(*first, mean, std)]
+    layers = [(weight.float(), bias.float()) for weight, bias in new]
+    return dataclasses.replace(expert, layers=[*layers, *expert.layers[1:]])
+
+
+def _clip_first(layer: Layer, mean: Tensor, std: Tensor, clip: float) -> list[Layer]:
+    """Return ReLU layers that do on x what a layer does on z clipped at +-clip, z = (x - mean) / std; all (1, O).
+
+    The hidden units are relu(z + clip), then u = relu(2 clip - relu(z + clip)); clipped z is clip - u. A single layer,
+    relu(z + clip) - relu(z - clip) - clip, would lose the digits of the clipped value where z is large.
+    """
+    (weight, bias), eye = layer, torch.eye(mean.shape[1], dtype=torch.float64)
+    normalised = _fold(eye, torch.full_like(mean[0], clip), mean, std)
+    return [normalised, (-eye, torch.full_like(mean[0], 2 * clip)), (-weight, bias + clip * weight.sum(1))]
 
 
 def _fold(weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> Layer:

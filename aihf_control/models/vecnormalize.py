@@ -28,6 +28,10 @@ class ObsStatistics:
     std: Array
     clip: float
 
+    def beyond(self, obs: Array) -> Array:
+        """Return which entries of observations (N, O) are clipped, (N, O)."""
+        return np.abs((obs - self.mean) / self.std) > self.clip
+
 
 def read_vecnormalize(path: Path) -> ObsStatistics | None:
     """Read the observation statistics of a file that `VecNormalize.save` wrote; None if it normalises rewards only.

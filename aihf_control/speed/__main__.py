@@ -27,6 +27,7 @@ from aihf_control.core.provenance import commit, versions
 from aihf_control.environments.cards import card_of
 from aihf_control.environments.gym import spec_of
 from aihf_control.environments.modules import allow_module
+from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, TIMEOUT_CODE, EnvTimeout, StepTimeout, watch
 from aihf_control.models import kernel
 from aihf_control.models.device import device_of, matmul_precision, processor
 from aihf_control.speed.processes import measure_in_turns, measure_once
@@ -63,6 +64,7 @@ class Options:
     environments run on the CPU."""
     out: Path = Path("results/speed")
     """Folder to write."""
+    step_timeout: StepTimeout = DEFAULT_TIMEOUT
 
     def check(self) -> None:
         """Raise BadInput for a value out of range or an unknown environment."""
@@ -74,23 +76,28 @@ class Options:
 
 @ends_with_reader
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code, 2 for bad input."""
+    """Run the command and return its exit code, 2 for bad input, 124 if an environment hangs."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["--turn"]:  # a worker process, started by the command itself
-        run_worker(json.loads(argv[1]))
+        run_worker(json.loads(argv[2]), float(argv[1]))
         return 0
     about = (__doc__ or "").splitlines()[0]
     options = tyro.cli(Options, args=argv, prog="python -m aihf_control.speed", description=about)
-    return exit_code(measure, options)
+    try:
+        return exit_code(measure, options)
+    except EnvTimeout as e:
+        print(f"error: {e}", file=sys.stderr)
+        return TIMEOUT_CODE
 
 
 def measure(options: Options) -> None:
-    """Measure everything, and write csv, table and figure as rows arrive. Raises BadInput."""
+    """Measure everything, and write csv, table and figure as rows arrive. Raises BadInput and EnvTimeout."""
     options.check()
     options = dataclasses.replace(options, device=device_of(options.device))
     allow_module(*options.envs)
     for env in options.envs:
-        spec_of(env)
+        with watch(env, options.step_timeout):
+            spec_of(env)
     _write_provenance(options)
     rows: list[Row] = []
     for row in measurements(options):
@@ -143,21 +150,21 @@ def _measure_comparison(env: str, lanes: int, best: str, options: Options) -> It
     common = {"part": "comparison", "env": env, "width": options.width, "beside": lanes, "device": options.device}
     cases = [common | learner for learner in (*ours, *baselines)]
     tasks = ("updates", "loop", "steps")
-    yield from measure_in_turns(cases, tasks, options.rounds, options.seconds, options.sbx)
+    yield from measure_in_turns(cases, tasks, options.rounds, options.seconds, options.sbx, options.step_timeout)
 
 
 def _measure_growth(width: int, best: str, options: Options) -> Iterator[Row]:
     """Measure our learner with all numbers of lanes beside each other."""
     common = {"part": "growth", "env": options.envs[0], "width": width, "learner": OURS, "precision": best}
     cases = [common | {"lanes": n, "device": options.device} for n in options.growth_lanes]
-    yield from measure_in_turns(cases, ("updates",), options.rounds, options.seconds, options.sbx)
+    yield from measure_in_turns(cases, ("updates",), options.rounds, options.seconds, options.sbx, options.step_timeout)
 
 
 def _measure_rest(learner: str, lanes: int, k: int, options: Options) -> Row:
     """Measure a rollout, a checkpoint or a reward step, in round k."""
     case = {"part": "rest", "env": options.envs[0], "width": options.width, "learner": learner, "lanes": lanes}
     more = {"device": options.device, "precision": "float32", "round": k, "seconds": 6 * options.seconds}
-    return measure_once(case | more, options.sbx)
+    return measure_once(case | more, options.sbx, options.step_timeout)
 
 
 def _variants(best: str, device: str) -> Iterator[tuple[str, str]]:

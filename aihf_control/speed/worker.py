@@ -17,6 +17,7 @@ from aihf_control.data.generate import DataConfig, make_dataset
 from aihf_control.environments.gym import spec_of
 from aihf_control.environments.modules import allow_module
 from aihf_control.environments.rollout import rollout
+from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, watch
 from aihf_control.experts.true_reward import TrueRewardConfig, TrueRewardTrainer
 from aihf_control.learning.bc import CloneConfig, clone
 from aihf_control.learning.replay import Buffer
@@ -38,14 +39,20 @@ Row = dict[str, Any]  # a case (what is measured), later with its figures
 Tasks = dict[str, Callable[[int], Any]]  # a task is repeated n times by task(n)
 
 
-def run_worker(case: Row) -> None:
+def run_worker(case: Row, step_timeout: float = DEFAULT_TIMEOUT) -> None:
     """Serve a learner (`baselines.serve`), or measure another case once and print its figures as JSON.
 
-    Figures are rates per second and the peak memory in MiB. The process is pinned to one core.
+    Figures are rates per second and the peak memory in MiB. The process is pinned to one core, and ends with code 124
+    if one call of the environment takes longer than `step_timeout` seconds (0: no limit).
     """
     use_one_thread()
     allow_module(case["env"])
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    with watch(case["env"], step_timeout):
+        _measure(case)
+
+
+def _measure(case: Row) -> None:
     learners = {OURS: _make_ours, BY_TORCH: _make_ours, PRODUCTS: _make_products}
     if case["learner"] in learners:
         baselines.serve(learners[case["learner"]](case), max(1, 20 // case["lanes"]) if case["device"] == "cpu" else 20)

@@ -23,6 +23,7 @@ from aihf_control.core.files import check_writable, lock, write_bytes
 from aihf_control.core.provenance import commit, versions
 from aihf_control.environments.gym import spec_of
 from aihf_control.environments.modules import allow_module
+from aihf_control.environments.watchdog import watch
 from aihf_control.models.device import use_one_thread
 from aihf_control.yardstick.learners import train_ours, train_sb3
 from aihf_control.yardstick.options import Options
@@ -35,10 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = (__doc__ or "").splitlines()[0]
     options = tyro.cli(Options, args=argv, prog="python -m aihf_control.yardstick", description=about)
     try:
-        return exit_code(compare, options.out, options.reach) if options.table else exit_code(measure, options)
+        return exit_code(compare, options.out, options.reach) if options.table else exit_code(_measure_watched, options)
     except KeyboardInterrupt:
         print("Aborted. The same command resumes from the last checkpoint or complete seed.", file=sys.stderr)
         return 130
+
+
+def _measure_watched(options: Options) -> None:
+    with watch(options.env, options.step_timeout):
+        measure(options)
 
 
 def measure(options: Options) -> None:

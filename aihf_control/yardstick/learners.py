@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from aihf_control.core.files import read_json
-from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec
+from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, MarkedEnv
 from aihf_control.environments.rollout import rollout
 from aihf_control.experts.session import SETTINGS, TrainingSession
 from aihf_control.experts.true_reward import Learner, TrueRewardConfig, TrueRewardTrainer
@@ -103,7 +103,7 @@ def train_sb3(spec: EnvSpec, options: Options, done: set[int]) -> Iterator[Rows]
             continue
         model = stable_baselines3.SAC(
             "MlpPolicy",
-            gym.make(spec.id),
+            MarkedEnv(gym.make(spec.id)),
             learning_starts=1000,
             policy_kwargs={"net_arch": [options.width] * 2},
             seed=seed,

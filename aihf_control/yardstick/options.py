@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from aihf_control.core.errors import BadInput, above_zero, at_least_one
 from aihf_control.environments.cards import folder_name
+from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, StepTimeout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Options:
     """Minutes between checkpoints of ours."""
     out: Path = Path("results/yardstick")
     """Folder of the csv files."""
+    step_timeout: StepTimeout = DEFAULT_TIMEOUT
     table: bool = False
     """Only compare the measurements in the folder."""
     reach: float = 0.8
