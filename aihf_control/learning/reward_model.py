@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.types import Preferences
-from aihf_control.learning.replay import Batch, Buffer
+from aihf_control.learning.replay import Batch, Buffer, Sampler
 from aihf_control.learning.task import Task
 from aihf_control.models.lanes import Random
 from aihf_control.models.losses import bradley_terry, clip_return, demo_gap, gradient_penalty
@@ -58,6 +59,13 @@ class RewardConfig:
             raise BadInput("--reward.tau and --reward.decay must be above 0")
 
 
+class AbsorbingSampler(Sampler, Protocol):
+    """A source of transitions of episodes that end in the absorbing state."""
+
+    absorbed: Tensor
+    """Share of absorbing steps if the episodes are padded, (L,)."""
+
+
 def decay_schedule(opt: torch.optim.Optimizer, cfg: RewardConfig) -> torch.optim.lr_scheduler.LambdaLR:
     """Return the schedule that lowers the learning rates by `decay`."""
     return torch.optim.lr_scheduler.LambdaLR(opt, lambda k: (1 + k / cfg.decay) ** -0.5)
@@ -83,15 +91,17 @@ class RewardModel:
         """Return the data that rebuilds the reward."""
         return of_network(self.net)
 
-    def demo_term(self, buffer: Buffer) -> tuple[Tensor, Tensor]:
+    def demo_term(self, buffer: Buffer, tilted: AbsorbingSampler | None = None) -> tuple[Tensor, Tensor]:
         """Return the loss of L1 per step, and the gradient penalty between agent and demonstrations, each (L,).
+
+        `tilted` replaces the demonstrations.
 
         The agent's expectation uses two windows: its steps before termination are drawn from the last `last` ones, and
         its share of absorbing steps is that of its last finished episodes.
         """
-        x_agent, x_demo = self._sample_inputs(buffer)
+        x_agent, x_demo = self._sample_inputs(buffer, tilted)
         g_demo, g_agent = self.net.features(x_demo), self.net.features(x_agent)
-        absorbed = self.task.absorbed, self.task.demo_absorbed
+        absorbed = self.task.absorbed, tilted.absorbed if tilted else self.task.demo_absorbed
         gap = demo_gap(self.net.level(g_agent), self.net.level(g_demo), *absorbed)
         self.net.recentre(g_demo)
         return gap, self._penalty(x_agent, x_demo)
@@ -141,9 +151,9 @@ class RewardModel:
         self.opt.step()
         self.pace.step()
 
-    def _sample_inputs(self, buffer: Buffer) -> tuple[Tensor, Tensor]:
+    def _sample_inputs(self, buffer: Buffer, tilted: AbsorbingSampler | None = None) -> tuple[Tensor, Tensor]:
         """Draw the network's inputs from the agent's last steps and from the demonstrations, each (L, B, O + A)."""
-        agent, demo = buffer.sample_recent(self.cfg.batch, self.cfg.last), self.task.demos.sample(self.cfg.batch)
+        agent, demo = buffer.sample_recent(self.cfg.batch, self.cfg.last), (tilted or self.task.demos).sample(self.cfg.batch)
         return self._inputs(agent), self._inputs(demo)
 
     def _inputs(self, batch: Batch) -> Tensor:

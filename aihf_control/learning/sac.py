@@ -45,6 +45,14 @@ class SACConfig:
     """Layer normalisation in the critics."""
     hold: int = 0
     """Number of first updates in which the actor is frozen and only the critics are trained."""
+    kl: tuple[float, ...] = ()
+    """With a prior: KL divergence from it, in nats per step, at the first and at the last of `kl_updates`; between them
+    it grows geometrically. Its weight, which begins at `alpha_start`, is a dual variable that keeps the divergence there
+    (Haarnoja et al., arXiv 1812.05905, section 5). Empty: the weight is `alpha`, as below."""
+    kl_updates: int = 10_000
+    """Updates until the KL divergence may be the last of `kl`."""
+    kl_rate: float = 2e-3
+    """Most that the logarithm of its weight changes per update."""
     average: float = 2e-4
     """Rate of the exponential average of the actor that is evaluated and exported."""
 
@@ -77,6 +85,7 @@ class SAC:
         self.opt_pi = Adam(self.policy.parameters(), cfg.lr, slow=self.average.parameters(), rate=cfg.average)
         self.opt_q = Adam(self.q.parameters(), cfg.lr, slow=self.q_target.parameters(), rate=cfg.tau)
         self.opt_alpha = Adam([self.log_alpha], cfg.lr)
+        self.log_weight = torch.full_like(self.log_alpha.detach(), math.log(max(cfg.alpha_start, 1e-8)))
         self.rng = Random(dims, "updates")
         self.n_updates = 0
         self.run_graph = GraphRunner()
@@ -98,7 +107,17 @@ class SAC:
             reward = reward_fn(batch.obs, batch.act)
         ended = torch.zeros_like(reward[:, :1]) + absorbing / (1 - self.cfg.gamma)
         noise = self.rng.normal(2, batch.act.shape[1], self.dims.n_act)
-        return self.run_graph(self._update, reward, ended, self.alpha(), noise, *batch, actor=actor)
+        info = self.run_graph(self._update, reward, ended, self.alpha(), noise, *batch, actor=actor)
+        if self.cfg.kl and actor:
+            self._weigh(info["entropy_cost"])
+        return info
+
+    def _weigh(self, kl: Tensor) -> None:
+        """Raise the weight of the KL divergence (L,) where it is above its target, lower it where below."""
+        first, last = self.cfg.kl
+        target = first * (last / first) ** min(1.0, self.n_updates / self.cfg.kl_updates)
+        self.log_weight += self.cfg.kl_rate * (kl[:, None] / target - 1).clamp(-1, 1)
+        self.log_weight.clamp_(math.log(1e-3), math.log(20))
 
     def _update(
         self, reward: Tensor, ended: Tensor, alpha: Tensor, noise: Tensor, *columns: Tensor, actor: bool
@@ -124,6 +143,8 @@ class SAC:
     def alpha(self) -> Tensor:
         """Return the entropy weight, (L, 1); with a prior, the weight of the KL divergence from it."""
         alpha = self.log_alpha.detach().exp()
+        if self.cfg.kl:
+            return self.log_weight.exp()
         if self.prior is None or not self.cfg.alpha or not self.cfg.alpha_fade:
             return alpha
         return alpha + (self.cfg.alpha_start - alpha) * math.exp(-self.n_updates / self.cfg.alpha_fade)
@@ -153,11 +174,12 @@ class SAC:
 
     def state_dict(self) -> dict:
         state = {name: getattr(self, name).state_dict() for name in self._parts()}
-        return state | {"log_alpha": self.log_alpha, "n_updates": self.n_updates}
+        return state | {"log_alpha": self.log_alpha, "log_weight": self.log_weight, "n_updates": self.n_updates}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:
         self.log_alpha.copy_(state["log_alpha"])
+        self.log_weight.copy_(state["log_weight"])
         self.n_updates = state["n_updates"]
         for name in self._parts():
             getattr(self, name).load_state_dict(state[name])

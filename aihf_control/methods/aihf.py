@@ -20,8 +20,10 @@ from aihf_control.core.errors import at_least_one
 from aihf_control.learning.bc import CloneConfig, clone
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
+from aihf_control.learning.reward_unit import RewardUnit
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
+from aihf_control.learning.tilt import TiltConfig, TiltedDemos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,9 @@ class Config:
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
     clone: CloneConfig = CloneConfig()
+    tilt: TiltConfig = TiltConfig()
+    unit: bool = False
+    offline: int = 0
 
     def __post_init__(self):
         at_least_one({"--reward-every": self.reward_every})
@@ -51,16 +56,33 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     task.comparisons()  # raises BadInput, before the clone is trained, if there are none
-    pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
-    sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r = RewardModel(task, cfg.reward)
+    if cfg.tilt.share:
+        r.fit(cfg.tilt.updates)
+    tilted = TiltedDemos(task, r, cfg.tilt) if cfg.tilt.share else None
+    demos = tilted or task.demos
+    if tilted:
+        print("demo mass", tilted.demo_mass.tolist(), "effective", (1 / tilted.weight.square().sum(-1)).tolist(), tilted.absorbed.tolist(), flush=True)
+    pi_0 = clone(task, cfg.clone, cfg.sac.hidden, demos)
+    sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     buffer = Buffer(task.dims, cfg.replay.capacity)
+    unit = RewardUnit(task.dims, r)
     yield Progress(pi_0, {})
-    for k in task.iterations(sac=sac, r=r, buffer=buffer):
+    for k in task.iterations(sac=sac, r=r, buffer=buffer, unit=unit, **({"demos": tilted} if tilted else {})):
         task.collect(sac.policy, into=buffer)
-        info = sac.update(hybrid_batch(buffer, task.demos, task.clips, cfg.replay), r) if k > cfg.warmup else {}
+        info = {}
+        for j in range(cfg.offline if k == cfg.warmup + 1 else 0):
+            sac.update(hybrid_batch(buffer, demos, task.clips, cfg.replay), unit if cfg.unit else r, unit.absorbing() if cfg.unit else 0.0, actor=False)
+            if j % cfg.reward_every == 0:
+                gap, penalty = r.demo_term(buffer, tilted)
+                r.descend(cfg.w_demo * gap + cfg.w_pref * r.pair_term() + penalty)
+        if k == cfg.warmup + 1:
+            sac.n_updates = 0
+        if k > cfg.warmup:
+            batch = hybrid_batch(buffer, demos, task.clips, cfg.replay)
+            info = sac.update(batch, unit if cfg.unit else r, unit.absorbing() if cfg.unit else 0.0)
         if k > cfg.warmup and k % cfg.reward_every == 0:
-            gap, penalty = r.demo_term(buffer)
+            gap, penalty = r.demo_term(buffer, tilted)
             pair_loss = r.pair_term()
             r.descend(cfg.w_demo * gap + cfg.w_pref * pair_loss + penalty)
             info |= {"demo_gap": gap.detach(), "pair_loss": pair_loss.detach(), "penalty": penalty.detach()}

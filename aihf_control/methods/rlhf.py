@@ -17,8 +17,10 @@ from collections.abc import Iterator
 from aihf_control.learning.bc import CloneConfig, clone
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
+from aihf_control.learning.reward_unit import RewardUnit
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
+from aihf_control.learning.tilt import TiltConfig, TiltedDemos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,17 +39,32 @@ class Config:
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
     clone: CloneConfig = CloneConfig()
+    tilt: TiltConfig = TiltConfig()
+    unit: bool = False
+    offline: int = 0
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     task.comparisons()  # raises BadInput, before the clone is trained, if there are none
-    pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
-    sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r = RewardModel(task, cfg.reward)
-    buffer = Buffer(task.dims, cfg.replay.capacity)
     r.fit(cfg.reward_updates)
+    tilted = TiltedDemos(task, r, cfg.tilt) if cfg.tilt.share else None
+    demos = tilted or task.demos
+    if tilted:
+        print("demo mass", tilted.demo_mass.tolist(), "effective", (1 / tilted.weight.square().sum(-1)).tolist(), tilted.absorbed.tolist(), flush=True)
+    pi_0 = clone(task, cfg.clone, cfg.sac.hidden, demos)
+    sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
+    buffer = Buffer(task.dims, cfg.replay.capacity)
+    unit = RewardUnit(task.dims, r)
     yield Progress(pi_0, {})
-    for k in task.iterations(sac=sac, r=r, buffer=buffer):
+    for k in task.iterations(sac=sac, r=r, buffer=buffer, unit=unit, **({"demos": tilted} if tilted else {})):
         task.collect(sac.policy, into=buffer)
-        info = sac.update(hybrid_batch(buffer, task.demos, task.clips, cfg.replay), r) if k > cfg.warmup else {}
+        info = {}
+        for j in range(cfg.offline if k == cfg.warmup + 1 else 0):
+            sac.update(hybrid_batch(buffer, demos, task.clips, cfg.replay), unit if cfg.unit else r, unit.absorbing() if cfg.unit else 0.0, actor=False)
+        if k == cfg.warmup + 1:
+            sac.n_updates = 0
+        if k > cfg.warmup:
+            batch = hybrid_batch(buffer, demos, task.clips, cfg.replay)
+            info = sac.update(batch, unit if cfg.unit else r, unit.absorbing() if cfg.unit else 0.0)
         yield Progress(sac.average, info, r)
