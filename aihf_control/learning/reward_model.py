@@ -46,6 +46,8 @@ class RewardConfig:
     """Last steps of the agent's replay buffer from which its batch is drawn."""
     penalty: float = 10.0
     """Weight of the gradient penalty."""
+    unit: bool = False
+    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
     tau: float = 0.02
     """Temperature of the Bradley-Terry model: the difference in reward per step that equals one logit."""
 
@@ -91,17 +93,17 @@ class RewardModel:
         """Return the data that rebuilds the reward."""
         return of_network(self.net)
 
-    def demo_term(self, buffer: Buffer, tilted: AbsorbingSampler | None = None) -> tuple[Tensor, Tensor]:
+    def demo_term(self, buffer: Buffer, demos: AbsorbingSampler | None = None) -> tuple[Tensor, Tensor]:
         """Return the loss of L1 per step, and the gradient penalty between agent and demonstrations, each (L,).
 
-        `tilted` replaces the demonstrations.
+        `demos` replaces the demonstrations.
 
         The agent's expectation uses two windows: its steps before termination are drawn from the last `last` ones, and
         its share of absorbing steps is that of its last finished episodes.
         """
-        x_agent, x_demo = self._sample_inputs(buffer, tilted)
+        x_agent, x_demo = self._sample_inputs(buffer, demos)
         g_demo, g_agent = self.net.features(x_demo), self.net.features(x_agent)
-        absorbed = self.task.absorbed, tilted.absorbed if tilted else self.task.demo_absorbed
+        absorbed = self.task.absorbed, demos.absorbed if demos else self.task.demo_absorbed
         gap = demo_gap(self.net.level(g_agent), self.net.level(g_demo), *absorbed)
         self.net.recentre(g_demo)
         return gap, self._penalty(x_agent, x_demo)
@@ -151,9 +153,12 @@ class RewardModel:
         self.opt.step()
         self.pace.step()
 
-    def _sample_inputs(self, buffer: Buffer, tilted: AbsorbingSampler | None = None) -> tuple[Tensor, Tensor]:
+    def _sample_inputs(self, buffer: Buffer, demos: Sampler | None = None) -> tuple[Tensor, Tensor]:
         """Draw the network's inputs from the agent's last steps and from the demonstrations, each (L, B, O + A)."""
-        agent, demo = buffer.sample_recent(self.cfg.batch, self.cfg.last), (tilted or self.task.demos).sample(self.cfg.batch)
+        agent, demo = (
+            buffer.sample_recent(self.cfg.batch, self.cfg.last),
+            (demos or self.task.demos).sample(self.cfg.batch),
+        )
         return self._inputs(agent), self._inputs(demo)
 
     def _inputs(self, batch: Batch) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -91,12 +92,17 @@ class SAC:
         self.run_graph = GraphRunner()
 
     def update(
-        self, batch: Batch, reward_fn: RewardFn, absorbing: float | Tensor = 0.0, actor: bool | None = None
+        self,
+        batch: Batch,
+        reward_fn: RewardFn,
+        absorbing: float | Callable[[], Tensor] = 0.0,
+        actor: bool | None = None,
     ) -> dict[str, Tensor]:
         """Update critics, actor, target critics and average once; return scalars of shape (L,).
 
-        `absorbing` is the reward per step of the absorbing state, a number or (L, 1); its value is
-        absorbing / (1 - gamma). The actor is frozen in the first `hold` updates unless `actor` is given.
+        `absorbing` is the reward per step of the absorbing state, a number or a function, called after `reward_fn`,
+        that returns (L, 1); its value is absorbing / (1 - gamma). The actor is frozen in the first `hold` updates unless
+        `actor` is given.
 
         The scalar `q_of_reach` is the critics' mean |Q| divided by the value of the batch's largest |reward| and
         entropy cost at every step. Above 1 the critics have diverged.
@@ -105,7 +111,8 @@ class SAC:
         actor = self.n_updates > self.cfg.hold if actor is None else actor
         with torch.no_grad():
             reward = reward_fn(batch.obs, batch.act)
-        ended = torch.zeros_like(reward[:, :1]) + absorbing / (1 - self.cfg.gamma)
+        per_step = absorbing() if callable(absorbing) else absorbing
+        ended = torch.zeros_like(reward[:, :1]) + per_step / (1 - self.cfg.gamma)
         noise = self.rng.normal(2, batch.act.shape[1], self.dims.n_act)
         info = self.run_graph(self._update, reward, ended, self.alpha(), noise, *batch, actor=actor)
         if self.cfg.kl and actor:

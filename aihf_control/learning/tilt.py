@@ -12,9 +12,8 @@ from aihf_control.learning.replay import Batch, Buffer
 from aihf_control.learning.reward_model import RewardModel
 from aihf_control.learning.segments import Segments
 from aihf_control.learning.task import Task
-from aihf_control.models.lanes import Dims, Random
+from aihf_control.models.lanes import Random
 
-TEMPERATURES = torch.logspace(0, 3, 61)  # in logits; at 1 the weights are those of Bradley-Terry
 CHUNK = 20_000  # rows per call of the reward
 
 
@@ -23,11 +22,9 @@ class TiltConfig:
     """Settings of demonstrations tilted by the comparisons."""
 
     share: float = 0.0
-    """Least effective number of compared segments, as a share of the distinct ones. 0: do not tilt."""
+    """Share of the compared segments that count as the best, among which none is preferred. 0: do not tilt."""
     mass: float = 0.5
     """Probability of the demonstrations before tilting."""
-    updates: int = 1000
-    """Gradient steps of the reward on the comparisons before it weights the segments."""
 
     def __post_init__(self):
         if not 0 <= self.share <= 1 or not 0 < self.mass < 1:
@@ -35,53 +32,65 @@ class TiltConfig:
 
 
 def segment_weights(score: Tensor, segments: Segments, share: float, mass: float) -> Tensor:
-    """Return softmax(log q0 + score / T) over the segments, (L, M); scores in logits of Bradley-Terry.
+    """Return softmax(log q0 + min(score, cap)) over the segments, (L, M); scores in logits of Bradley-Terry.
 
-    It is the q that maximises E_q score - T KL(q || q0). q0 gives the demonstrations the probability `mass`. T is the
-    lowest of at least 1 logit that leaves the compared segments an effective number of `share` of them:
-    (sum w)^2 / sum w^2 over them.
+    It is the q that maximises E_q min(score, cap) - KL(q || q0). q0 gives the demonstrations the probability `mass`.
+    The cap is the score of the last of the best `share` of the compared segments, so these, and a demonstration that
+    is as good, count by q0 alone, and one outlier does not take all weight.
     """
-    real, demo = segments.length > 0, segments.demo > 0
-    clip = real & ~demo
+    demo, clip = segments.demo > 0, (segments.length > 0) & (segments.demo == 0)
     log_q0 = torch.where(demo, mass / demo.sum(-1, keepdim=True), (1 - mass) / clip.sum(-1, keepdim=True)).log()
-    logits = log_q0.where(real, -torch.inf)[None] + score / TEMPERATURES.to(score.device)[:, None, None]
-    among = (logits.where(clip, -torch.inf)).softmax(-1)
-    enough = 1 / among.square().sum(-1) >= share * clip.sum(-1)  # (temperatures, L)
-    lowest = torch.where(enough.any(0), enough.float().argmax(0), len(TEMPERATURES) - 1)
-    return logits[lowest, torch.arange(len(score), device=score.device)].softmax(-1)
+    ranked = score.where(clip, -torch.inf).sort(-1, descending=True).values
+    last = (share * clip.sum(-1, keepdim=True)).ceil().long() - 1
+    capped = score.minimum(ranked.gather(1, last))
+    return (log_q0 + capped).where(demo | clip, -torch.inf).softmax(-1)
 
 
-class WeightedSteps:
-    """Transitions of the given data, drawn by weights (L, N)."""
+class GivenDemos:
+    """The demonstrations as they were given, with the face of `TiltedDemos`."""
 
-    def __init__(self, dims: Dims, buffer: Buffer, weight: Tensor):
-        self.buffer = buffer
-        self.total = weight.cumsum(-1)
-        self.rng = Random(dims, "tilt")
-
-    def sample(self, n: int) -> Batch:
-        """Draw `n` transitions per lane with replacement."""
-        at = self.rng.uniform(n).double() * self.total[:, -1:]
-        return self.buffer.read(torch.searchsorted(self.total, at).clamp(max=self.total.shape[1] - 1))
+    def __init__(self, task: Task):
+        self.sample = task.demos.sample
+        self.absorbed = task.demo_absorbed
 
     def state_dict(self) -> dict:
-        return {"total": self.total, "rng": self.rng.state_dict()}
+        return {}
 
     def load_state_dict(self, state: dict) -> None:
-        self.total.copy_(state["total"])
-        self.rng.load_state_dict(state["rng"])
+        pass
 
 
-class TiltedDemos(WeightedSteps):
-    """The demonstrations and compared segments, weighted by the reward `r`, which was fitted to the comparisons."""
+class TiltedDemos:
+    """Transitions of the demonstrations and compared segments, drawn by `segment_weights`.
+
+    A segment's score is its return under the reward `r`, which must have been fitted to the comparisons alone.
+    """
 
     @torch.no_grad()
     def __init__(self, task: Task, r: RewardModel, cfg: TiltConfig):
-        buffer, segments = task.given()
-        reward = torch.cat([r(b.obs, b.act) for b in buffer.chunks(CHUNK)], 1)
-        score = segments.totals(reward) / (r.cfg.tau * segments.length.clamp(min=1))
-        self.weight = segment_weights(score, segments, cfg.share, cfg.mass)
-        self.demo_mass = (self.weight * segments.demo).sum(-1)
-        kept = (segments.rows / segments.length.clamp(min=1)).where(segments.length > 0, 1.0)
-        self.absorbed = (self.weight * (1 - kept)).sum(-1)
-        super().__init__(task.dims, buffer, segments.spread(self.weight, buffer.capacity))
+        self.buffer, segments = task.given()
+        reward = torch.cat([r(steps.obs, steps.act) for steps in self.buffer.chunks(CHUNK)], 1)
+        length = segments.length.clamp(min=1)
+        weight = segment_weights(segments.totals(reward) / (r.cfg.tau * length), segments, cfg.share, cfg.mass)
+        self.demo_mass = (weight * segments.demo).sum(-1)
+        self.absorbed = (weight * (1 - segments.rows / length)).sum(-1)
+        self.cumulated = segments.spread(weight, self.buffer.capacity).cumsum(-1)
+        self.rng = Random(task.dims, "tilted demonstrations")
+
+    def sample(self, n: int) -> Batch:
+        """Draw `n` transitions per lane with replacement."""
+        at = self.rng.uniform(n).double() * self.cumulated[:, -1:]
+        return self.buffer.read(torch.searchsorted(self.cumulated, at, right=True).clamp(max=self.buffer.capacity - 1))
+
+    def state_dict(self) -> dict:
+        return {"cumulated": self.cumulated, "absorbed": self.absorbed, "rng": self.rng.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.cumulated.copy_(state["cumulated"])
+        self.absorbed.copy_(state["absorbed"])
+        self.rng.load_state_dict(state["rng"])
+
+
+def tilted_demos(task: Task, r: RewardModel, cfg: TiltConfig) -> TiltedDemos | GivenDemos:
+    """Return the demonstrations, tilted unless `cfg.share` is 0."""
+    return TiltedDemos(task, r, cfg) if cfg.share else GivenDemos(task)

@@ -2,6 +2,8 @@
 
 Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of segments:
 
+    theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))   only with --tilt.share: reward_updates steps, after
+    D <- segments of D and P, weighted by exp(R_theta / T)           which D is tilted (see learning/tilt.py)
     pi, pi_0 <- clone of D
     for k = 1, 2, ...:
         one step of pi, into the replay buffer                       policy alignment (lower level, L3):
@@ -16,14 +18,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from aihf_control.core.errors import at_least_one
+from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.learning.bc import CloneConfig, clone
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.reward_unit import RewardUnit
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
-from aihf_control.learning.tilt import TiltConfig, TiltedDemos
+from aihf_control.learning.tilt import TiltConfig, tilted_demos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Config:
     """Environment steps per lane, each with one update of the policy after the warm-up."""
     warmup: int = 1000
     """Environment steps before the first update, taken by the clone."""
+    reward_updates: int = 0
+    """Gradient steps of the reward on the comparisons alone before all else; needed to tilt the demonstrations."""
     reward_every: int = 10
     """Environment steps between two gradient steps of the reward."""
     w_demo: float = 1.0
@@ -47,42 +51,30 @@ class Config:
     replay: ReplayConfig = ReplayConfig()
     clone: CloneConfig = CloneConfig()
     tilt: TiltConfig = TiltConfig()
-    unit: bool = False
-    offline: int = 0
 
     def __post_init__(self):
         at_least_one({"--reward-every": self.reward_every})
+        if self.tilt.share and not self.reward_updates:
+            raise BadInput(
+                f"--tilt.share {self.tilt.share} weights segments by a fitted reward; give --reward-updates 1000"
+            )
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     task.comparisons()  # raises BadInput, before the clone is trained, if there are none
     r = RewardModel(task, cfg.reward)
-    if cfg.tilt.share:
-        r.fit(cfg.tilt.updates)
-    tilted = TiltedDemos(task, r, cfg.tilt) if cfg.tilt.share else None
-    demos = tilted or task.demos
-    if tilted:
-        print("demo mass", tilted.demo_mass.tolist(), "effective", (1 / tilted.weight.square().sum(-1)).tolist(), tilted.absorbed.tolist(), flush=True)
+    r.fit(cfg.reward_updates)
+    demos = tilted_demos(task, r, cfg.tilt)
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden, demos)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
-    buffer = Buffer(task.dims, cfg.replay.capacity)
-    unit = RewardUnit(task.dims, r)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r)
     yield Progress(pi_0, {})
-    for k in task.iterations(sac=sac, r=r, buffer=buffer, unit=unit, **({"demos": tilted} if tilted else {})):
+    for k in task.iterations(sac=sac, r=r, buffer=buffer, demos=demos, unit=reward):
         task.collect(sac.policy, into=buffer)
-        info = {}
-        for j in range(cfg.offline if k == cfg.warmup + 1 else 0):
-            sac.update(hybrid_batch(buffer, demos, task.clips, cfg.replay), unit if cfg.unit else r, unit.absorbing() if cfg.unit else 0.0, actor=False)
-            if j % cfg.reward_every == 0:
-                gap, penalty = r.demo_term(buffer, tilted)
-                r.descend(cfg.w_demo * gap + cfg.w_pref * r.pair_term() + penalty)
-        if k == cfg.warmup + 1:
-            sac.n_updates = 0
-        if k > cfg.warmup:
-            batch = hybrid_batch(buffer, demos, task.clips, cfg.replay)
-            info = sac.update(batch, unit if cfg.unit else r, unit.absorbing() if cfg.unit else 0.0)
+        batch = hybrid_batch(buffer, demos, task.clips, cfg.replay) if k > cfg.warmup else None
+        info = sac.update(batch, reward, reward.absorbing) if batch else {}
         if k > cfg.warmup and k % cfg.reward_every == 0:
-            gap, penalty = r.demo_term(buffer, tilted)
+            gap, penalty = r.demo_term(buffer, demos)
             pair_loss = r.pair_term()
             r.descend(cfg.w_demo * gap + cfg.w_pref * pair_loss + penalty)
             info |= {"demo_gap": gap.detach(), "pair_loss": pair_loss.detach(), "penalty": penalty.detach()}

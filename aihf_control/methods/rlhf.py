@@ -2,8 +2,8 @@
 
 Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of segments:
 
-    pi, pi_0 <- clone of D                                           supervised fine-tuning
     theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))   reward, constant from here on
+    pi, pi_0 <- clone of D                                           supervised fine-tuning
     for k = 1, 2, ...:                                               reinforcement learning:
         one step of pi, into the replay buffer
         pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] - alpha KL(pi || pi_0)
@@ -20,7 +20,7 @@ from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.reward_unit import RewardUnit
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
-from aihf_control.learning.tilt import TiltConfig, TiltedDemos
+from aihf_control.learning.tilt import TiltConfig, tilted_demos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,31 +40,19 @@ class Config:
     replay: ReplayConfig = ReplayConfig()
     clone: CloneConfig = CloneConfig()
     tilt: TiltConfig = TiltConfig()
-    unit: bool = False
-    offline: int = 0
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     task.comparisons()  # raises BadInput, before the clone is trained, if there are none
     r = RewardModel(task, cfg.reward)
     r.fit(cfg.reward_updates)
-    tilted = TiltedDemos(task, r, cfg.tilt) if cfg.tilt.share else None
-    demos = tilted or task.demos
-    if tilted:
-        print("demo mass", tilted.demo_mass.tolist(), "effective", (1 / tilted.weight.square().sum(-1)).tolist(), tilted.absorbed.tolist(), flush=True)
+    demos = tilted_demos(task, r, cfg.tilt)
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden, demos)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
-    buffer = Buffer(task.dims, cfg.replay.capacity)
-    unit = RewardUnit(task.dims, r)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r)
     yield Progress(pi_0, {})
-    for k in task.iterations(sac=sac, r=r, buffer=buffer, unit=unit, **({"demos": tilted} if tilted else {})):
+    for k in task.iterations(sac=sac, r=r, buffer=buffer, demos=demos, unit=reward):
         task.collect(sac.policy, into=buffer)
-        info = {}
-        for j in range(cfg.offline if k == cfg.warmup + 1 else 0):
-            sac.update(hybrid_batch(buffer, demos, task.clips, cfg.replay), unit if cfg.unit else r, unit.absorbing() if cfg.unit else 0.0, actor=False)
-        if k == cfg.warmup + 1:
-            sac.n_updates = 0
-        if k > cfg.warmup:
-            batch = hybrid_batch(buffer, demos, task.clips, cfg.replay)
-            info = sac.update(batch, unit if cfg.unit else r, unit.absorbing() if cfg.unit else 0.0)
+        batch = hybrid_batch(buffer, demos, task.clips, cfg.replay) if k > cfg.warmup else None
+        info = sac.update(batch, reward, reward.absorbing) if batch else {}
         yield Progress(sac.average, info, r)
