@@ -119,9 +119,12 @@ class RewardModel:
         self.net.recentre(g_demo)
         return (1 - self.task.absorbed) * (g_agent.mean(-1) - g_demo.mean(-1)), self._penalty(x_agent, x_demo)
 
-    def pair_term(self, pairs: Preferences | None = None) -> Tensor:
-        """Return the loss of L2, (L,): Bradley-Terry on these pairs, or on a sample of the given comparisons."""
-        win, lose, weight = pairs or self.task.comparisons().draw(self.cfg.pair_steps)
+    def pair_term(self, pairs: Preferences | None = None, among: Tensor | None = None) -> Tensor:
+        """Return the loss of L2, (L,): Bradley-Terry on these pairs, or on a sample of the given comparisons.
+
+        `among` (L, m): numbers of the comparisons to draw from, all by default.
+        """
+        win, lose, weight = pairs or self.task.comparisons().draw(self.cfg.pair_steps, among)
         return bradley_terry(self.clip_returns(*win), self.clip_returns(*lose), weight)
 
     def clip_returns(self, obs: Tensor, act: Tensor, real: Tensor) -> Tensor:
@@ -140,10 +143,13 @@ class RewardModel:
         """Move the zero of the reward towards its mean over the demonstrations."""
         self.net.recentre(self.net.features(self._inputs(self.task.demos.sample(self.cfg.batch))))
 
-    def fit(self, updates: int) -> None:
-        """Train on the comparisons alone, as in the second stage of RLHF, for `updates` steps."""
+    def fit(self, updates: int, among: Tensor | None = None) -> None:
+        """Train on the comparisons alone, as in the second stage of RLHF, for `updates` steps.
+
+        `among` (L, m): numbers of the comparisons to use, all by default.
+        """
         for _ in range(updates):
-            self.descend(self.pair_term() + self.clip_penalty())
+            self.descend(self.pair_term(among=among) + self.clip_penalty())
             self.recentre()
 
     def descend(self, loss: Tensor) -> None:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from aihf_control.core.errors import BadInput
-from aihf_control.learning.replay import Batch, Buffer
-from aihf_control.learning.reward_model import RewardModel
+from aihf_control.learning.replay import Batch
+from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.segments import Segments
 from aihf_control.learning.task import Task
 from aihf_control.models.lanes import Random
+from aihf_control.models.losses import bradley_terry
 
 CHUNK = 20_000  # rows per call of the reward
 
@@ -25,14 +26,39 @@ class TiltConfig:
     """Share of the compared segments that count as the best, among which none is preferred. 0: do not tilt."""
     mass: float = 0.5
     """Probability of the demonstrations before tilting."""
+    temperature: float = 0.1
+    """T of the weights exp(R / T), in logits of the annotator."""
+    updates: int = 500
+    """Gradient steps of the reward that tests whether the labels can be predicted."""
 
     def __post_init__(self):
         if not 0 <= self.share <= 1 or not 0 < self.mass < 1:
             raise BadInput(f"--tilt.share {self.share}, --tilt.mass {self.mass}: both must be between 0 and 1")
+        if self.temperature <= 0:
+            raise BadInput(f"--tilt.temperature {self.temperature} must be above 0")
+
+
+def held_out_scale(task: Task, cfg: RewardConfig, updates: int) -> Tensor:
+    """Return how far a reward fitted to four fifths of the comparisons may be trusted on the last fifth, (L, 1).
+
+    It is the s in [0, 1] that maximises the likelihood of the held-out labels, mean log sigmoid(s (R(win) - R(lose))):
+    0 for labels that the reward cannot predict, for instance random ones.
+    """
+    comparisons = task.comparisons()
+    numbers = torch.arange(comparisons.n, device=task.dims.device).expand(task.dims.n_lanes, -1)
+    n = max(1, comparisons.n // 5)
+    r = RewardModel(task, cfg)
+    r.fit(updates, numbers[:, n:])
+    win, lose, weight = comparisons.read(numbers[:, :n])
+    with torch.no_grad():
+        margin = r.clip_returns(*win) - r.clip_returns(*lose)
+    scales = torch.linspace(0, 1, 21, device=margin.device)
+    loss = torch.stack([bradley_terry(s * margin, torch.zeros_like(margin), weight) for s in scales])
+    return scales[loss.argmin(0)][:, None]
 
 
 def segment_weights(score: Tensor, segments: Segments, share: float, mass: float) -> Tensor:
-    """Return softmax(log q0 + min(score, cap)) over the segments, (L, M); scores in logits of Bradley-Terry.
+    """Return softmax(log q0 + min(score, cap)) over the segments, (L, M), for scores R / T.
 
     It is the q that maximises E_q min(score, cap) - KL(q || q0). q0 gives the demonstrations the probability `mass`.
     The cap is the score of the last of the best `share` of the compared segments, so these, and a demonstration that
@@ -66,12 +92,17 @@ class TiltedDemos:
     A segment's score is its return under the reward `r`, which must have been fitted to the comparisons alone.
     """
 
-    @torch.no_grad()
     def __init__(self, task: Task, r: RewardModel, cfg: TiltConfig):
+        self.scale = held_out_scale(task, r.cfg, cfg.updates)
+        self._weight(task, r, cfg)
+
+    @torch.no_grad()
+    def _weight(self, task: Task, r: RewardModel, cfg: TiltConfig) -> None:
         self.buffer, segments = task.given()
         reward = torch.cat([r(steps.obs, steps.act) for steps in self.buffer.chunks(CHUNK)], 1)
         length = segments.length.clamp(min=1)
-        weight = segment_weights(segments.totals(reward) / (r.cfg.tau * length), segments, cfg.share, cfg.mass)
+        logits = segments.totals(reward) / (r.cfg.tau * length)
+        weight = segment_weights(self.scale * logits / cfg.temperature, segments, cfg.share, cfg.mass)
         self.demo_mass = (weight * segments.demo).sum(-1)
         self.absorbed = (weight * (1 - segments.rows / length)).sum(-1)
         self.cumulated = segments.spread(weight, self.buffer.capacity).cumsum(-1)
