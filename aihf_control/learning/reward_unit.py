@@ -15,8 +15,8 @@ SMALLEST = 1e-3
 class RewardUnit:
     """A learned reward minus its running mean, divided by its running standard deviation, over the sampled batches.
 
-    It is the reward itself unless `r.cfg.unit`. With `absorbing()` as the reward of the absorbing state all rewards are shifted by the same constant, so the optimal
-    policy is that of the reward itself: an episode that terminates continues for ever in the absorbing state (reward
+    It is the reward itself unless `r.cfg.unit`. `absorbing()` shifts the reward of the absorbing state by the same
+    constant. As a terminated episode continues for ever in that state, the optimal policy stays the same (reward
     centering, Naik et al., arXiv 2405.09999).
     """
 
@@ -38,7 +38,7 @@ class RewardUnit:
 
     def absorbing(self) -> Tensor:
         """Return the reward of the absorbing state, whose own is 0, in the unit, (L, 1)."""
-        return -self.mean / self.std.clamp(min=SMALLEST) if self.r.cfg.unit else torch.zeros_like(self.mean)
+        return -self.mean / self.std if self.r.cfg.unit else torch.zeros_like(self.mean)
 
     def state_dict(self) -> dict:
         return {"mean": self.mean, "std": self.std}

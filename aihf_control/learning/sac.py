@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from aihf_control.core.errors import BadInput
+from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.learning.replay import Batch
 from aihf_control.models.cuda_graphs import GraphRunner
 from aihf_control.models.lanes import Dims, Random
@@ -47,21 +47,28 @@ class SACConfig:
     hold: int = 0
     """Number of first updates in which the actor is frozen and only the critics are trained."""
     kl: tuple[float, ...] = ()
-    """With a prior: KL divergence from it, in nats per step, at the first and at the last of `kl_updates`; between them
-    it grows geometrically. Its weight, which begins at `alpha_start`, is a dual variable that keeps the divergence there
-    (Haarnoja et al., arXiv 1812.05905, section 5). Empty: the weight is `alpha`, as below."""
+    """With a prior: budgets of the KL divergence from it at the first update and after `kl_updates`, in nats per step.
+    Between them the budget grows geometrically. The weight of the divergence, `alpha_start` at first, is a dual
+    variable that rises while the budget is exceeded and falls while it is not (Haarnoja et al., arXiv 1812.05905,
+    section 5). Empty: the weight is `alpha`."""
     kl_updates: int = 10_000
-    """Updates until the KL divergence may be the last of `kl`."""
+    """Updates in which the budget grows."""
     kl_rate: float = 2e-3
-    """Most that the logarithm of its weight changes per update."""
+    """Largest change of the logarithm of that weight per update."""
     average: float = 2e-4
     """Rate of the exponential average of the actor that is evaluated and exported."""
 
     def __post_init__(self):
+        if len(self.kl) not in (0, 2) or min(self.kl, default=1) <= 0:
+            raise BadInput(f"--sac.kl {' '.join(map(str, self.kl))}: give two budgets above 0, for instance 0.3 4")
+        at_least_one({"--sac.kl-updates": self.kl_updates})
         if min(self.alpha_start, self.alpha_fade) < 0:
             raise BadInput(
                 f"--sac.alpha-start {self.alpha_start}, --sac.alpha-fade {self.alpha_fade}: both must be at least 0"
             )
+
+
+KL_WEIGHTS = 1e-3, 20.0  # least and largest weight of the KL divergence under a budget
 
 
 class SAC:
@@ -86,7 +93,7 @@ class SAC:
         self.opt_pi = Adam(self.policy.parameters(), cfg.lr, slow=self.average.parameters(), rate=cfg.average)
         self.opt_q = Adam(self.q.parameters(), cfg.lr, slow=self.q_target.parameters(), rate=cfg.tau)
         self.opt_alpha = Adam([self.log_alpha], cfg.lr)
-        self.log_weight = torch.full_like(self.log_alpha.detach(), math.log(max(cfg.alpha_start, 1e-8)))
+        self.log_kl_weight = torch.full_like(self.log_alpha.detach(), math.log(max(cfg.alpha_start, KL_WEIGHTS[0])))
         self.rng = Random(dims, "updates")
         self.n_updates = 0
         self.run_graph = GraphRunner()
@@ -101,8 +108,8 @@ class SAC:
         """Update critics, actor, target critics and average once; return scalars of shape (L,).
 
         `absorbing` is the reward per step of the absorbing state, a number or a function, called after `reward_fn`,
-        that returns (L, 1); its value is absorbing / (1 - gamma). The actor is frozen in the first `hold` updates unless
-        `actor` is given.
+        that returns (L, 1); its value is absorbing / (1 - gamma). The actor is frozen in the first `hold` updates
+        unless `actor` is given.
 
         The scalar `q_of_reach` is the critics' mean |Q| divided by the value of the batch's largest |reward| and
         entropy cost at every step. Above 1 the critics have diverged.
@@ -120,11 +127,11 @@ class SAC:
         return info
 
     def _weigh(self, kl: Tensor) -> None:
-        """Raise the weight of the KL divergence (L,) where it is above its target, lower it where below."""
+        """Raise the weight of the KL divergence where the divergence, (L,), is above its budget; lower it elsewhere."""
         first, last = self.cfg.kl
-        target = first * (last / first) ** min(1.0, self.n_updates / self.cfg.kl_updates)
-        self.log_weight += self.cfg.kl_rate * (kl[:, None] / target - 1).clamp(-1, 1)
-        self.log_weight.clamp_(math.log(1e-3), math.log(20))
+        budget = first * (last / first) ** min(1.0, self.n_updates / self.cfg.kl_updates)
+        self.log_kl_weight += self.cfg.kl_rate * (kl[:, None] / budget - 1).clamp(-1, 1)
+        self.log_kl_weight.clamp_(*map(math.log, KL_WEIGHTS))
 
     def _update(
         self, reward: Tensor, ended: Tensor, alpha: Tensor, noise: Tensor, *columns: Tensor, actor: bool
@@ -151,7 +158,7 @@ class SAC:
         """Return the entropy weight, (L, 1); with a prior, the weight of the KL divergence from it."""
         alpha = self.log_alpha.detach().exp()
         if self.cfg.kl:
-            return self.log_weight.exp()
+            return self.log_kl_weight.exp()
         if self.prior is None or not self.cfg.alpha or not self.cfg.alpha_fade:
             return alpha
         return alpha + (self.cfg.alpha_start - alpha) * math.exp(-self.n_updates / self.cfg.alpha_fade)
@@ -181,12 +188,12 @@ class SAC:
 
     def state_dict(self) -> dict:
         state = {name: getattr(self, name).state_dict() for name in self._parts()}
-        return state | {"log_alpha": self.log_alpha, "log_weight": self.log_weight, "n_updates": self.n_updates}
+        return state | {"log_alpha": self.log_alpha, "log_kl_weight": self.log_kl_weight, "n_updates": self.n_updates}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:
         self.log_alpha.copy_(state["log_alpha"])
-        self.log_weight.copy_(state["log_weight"])
+        self.log_kl_weight.copy_(state["log_kl_weight"])
         self.n_updates = state["n_updates"]
         for name in self._parts():
             getattr(self, name).load_state_dict(state[name])

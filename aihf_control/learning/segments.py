@@ -64,5 +64,5 @@ def _segments_of(sample: LaneSample) -> Array:
             rows = min(window, n - first)
             table.append((at + first, rows, window if t.terminated else rows, 1))
         at += n
-    clips = sample.segments + [at, 0, 0]
-    return np.concatenate([table, np.pad(clips, ((0, 0), (0, 1)))]).astype(np.int64)
+    clips = np.pad(sample.segments + np.array([at, 0, 0]), ((0, 0), (0, 1)))
+    return np.concatenate([table, clips]).astype(np.int64)

@@ -42,11 +42,13 @@ def held_out_scale(task: Task, cfg: RewardConfig, updates: int) -> Tensor:
     """Return how far a reward fitted to four fifths of the comparisons may be trusted on the last fifth, (L, 1).
 
     It is the s in [0, 1] that maximises the likelihood of the held-out labels, mean log sigmoid(s (R(win) - R(lose))):
-    0 for labels that the reward cannot predict, for instance random ones.
+    0 for labels that the reward cannot predict, for instance random ones, and for fewer than five comparisons.
     """
     comparisons = task.comparisons()
+    n = comparisons.n // 5
+    if not n:
+        return torch.zeros(task.dims.n_lanes, 1, device=task.dims.device)
     numbers = torch.arange(comparisons.n, device=task.dims.device).expand(task.dims.n_lanes, -1)
-    n = max(1, comparisons.n // 5)
     r = RewardModel(task, cfg)
     r.fit(updates, numbers[:, n:])
     win, lose, weight = comparisons.read(numbers[:, :n])
@@ -73,7 +75,7 @@ def segment_weights(score: Tensor, segments: Segments, share: float, mass: float
 
 
 class GivenDemos:
-    """The demonstrations as they were given, with the face of `TiltedDemos`."""
+    """The demonstrations as they were given, with the methods of `TiltedDemos`."""
 
     def __init__(self, task: Task):
         self.sample = task.demos.sample
