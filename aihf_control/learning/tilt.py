@@ -28,8 +28,8 @@ class TiltConfig:
     """Probability of the demonstrations before tilting."""
     temperature: float = 0.1
     """T of the weights exp(R / T), in logits of the annotator."""
-    updates: int = 500
-    """Gradient steps of the reward that tests whether the labels can be predicted."""
+    updates: int = 1000
+    """Gradient steps of the reward on the comparisons."""
 
     def __post_init__(self):
         if not 0 <= self.share <= 1 or not 0 < self.mass < 1:
@@ -38,25 +38,24 @@ class TiltConfig:
             raise BadInput(f"--tilt.temperature {self.temperature} must be above 0")
 
 
-def held_out_scale(task: Task, cfg: RewardConfig, updates: int) -> Tensor:
-    """Return how far a reward fitted to four fifths of the comparisons may be trusted on the last fifth, (L, 1).
+def fit_and_test(task: Task, cfg: RewardConfig, updates: int) -> tuple[RewardModel, Tensor]:
+    """Fit a reward to four fifths of the comparisons; return it and how far the last fifth supports it, (L, 1).
 
-    It is the s in [0, 1] that maximises the likelihood of the held-out labels, mean log sigmoid(s (R(win) - R(lose))):
-    0 for labels that the reward cannot predict, for instance random ones, and for fewer than five comparisons.
+    That is the s in [0, 1] that maximises the likelihood of the held-out labels, log sigmoid(s (R(win) - R(lose))): 0
+    for labels that the reward cannot predict, for instance random ones, and for fewer than five comparisons.
     """
-    comparisons = task.comparisons()
+    comparisons, r = task.comparisons(), RewardModel(task, cfg)
     n = comparisons.n // 5
     if not n:
-        return torch.zeros(task.dims.n_lanes, 1, device=task.dims.device)
+        return r, torch.zeros(task.dims.n_lanes, 1, device=task.dims.device)
     numbers = torch.arange(comparisons.n, device=task.dims.device).expand(task.dims.n_lanes, -1)
-    r = RewardModel(task, cfg)
     r.fit(updates, numbers[:, n:])
     win, lose, weight = comparisons.read(numbers[:, :n])
     with torch.no_grad():
         margin = r.clip_returns(*win) - r.clip_returns(*lose)
     scales = torch.linspace(0, 1, 21, device=margin.device)
     loss = torch.stack([bradley_terry(s * margin, torch.zeros_like(margin), weight) for s in scales])
-    return scales[loss.argmin(0)][:, None]
+    return r, scales[loss.argmin(0)][:, None]
 
 
 def segment_weights(score: Tensor, segments: Segments, share: float, mass: float) -> Tensor:
@@ -91,24 +90,26 @@ class GivenDemos:
 class TiltedDemos:
     """Transitions of the demonstrations and compared segments, drawn by `segment_weights`.
 
-    A segment's score is its return under the reward `r`, which must have been fitted to the comparisons alone.
+    A segment's score is its return under a reward that is fitted to the comparisons alone, times the factor under which
+    this reward predicts held-out labels best.
     """
 
-    def __init__(self, task: Task, r: RewardModel, cfg: TiltConfig):
-        self.scale = held_out_scale(task, r.cfg, cfg.updates)
-        self._weight(task, r, cfg)
-
-    @torch.no_grad()
-    def _weight(self, task: Task, r: RewardModel, cfg: TiltConfig) -> None:
+    def __init__(self, task: Task, reward: RewardConfig, cfg: TiltConfig):
+        r, self.scale = fit_and_test(task, reward, cfg.updates)
         self.buffer, segments = task.given()
-        reward = torch.cat([r(steps.obs, steps.act) for steps in self.buffer.chunks(CHUNK)], 1)
-        length = segments.length.clamp(min=1)
-        logits = segments.totals(reward) / (r.cfg.tau * length)
-        weight = segment_weights(self.scale * logits / cfg.temperature, segments, cfg.share, cfg.mass)
+        weight = segment_weights(
+            self.scale * self._returns(r, segments) / cfg.temperature, segments, cfg.share, cfg.mass
+        )
         self.demo_mass = (weight * segments.demo).sum(-1)
-        self.absorbed = (weight * (1 - segments.rows / length)).sum(-1)
+        self.absorbed = (weight * (1 - segments.rows / segments.length.clamp(min=1))).sum(-1)
         self.cumulated = segments.spread(weight, self.buffer.capacity).cumsum(-1)
         self.rng = Random(task.dims, "tilted demonstrations")
+
+    @torch.no_grad()
+    def _returns(self, r: RewardModel, segments: Segments) -> Tensor:
+        """Return the segments' returns in logits of Bradley-Terry, (L, M)."""
+        reward = torch.cat([r(steps.obs, steps.act) for steps in self.buffer.chunks(CHUNK)], 1)
+        return segments.totals(reward) / (r.cfg.tau * segments.length.clamp(min=1))
 
     def sample(self, n: int) -> Batch:
         """Draw `n` transitions per lane with replacement."""
@@ -124,6 +125,6 @@ class TiltedDemos:
         self.rng.load_state_dict(state["rng"])
 
 
-def tilted_demos(task: Task, r: RewardModel, cfg: TiltConfig) -> TiltedDemos | GivenDemos:
+def tilted_demos(task: Task, reward: RewardConfig, cfg: TiltConfig) -> TiltedDemos | GivenDemos:
     """Return the demonstrations, tilted unless `cfg.share` is 0."""
-    return TiltedDemos(task, r, cfg) if cfg.share else GivenDemos(task)
+    return TiltedDemos(task, reward, cfg) if cfg.share else GivenDemos(task)

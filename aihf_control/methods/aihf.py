@@ -2,8 +2,7 @@
 
 Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of segments:
 
-    theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))   only with --tilt.share: reward_updates steps, after
-    D <- segments of D and P, weighted by exp(R_theta / T)           which D is tilted (see learning/tilt.py)
+    D <- segments of D and P, weighted by a reward fitted to P       only with --tilt.share: see learning/tilt.py
     pi, pi_0 <- clone of D
     for k = 1, 2, ...:
         one step of pi, into the replay buffer                       policy alignment (lower level, L3):
@@ -18,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from aihf_control.core.errors import BadInput, at_least_one
+from aihf_control.core.errors import at_least_one
 from aihf_control.learning.bc import CloneConfig, clone
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
@@ -36,8 +35,8 @@ class Config:
     """Environment steps per lane, each with one update of the policy after the warm-up."""
     warmup: int = 1000
     """Environment steps before the first update, taken by the clone."""
-    reward_updates: int = 0
-    """Gradient steps of the reward on the comparisons alone before all else; needed to tilt the demonstrations."""
+    reward_warmup: int = 0
+    """Gradient steps of the reward on the comparisons alone before the first of the policy."""
     reward_every: int = 10
     """Environment steps between two gradient steps of the reward."""
     w_demo: float = 1.0
@@ -54,20 +53,16 @@ class Config:
 
     def __post_init__(self):
         at_least_one({"--reward-every": self.reward_every})
-        if self.tilt.share and not self.reward_updates:
-            raise BadInput(
-                f"--tilt.share {self.tilt.share} weights segments by a fitted reward; give --reward-updates 1000"
-            )
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     task.comparisons()  # raises BadInput, before the clone is trained, if there are none
-    r = RewardModel(task, cfg.reward)
-    r.fit(cfg.reward_updates)
-    demos = tilted_demos(task, r, cfg.tilt)
+    demos = tilted_demos(task, cfg.reward, cfg.tilt)
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden, demos)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
+    r = RewardModel(task, cfg.reward)
     buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r)
+    r.fit(cfg.reward_warmup)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer, demos=demos, unit=reward):
         task.collect(sac.policy, into=buffer)

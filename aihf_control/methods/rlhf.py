@@ -2,8 +2,9 @@
 
 Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of segments:
 
-    theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))   reward, constant from here on
+    D <- segments of D and P, weighted by a reward fitted to P       only with --tilt.share: see learning/tilt.py
     pi, pi_0 <- clone of D                                           supervised fine-tuning
+    theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))   reward, constant from here on
     for k = 1, 2, ...:                                               reinforcement learning:
         one step of pi, into the replay buffer
         pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] - alpha KL(pi || pi_0)
@@ -44,12 +45,12 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     task.comparisons()  # raises BadInput, before the clone is trained, if there are none
-    r = RewardModel(task, cfg.reward)
-    r.fit(cfg.reward_updates)
-    demos = tilted_demos(task, r, cfg.tilt)
+    demos = tilted_demos(task, cfg.reward, cfg.tilt)
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden, demos)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
+    r = RewardModel(task, cfg.reward)
     buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r)
+    r.fit(cfg.reward_updates)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer, demos=demos, unit=reward):
         task.collect(sac.policy, into=buffer)

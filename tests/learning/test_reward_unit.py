@@ -1,24 +1,25 @@
 """The unit of rewards and the budget of the KL divergence, by hand."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from aihf_control.core.errors import BadInput
+from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.reward_unit import RATE, RewardUnit
 from aihf_control.learning.sac import KL_WEIGHTS, SAC, SACConfig
 from aihf_control.models.lanes import Dims
 
 DIMS = Dims((0, 1), 3, 2)
+X = torch.zeros(2, 3, 1)  # the rewards below do not look at it
 
 
-class Constant:
+class Constant(RewardModel):
     """A reward that returns given numbers."""
 
-    def __init__(self, unit: bool):
-        self.cfg = SimpleNamespace(unit=unit)
+    def __init__(self, unit: bool):  # without a task and a network
+        self.cfg = RewardConfig(unit=unit)
         self.numbers = torch.tensor([[1.0, 2.0, 3.0], [10.0, 30.0, 50.0]])
 
     def __call__(self, obs, act):
@@ -27,7 +28,7 @@ class Constant:
 
 def test_the_first_batch_is_centred_and_scaled():
     unit = RewardUnit(DIMS, Constant(True))
-    torch.testing.assert_close(unit(None, None), torch.tensor([[-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]]))
+    torch.testing.assert_close(unit(X, X), torch.tensor([[-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]]))
     torch.testing.assert_close(unit.absorbing(), torch.tensor([[-2.0], [-1.5]]))
 
 
@@ -35,9 +36,9 @@ def test_a_step_keeps_its_distance_from_the_absorbing_state():
     """(r - m) / s minus (0 - m) / s is r / s, whatever m is."""
     r = Constant(True)
     unit = RewardUnit(DIMS, r)
-    unit(None, None)
+    unit(X, X)
     r.numbers = r.numbers + torch.tensor([[5.0], [-20.0]])
-    out = unit(None, None)
+    out = unit(X, X)
     torch.testing.assert_close(unit.mean, torch.tensor([[2 + 5 * RATE], [30 - 20 * RATE]]))
     torch.testing.assert_close(out - unit.absorbing(), r.numbers / torch.tensor([[1.0], [20.0]]))
 
@@ -45,7 +46,7 @@ def test_a_step_keeps_its_distance_from_the_absorbing_state():
 def test_without_the_unit_the_reward_is_itself():
     r = Constant(False)
     unit = RewardUnit(DIMS, r)
-    assert unit(None, None) is r.numbers
+    assert unit(X, X) is r.numbers
     assert unit.absorbing().tolist() == [[0.0], [0.0]]
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from aihf_control.core.errors import BadInput
-from aihf_control.learning.reward_model import RewardConfig, RewardModel
+from aihf_control.learning.reward_model import RewardConfig
 from aihf_control.learning.segments import Segments
-from aihf_control.learning.tilt import TiltConfig, TiltedDemos, held_out_scale, segment_weights, tilted_demos
+from aihf_control.learning.tilt import TiltConfig, TiltedDemos, fit_and_test, segment_weights, tilted_demos
 from aihf_control.methods import aihf, rlhf
 from aihf_control.testing import check_method
 from tests.helpers import make_task, small_config
@@ -77,8 +77,7 @@ def test_segments_are_rows_of_the_given_data(dataset):
 
 def test_steps_are_drawn_by_their_weights(dataset):
     task = make_task(dataset, 40)
-    r = RewardModel(task, CFG)
-    tilted = TiltedDemos(task, r, TILT)
+    tilted = TiltedDemos(task, CFG, TILT)
     share = tilted.cumulated.diff(prepend=torch.zeros(2, 1).double()) / tilted.cumulated[:, -1:]
     drawn = torch.stack([torch.bincount(row, minlength=share.shape[1]) for row in tilted.sample(40_000).index]) / 40_000
     assert (drawn - share).abs().max() < 0.01
@@ -94,25 +93,26 @@ def relabelled(task, right: float):
     for a, b in zip(p.win, p.lose, strict=True):
         at = swap.view(*swap.shape, *[1] * (a.dim() - 2))
         a_new, b_new = torch.where(at, b, a), torch.where(at, a, b)
-        a.copy_(a_new), b.copy_(b_new)
+        a.copy_(a_new)
+        b.copy_(b_new)
     return task
 
 
 @pytest.mark.parametrize(("right", "low", "high"), [(1.0, 0.3, 1.0), (0.5, 0.0, 0.2)])
 def test_labels_count_as_far_as_they_can_be_predicted(dataset, right, low, high):
-    scale = held_out_scale(relabelled(make_task(dataset, 60, seeds=range(4)), right), CFG, 150)
+    _, scale = fit_and_test(relabelled(make_task(dataset, 60, seeds=range(4)), right), CFG, 150)
     assert low <= scale.mean() <= high
 
 
 def test_labels_that_say_nothing_leave_the_weights_before_tilting(dataset):
     task = make_task(dataset, 4)  # too few to hold one out
-    tilted = TiltedDemos(task, RewardModel(task, CFG), dataclasses.replace(TILT, mass=0.7))
+    tilted = TiltedDemos(task, CFG, dataclasses.replace(TILT, mass=0.7))
     assert tilted.demo_mass.tolist() == pytest.approx([0.7, 0.7])
 
 
 def test_without_a_share_the_demonstrations_stay_as_they_are(dataset):
     task = make_task(dataset)
-    demos = tilted_demos(task, RewardModel(task, CFG), TiltConfig())
+    demos = tilted_demos(task, CFG, TiltConfig())
     assert torch.equal(demos.absorbed, task.demo_absorbed)
     assert demos.sample == task.demos.sample
 
@@ -125,7 +125,6 @@ def test_the_laws_hold_with_tilt_unit_and_budget(method, dataset):
     cfg = dataclasses.replace(
         cfg,
         tilt=TILT,
-        reward_updates=5,
         reward=dataclasses.replace(cfg.reward, unit=True),
         sac=dataclasses.replace(cfg.sac, kl=(0.3, 4.0)),
     )
@@ -138,7 +137,6 @@ def test_the_laws_hold_with_tilt_unit_and_budget(method, dataset):
         (lambda: TiltConfig(share=1.5), "--tilt.share 1.5"),
         (lambda: TiltConfig(mass=0.0), "--tilt.mass 0.0"),
         (lambda: TiltConfig(temperature=0.0), "--tilt.temperature 0.0"),
-        (lambda: aihf.Config(tilt=TILT, reward_updates=0), "--reward-updates 1000"),
     ],
 )
 def test_impossible_settings_are_refused(make, word):
