@@ -130,6 +130,9 @@ class LaneSample:
     """Transitions inside the compared segments, without duplicates."""
     right: float = float("nan")
     """Share of the comparisons that prefer the segment of higher return; only logged."""
+    segments: Array | None = None
+    """(M, 3): the distinct compared segments, each a first row of `clip_steps`, a number of rows, and its length K, of
+    which the rows are fewer if the episode terminates inside."""
 
 
 def correct_share(margin: Array) -> Array:

@@ -80,19 +80,26 @@ class Dataset:
         if not n_pairs:
             return LaneSample(demos, None, None)
         right = float(correct_share(margins(self.pool, rows)).mean())
-        return LaneSample(demos, self.preferences(rows), self._steps_inside(rows), right)
+        steps, segments = self._steps_inside(rows)
+        return LaneSample(demos, self.preferences(rows), steps, right, segments)
 
     def preferences(self, rows: pd.DataFrame) -> Preferences:
         """Cut the segments of these comparisons from the pool."""
         win = cut(self.pool, references(rows, "win"))
         return Preferences(win, cut(self.pool, references(rows, "lose")), rows["weight"].to_numpy(np.float32))
 
-    def _steps_inside(self, rows: pd.DataFrame) -> Steps:
+    def _steps_inside(self, rows: pd.DataFrame) -> tuple[Steps, Array]:
+        """Return the transitions inside the compared segments, and the distinct segments as rows of them, (M, 3)."""
+        distinct = sorted({*references(rows, "win"), *references(rows, "lose")})
         inside: dict[int, Array] = {}
-        for episode, start, length in references(rows, "win") + references(rows, "lose"):
+        for episode, start, length in distinct:
             inside.setdefault(episode, np.zeros(len(self.pool[episode]), bool))[start : start + length] = True
-        parts = [(self.pool[i].steps(), mask) for i, mask in sorted(inside.items())]
-        return join([Steps(*(column[mask] for column in steps)) for steps, mask in parts])
+        parts = [(self.pool[i].steps(), mask) for i, mask in inside.items()]
+        steps = join([Steps(*(column[mask] for column in steps)) for steps, mask in parts])
+        offsets = dict(zip(inside, np.cumsum([0, *(mask.sum() for mask in inside.values())]), strict=False))
+        first = [offsets[episode] + inside[episode][:start].sum() for episode, start, _ in distinct]
+        n = [min(length, len(self.pool[episode]) - start) for episode, start, length in distinct]
+        return steps, np.stack([first, n, [length for _, _, length in distinct]], 1)
 
     def digest(self) -> str:
         """Return a short hash of the dataset's contents."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aihf_control.core.errors import at_least_one
+from aihf_control.learning.replay import Sampler
 from aihf_control.learning.task import Task
 from aihf_control.models.networks import Policy
 from aihf_control.models.optim import Adam
@@ -45,14 +46,14 @@ def initial_policy(task: Task, hidden: tuple[int, ...], log_std: float) -> Polic
 class Cloner:
     """A policy that is trained by behaviour cloning, and its optimiser."""
 
-    def __init__(self, task: Task, cfg: CloneConfig, hidden: tuple[int, ...]):
-        self.task, self.cfg = task, cfg
+    def __init__(self, task: Task, cfg: CloneConfig, hidden: tuple[int, ...], demos: Sampler | None = None):
+        self.demos, self.cfg = demos or task.demos, cfg
         self.policy = initial_policy(task, hidden, cfg.log_std)
         self.opt = Adam(mean_parameters(self.policy), cfg.lr)
 
     def step(self) -> dict[str, Tensor]:
         """Take a gradient step; return the loss, (L,)."""
-        batch = self.task.demos.sample(self.cfg.batch)
+        batch = self.demos.sample(self.cfg.batch)
         loss = -step_logp(self.policy, batch.obs, batch.act).mean(-1)
         self.opt.descend(loss)
         return {"clone_loss": loss.detach()}
@@ -65,9 +66,9 @@ class Cloner:
         self.opt.load_state_dict(state["opt"])
 
 
-def clone(task: Task, cfg: CloneConfig, hidden: tuple[int, ...]) -> Policy:
-    """Return a policy trained by `cfg.updates` gradient steps of behaviour cloning."""
-    cloner = Cloner(task, cfg, hidden)
+def clone(task: Task, cfg: CloneConfig, hidden: tuple[int, ...], demos: Sampler | None = None) -> Policy:
+    """Return a policy trained by `cfg.updates` gradient steps of behaviour cloning, on `demos` if given."""
+    cloner = Cloner(task, cfg, hidden, demos)
     for _ in range(cfg.updates):
         cloner.step()
     return cloner.policy

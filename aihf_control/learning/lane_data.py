@@ -12,6 +12,7 @@ from aihf_control.core.types import Steps
 from aihf_control.data.dataset import Dataset
 from aihf_control.learning.preference_buffer import PreferenceBuffer
 from aihf_control.learning.replay import Buffer
+from aihf_control.learning.segments import Segments, given_segments, given_steps
 from aihf_control.models.lanes import Dims, Random
 
 SMALLEST_STD = 1e-3  # observations that vary less are not normalised
@@ -32,9 +33,16 @@ class LaneData:
         self.demos = fill_buffer(dims, "demos", [[t.steps() for t in lane] for lane in self.trajectories])
         self.clips = fill_buffer(dims, "clips", [[s.clip_steps] if s.clip_steps else [] for s in samples])
         self.preferences = PreferenceBuffer(dims, pairs) if pairs else None
+        self._samples = samples
         self.right = np.array([sample.right for sample in samples])
         endings = [[(len(t), t.terminated) for t in lane] for lane in self.trajectories]
         self.demo_absorbed = dims.tensor([absorbed_share(lane, horizon) for lane in endings])
+
+    def given(self) -> tuple[Buffer, Segments]:
+        """Return a buffer with the transitions of the demonstrations and compared segments, and their segments."""
+        buffer = fill_buffer(self.dims, "given", [given_steps(sample) for sample in self._samples])
+        assert buffer, "every lane has demonstrations"
+        return buffer, given_segments(self.dims, self._samples)
 
     def compute_obs_stats(self) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the observations in `demos` and `clips`, each (L, O).

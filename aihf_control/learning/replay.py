@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +21,12 @@ class Batch(NamedTuple):
     next_obs: Tensor
     done: Tensor
     index: Tensor
+
+
+class Sampler(Protocol):
+    """A source of transitions."""
+
+    def sample(self, n: int) -> Batch: ...
 
 
 class Buffer:
@@ -51,14 +58,20 @@ class Buffer:
 
     def sample(self, n: int) -> Batch:
         """Draw `n` transitions per lane, uniformly with replacement."""
-        return self._read(self.rng.integers(self.count.clamp(max=self.capacity), n))
+        return self.read(self.rng.integers(self.count.clamp(max=self.capacity), n))
 
     def sample_recent(self, n: int, last: int) -> Batch:
         """Draw `n` transitions per lane from the `last` ones written."""
         available = self.count.clamp(max=min(last, self.capacity))
-        return self._read((self.count[:, None] - 1 - self.rng.integers(available, n)) % self.capacity)
+        return self.read((self.count[:, None] - 1 - self.rng.integers(available, n)) % self.capacity)
 
-    def _read(self, index: Tensor) -> Batch:
+    def chunks(self, n: int) -> Iterator[Batch]:
+        """Yield all rows in order, at most `n` per lane at once, with those that were never written."""
+        for rows in torch.arange(self.capacity, device=self.dims.device).split(n):
+            yield self.read(rows.expand(self.dims.n_lanes, -1))
+
+    def read(self, index: Tensor) -> Batch:
+        """Return the transitions at positions `index`, (L, B)."""
         rows = self.data.view(-1, self.data.shape[-1]).index_select(0, (self._offset + index).flatten())
         obs, act, next_obs, done = rows.view(*index.shape, -1).split(self.widths, -1)
         return Batch(obs, act, next_obs, done.squeeze(-1), index)
@@ -85,7 +98,7 @@ class Buffer:
         self.rng.load_state_dict(state["rng"])
 
 
-def mix(parts: list[tuple[Buffer, float]], n: int) -> Batch:
+def mix(parts: list[tuple[Sampler, float]], n: int) -> Batch:
     """Draw a hybrid batch of `n` transitions per lane, a share from each buffer (Hybrid IRL, arXiv 2402.08848).
 
     The first share is ignored: the first buffer provides the rest of the batch.
@@ -116,7 +129,7 @@ class ReplayConfig:
             raise BadInput(f"--replay.demos and --replay.clips must be at least 0 and add up to at most 1, {given}")
 
 
-def hybrid_batch(agent: Buffer, demos: Buffer, clips: Buffer | None, cfg: ReplayConfig) -> Batch:
+def hybrid_batch(agent: Buffer, demos: Sampler, clips: Buffer | None, cfg: ReplayConfig) -> Batch:
     """Draw a batch from replay and given data. Transitions of the agent replace a share without data."""
     given = [(demos, cfg.demos), (clips, cfg.clips)]
     return mix([(agent, 0.0), *((buffer, share) for buffer, share in given if buffer is not None)], cfg.batch)

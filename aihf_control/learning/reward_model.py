@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.types import Preferences
-from aihf_control.learning.replay import Batch, Buffer
+from aihf_control.learning.replay import Batch, Buffer, Sampler
 from aihf_control.learning.task import Task
 from aihf_control.models.lanes import Random
 from aihf_control.models.losses import bradley_terry, clip_return, demo_gap, gradient_penalty
@@ -45,6 +46,8 @@ class RewardConfig:
     """Last steps of the agent's replay buffer from which its batch is drawn."""
     penalty: float = 10.0
     """Weight of the gradient penalty."""
+    unit: bool = False
+    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
     tau: float = 0.02
     """Temperature of the Bradley-Terry model: the difference in reward per step that equals one logit."""
 
@@ -56,6 +59,13 @@ class RewardConfig:
         at_least_one({"--reward.batch": self.batch, "--reward.pair-steps": self.pair_steps, "--reward.last": self.last})
         if self.tau <= 0 or self.decay <= 0:
             raise BadInput("--reward.tau and --reward.decay must be above 0")
+
+
+class AbsorbingSampler(Sampler, Protocol):
+    """A source of transitions of episodes that end in the absorbing state."""
+
+    absorbed: Tensor
+    """Share of absorbing steps if the episodes are padded, (L,)."""
 
 
 def decay_schedule(opt: torch.optim.Optimizer, cfg: RewardConfig) -> torch.optim.lr_scheduler.LambdaLR:
@@ -83,15 +93,17 @@ class RewardModel:
         """Return the data that rebuilds the reward."""
         return of_network(self.net)
 
-    def demo_term(self, buffer: Buffer) -> tuple[Tensor, Tensor]:
+    def demo_term(self, buffer: Buffer, demos: AbsorbingSampler | None = None) -> tuple[Tensor, Tensor]:
         """Return the loss of L1 per step, and the gradient penalty between agent and demonstrations, each (L,).
+
+        `demos` replaces the demonstrations.
 
         The agent's expectation uses two windows: its steps before termination are drawn from the last `last` ones, and
         its share of absorbing steps is that of its last finished episodes.
         """
-        x_agent, x_demo = self._sample_inputs(buffer)
+        x_agent, x_demo = self._sample_inputs(buffer, demos)
         g_demo, g_agent = self.net.features(x_demo), self.net.features(x_agent)
-        absorbed = self.task.absorbed, self.task.demo_absorbed
+        absorbed = self.task.absorbed, demos.absorbed if demos else self.task.demo_absorbed
         gap = demo_gap(self.net.level(g_agent), self.net.level(g_demo), *absorbed)
         self.net.recentre(g_demo)
         return gap, self._penalty(x_agent, x_demo)
@@ -107,9 +119,12 @@ class RewardModel:
         self.net.recentre(g_demo)
         return (1 - self.task.absorbed) * (g_agent.mean(-1) - g_demo.mean(-1)), self._penalty(x_agent, x_demo)
 
-    def pair_term(self, pairs: Preferences | None = None) -> Tensor:
-        """Return the loss of L2, (L,): Bradley-Terry on these pairs, or on a sample of the given comparisons."""
-        win, lose, weight = pairs or self.task.comparisons().draw(self.cfg.pair_steps)
+    def pair_term(self, pairs: Preferences | None = None, among: Tensor | None = None) -> Tensor:
+        """Return the loss of L2, (L,): Bradley-Terry on these pairs, or on a sample of the given comparisons.
+
+        `among` (L, m): numbers of the comparisons to draw from, all by default.
+        """
+        win, lose, weight = pairs or self.task.comparisons().draw(self.cfg.pair_steps, among)
         return bradley_terry(self.clip_returns(*win), self.clip_returns(*lose), weight)
 
     def clip_returns(self, obs: Tensor, act: Tensor, real: Tensor) -> Tensor:
@@ -128,10 +143,13 @@ class RewardModel:
         """Move the zero of the reward towards its mean over the demonstrations."""
         self.net.recentre(self.net.features(self._inputs(self.task.demos.sample(self.cfg.batch))))
 
-    def fit(self, updates: int) -> None:
-        """Train on the comparisons alone, as in the second stage of RLHF, for `updates` steps."""
+    def fit(self, updates: int, among: Tensor | None = None) -> None:
+        """Train on the comparisons alone, as in the second stage of RLHF, for `updates` steps.
+
+        `among` (L, m): numbers of the comparisons to use, all by default.
+        """
         for _ in range(updates):
-            self.descend(self.pair_term() + self.clip_penalty())
+            self.descend(self.pair_term(among=among) + self.clip_penalty())
             self.recentre()
 
     def descend(self, loss: Tensor) -> None:
@@ -141,9 +159,12 @@ class RewardModel:
         self.opt.step()
         self.pace.step()
 
-    def _sample_inputs(self, buffer: Buffer) -> tuple[Tensor, Tensor]:
+    def _sample_inputs(self, buffer: Buffer, demos: Sampler | None = None) -> tuple[Tensor, Tensor]:
         """Draw the network's inputs from the agent's last steps and from the demonstrations, each (L, B, O + A)."""
-        agent, demo = buffer.sample_recent(self.cfg.batch, self.cfg.last), self.task.demos.sample(self.cfg.batch)
+        agent, demo = (
+            buffer.sample_recent(self.cfg.batch, self.cfg.last),
+            (demos or self.task.demos).sample(self.cfg.batch),
+        )
         return self._inputs(agent), self._inputs(demo)
 
     def _inputs(self, batch: Batch) -> Tensor:

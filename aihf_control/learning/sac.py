@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from aihf_control.core.errors import BadInput
+from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.learning.replay import Batch
 from aihf_control.models.cuda_graphs import GraphRunner
 from aihf_control.models.lanes import Dims, Random
@@ -45,14 +46,29 @@ class SACConfig:
     """Layer normalisation in the critics."""
     hold: int = 0
     """Number of first updates in which the actor is frozen and only the critics are trained."""
+    kl: tuple[float, ...] = ()
+    """With a prior: budgets of the KL divergence from it at the first update and after `kl_updates`, in nats per step.
+    Between them the budget grows geometrically. The weight of the divergence, `alpha_start` at first, is a dual
+    variable that rises while the budget is exceeded and falls while it is not (Haarnoja et al., arXiv 1812.05905,
+    section 5). Empty: the weight is `alpha`."""
+    kl_updates: int = 10_000
+    """Updates in which the budget grows."""
+    kl_rate: float = 2e-3
+    """Largest change of the logarithm of that weight per update."""
     average: float = 2e-4
     """Rate of the exponential average of the actor that is evaluated and exported."""
 
     def __post_init__(self):
+        if len(self.kl) not in (0, 2) or min(self.kl, default=1) <= 0:
+            raise BadInput(f"--sac.kl {' '.join(map(str, self.kl))}: give two budgets above 0, for instance 0.3 4")
+        at_least_one({"--sac.kl-updates": self.kl_updates})
         if min(self.alpha_start, self.alpha_fade) < 0:
             raise BadInput(
                 f"--sac.alpha-start {self.alpha_start}, --sac.alpha-fade {self.alpha_fade}: both must be at least 0"
             )
+
+
+KL_WEIGHTS = 1e-3, 20.0  # least and largest weight of the KL divergence under a budget
 
 
 class SAC:
@@ -77,17 +93,23 @@ class SAC:
         self.opt_pi = Adam(self.policy.parameters(), cfg.lr, slow=self.average.parameters(), rate=cfg.average)
         self.opt_q = Adam(self.q.parameters(), cfg.lr, slow=self.q_target.parameters(), rate=cfg.tau)
         self.opt_alpha = Adam([self.log_alpha], cfg.lr)
+        self.log_kl_weight = torch.full_like(self.log_alpha.detach(), math.log(max(cfg.alpha_start, KL_WEIGHTS[0])))
         self.rng = Random(dims, "updates")
         self.n_updates = 0
         self.run_graph = GraphRunner()
 
     def update(
-        self, batch: Batch, reward_fn: RewardFn, absorbing: float | Tensor = 0.0, actor: bool | None = None
+        self,
+        batch: Batch,
+        reward_fn: RewardFn,
+        absorbing: float | Callable[[], Tensor] = 0.0,
+        actor: bool | None = None,
     ) -> dict[str, Tensor]:
         """Update critics, actor, target critics and average once; return scalars of shape (L,).
 
-        `absorbing` is the reward per step of the absorbing state, a number or (L, 1); its value is
-        absorbing / (1 - gamma). The actor is frozen in the first `hold` updates unless `actor` is given.
+        `absorbing` is the reward per step of the absorbing state, a number or a function, called after `reward_fn`,
+        that returns (L, 1); its value is absorbing / (1 - gamma). The actor is frozen in the first `hold` updates
+        unless `actor` is given.
 
         The scalar `q_of_reach` is the critics' mean |Q| divided by the value of the batch's largest |reward| and
         entropy cost at every step. Above 1 the critics have diverged.
@@ -96,9 +118,20 @@ class SAC:
         actor = self.n_updates > self.cfg.hold if actor is None else actor
         with torch.no_grad():
             reward = reward_fn(batch.obs, batch.act)
-        ended = torch.zeros_like(reward[:, :1]) + absorbing / (1 - self.cfg.gamma)
+        per_step = absorbing() if callable(absorbing) else absorbing
+        ended = torch.zeros_like(reward[:, :1]) + per_step / (1 - self.cfg.gamma)
         noise = self.rng.normal(2, batch.act.shape[1], self.dims.n_act)
-        return self.run_graph(self._update, reward, ended, self.alpha(), noise, *batch, actor=actor)
+        info = self.run_graph(self._update, reward, ended, self.alpha(), noise, *batch, actor=actor)
+        if self.cfg.kl and actor:
+            self._weigh(info["entropy_cost"])
+        return info
+
+    def _weigh(self, kl: Tensor) -> None:
+        """Raise the weight of the KL divergence where the divergence, (L,), is above its budget; lower it elsewhere."""
+        first, last = self.cfg.kl
+        budget = first * (last / first) ** min(1.0, self.n_updates / self.cfg.kl_updates)
+        self.log_kl_weight += self.cfg.kl_rate * (kl[:, None] / budget - 1).clamp(-1, 1)
+        self.log_kl_weight.clamp_(*map(math.log, KL_WEIGHTS))
 
     def _update(
         self, reward: Tensor, ended: Tensor, alpha: Tensor, noise: Tensor, *columns: Tensor, actor: bool
@@ -124,6 +157,8 @@ class SAC:
     def alpha(self) -> Tensor:
         """Return the entropy weight, (L, 1); with a prior, the weight of the KL divergence from it."""
         alpha = self.log_alpha.detach().exp()
+        if self.cfg.kl:
+            return self.log_kl_weight.exp()
         if self.prior is None or not self.cfg.alpha or not self.cfg.alpha_fade:
             return alpha
         return alpha + (self.cfg.alpha_start - alpha) * math.exp(-self.n_updates / self.cfg.alpha_fade)
@@ -153,11 +188,12 @@ class SAC:
 
     def state_dict(self) -> dict:
         state = {name: getattr(self, name).state_dict() for name in self._parts()}
-        return state | {"log_alpha": self.log_alpha, "n_updates": self.n_updates}
+        return state | {"log_alpha": self.log_alpha, "log_kl_weight": self.log_kl_weight, "n_updates": self.n_updates}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:
         self.log_alpha.copy_(state["log_alpha"])
+        self.log_kl_weight.copy_(state["log_kl_weight"])
         self.n_updates = state["n_updates"]
         for name in self._parts():
             getattr(self, name).load_state_dict(state[name])

@@ -23,6 +23,7 @@ from aihf_control.learning.lane_data import LaneData
 from aihf_control.learning.preference_buffer import PreferenceBuffer
 from aihf_control.learning.query import QuerySession, Rollout
 from aihf_control.learning.replay import Buffer
+from aihf_control.learning.segments import Segments
 from aihf_control.learning.task_state import TaskState, Usage
 from aihf_control.models.lanes import Dims
 from aihf_control.models.networks import Mixture, Policy
@@ -80,6 +81,12 @@ class Task:
     def clips(self) -> Buffer | None:
         """The transitions inside the compared segments, or None without comparisons."""
         return self._data.clips
+
+    def given(self) -> tuple[Buffer, Segments]:
+        """Return the demonstrations' and compared segments' transitions in one buffer, and the segments of it."""
+        _ = self.demos
+        self.comparisons()
+        return self._data.given()
 
     def comparisons(self) -> PreferenceBuffer:
         """Return the lanes' comparisons and count them as labels. Raises BadInput if there are none."""

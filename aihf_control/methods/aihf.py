@@ -2,6 +2,7 @@
 
 Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of segments:
 
+    D <- segments of D and P, weighted by a reward fitted to P       only with --tilt.share: see learning/tilt.py
     pi, pi_0 <- clone of D
     for k = 1, 2, ...:
         one step of pi, into the replay buffer                       policy alignment (lower level, L3):
@@ -20,8 +21,10 @@ from aihf_control.core.errors import at_least_one
 from aihf_control.learning.bc import CloneConfig, clone
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
+from aihf_control.learning.reward_unit import RewardUnit
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
+from aihf_control.learning.tilt import TiltConfig, tilted_demos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Config:
     """Environment steps per lane, each with one update of the policy after the warm-up."""
     warmup: int = 1000
     """Environment steps before the first update, taken by the clone."""
+    reward_warmup: int = 0
+    """Gradient steps of the reward on the comparisons alone before the first of the policy."""
     reward_every: int = 10
     """Environment steps between two gradient steps of the reward."""
     w_demo: float = 1.0
@@ -44,6 +49,7 @@ class Config:
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
     clone: CloneConfig = CloneConfig()
+    tilt: TiltConfig = TiltConfig()
 
     def __post_init__(self):
         at_least_one({"--reward-every": self.reward_every})
@@ -51,16 +57,19 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     task.comparisons()  # raises BadInput, before the clone is trained, if there are none
-    pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
+    demos = tilted_demos(task, cfg.reward, cfg.tilt)
+    pi_0 = clone(task, cfg.clone, cfg.sac.hidden, demos)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r = RewardModel(task, cfg.reward)
-    buffer = Buffer(task.dims, cfg.replay.capacity)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r)
+    r.fit(cfg.reward_warmup)
     yield Progress(pi_0, {})
-    for k in task.iterations(sac=sac, r=r, buffer=buffer):
+    for k in task.iterations(sac=sac, r=r, buffer=buffer, demos=demos, unit=reward):
         task.collect(sac.policy, into=buffer)
-        info = sac.update(hybrid_batch(buffer, task.demos, task.clips, cfg.replay), r) if k > cfg.warmup else {}
+        batch = hybrid_batch(buffer, demos, task.clips, cfg.replay) if k > cfg.warmup else None
+        info = sac.update(batch, reward, reward.absorbing) if batch else {}
         if k > cfg.warmup and k % cfg.reward_every == 0:
-            gap, penalty = r.demo_term(buffer)
+            gap, penalty = r.demo_term(buffer, demos)
             pair_loss = r.pair_term()
             r.descend(cfg.w_demo * gap + cfg.w_pref * pair_loss + penalty)
             info |= {"demo_gap": gap.detach(), "pair_loss": pair_loss.detach(), "penalty": penalty.detach()}

@@ -2,6 +2,7 @@
 
 Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of segments:
 
+    D <- segments of D and P, weighted by a reward fitted to P       only with --tilt.share: see learning/tilt.py
     pi, pi_0 <- clone of D                                           supervised fine-tuning
     theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))   reward, constant from here on
     for k = 1, 2, ...:                                               reinforcement learning:
@@ -17,8 +18,10 @@ from collections.abc import Iterator
 from aihf_control.learning.bc import CloneConfig, clone
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
+from aihf_control.learning.reward_unit import RewardUnit
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
+from aihf_control.learning.tilt import TiltConfig, tilted_demos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,17 +40,20 @@ class Config:
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
     clone: CloneConfig = CloneConfig()
+    tilt: TiltConfig = TiltConfig()
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     task.comparisons()  # raises BadInput, before the clone is trained, if there are none
-    pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
+    demos = tilted_demos(task, cfg.reward, cfg.tilt)
+    pi_0 = clone(task, cfg.clone, cfg.sac.hidden, demos)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r = RewardModel(task, cfg.reward)
-    buffer = Buffer(task.dims, cfg.replay.capacity)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r)
     r.fit(cfg.reward_updates)
     yield Progress(pi_0, {})
-    for k in task.iterations(sac=sac, r=r, buffer=buffer):
+    for k in task.iterations(sac=sac, r=r, buffer=buffer, demos=demos, unit=reward):
         task.collect(sac.policy, into=buffer)
-        info = sac.update(hybrid_batch(buffer, task.demos, task.clips, cfg.replay), r) if k > cfg.warmup else {}
+        batch = hybrid_batch(buffer, demos, task.clips, cfg.replay) if k > cfg.warmup else None
+        info = sac.update(batch, reward, reward.absorbing) if batch else {}
         yield Progress(sac.average, info, r)

@@ -1,0 +1,130 @@
+"""Demonstrations tilted by the comparisons: segments of all given data, weighted by a learned reward."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from aihf_control.core.errors import BadInput
+from aihf_control.learning.replay import Batch
+from aihf_control.learning.reward_model import RewardConfig, RewardModel
+from aihf_control.learning.segments import Segments
+from aihf_control.learning.task import Task
+from aihf_control.models.lanes import Random
+from aihf_control.models.losses import bradley_terry
+
+CHUNK = 20_000  # rows per call of the reward
+
+
+@dataclasses.dataclass(frozen=True)
+class TiltConfig:
+    """Settings of demonstrations tilted by the comparisons."""
+
+    share: float = 0.0
+    """Share of the compared segments that count as the best, among which none is preferred. 0: do not tilt."""
+    mass: float = 0.5
+    """Probability of the demonstrations before tilting."""
+    temperature: float = 0.1
+    """T of the weights exp(R / T), in logits of the annotator."""
+    updates: int = 1000
+    """Gradient steps of the reward on the comparisons."""
+
+    def __post_init__(self):
+        if not 0 <= self.share <= 1 or not 0 < self.mass < 1:
+            raise BadInput(f"--tilt.share {self.share}, --tilt.mass {self.mass}: both must be between 0 and 1")
+        if self.temperature <= 0:
+            raise BadInput(f"--tilt.temperature {self.temperature} must be above 0")
+
+
+def fit_and_test(task: Task, cfg: RewardConfig, updates: int) -> tuple[RewardModel, Tensor]:
+    """Fit a reward to four fifths of the comparisons; return it and how far the last fifth supports it, (L, 1).
+
+    That is the s in [0, 1] that maximises the likelihood of the held-out labels, log sigmoid(s (R(win) - R(lose))): 0
+    for labels that the reward cannot predict, for instance random ones, and for fewer than five comparisons.
+    """
+    comparisons, r = task.comparisons(), RewardModel(task, cfg)
+    n = comparisons.n // 5
+    if not n:
+        return r, torch.zeros(task.dims.n_lanes, 1, device=task.dims.device)
+    numbers = torch.arange(comparisons.n, device=task.dims.device).expand(task.dims.n_lanes, -1)
+    r.fit(updates, numbers[:, n:])
+    win, lose, weight = comparisons.read(numbers[:, :n])
+    with torch.no_grad():
+        margin = r.clip_returns(*win) - r.clip_returns(*lose)
+    scales = torch.linspace(0, 1, 21, device=margin.device)
+    loss = torch.stack([bradley_terry(s * margin, torch.zeros_like(margin), weight) for s in scales])
+    return r, scales[loss.argmin(0)][:, None]
+
+
+def segment_weights(score: Tensor, segments: Segments, share: float, mass: float) -> Tensor:
+    """Return softmax(log q0 + min(score, cap)) over the segments, (L, M), for scores R / T.
+
+    It is the q that maximises E_q min(score, cap) - KL(q || q0). q0 gives the demonstrations the probability `mass`.
+    The cap is the score of the last of the best `share` of the compared segments, so these, and a demonstration that
+    is as good, count by q0 alone, and one outlier does not take all weight.
+    """
+    demo, clip = segments.demo > 0, (segments.length > 0) & (segments.demo == 0)
+    log_q0 = torch.where(demo, mass / demo.sum(-1, keepdim=True), (1 - mass) / clip.sum(-1, keepdim=True)).log()
+    ranked = score.where(clip, -torch.inf).sort(-1, descending=True).values
+    last = (share * clip.sum(-1, keepdim=True)).ceil().long() - 1
+    capped = score.minimum(ranked.gather(1, last))
+    return (log_q0 + capped).where(demo | clip, -torch.inf).softmax(-1)
+
+
+class GivenDemos:
+    """The demonstrations as they were given, with the methods of `TiltedDemos`."""
+
+    def __init__(self, task: Task):
+        self.sample = task.demos.sample
+        self.absorbed = task.demo_absorbed
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        pass
+
+
+class TiltedDemos:
+    """Transitions of the demonstrations and compared segments, drawn by `segment_weights`.
+
+    A segment's score is its return under a reward that is fitted to the comparisons alone, times the factor under which
+    this reward predicts held-out labels best.
+    """
+
+    def __init__(self, task: Task, reward: RewardConfig, cfg: TiltConfig):
+        r, self.scale = fit_and_test(task, reward, cfg.updates)
+        self.buffer, segments = task.given()
+        weight = segment_weights(
+            self.scale * self._returns(r, segments) / cfg.temperature, segments, cfg.share, cfg.mass
+        )
+        self.demo_mass = (weight * segments.demo).sum(-1)
+        self.absorbed = (weight * (1 - segments.rows / segments.length.clamp(min=1))).sum(-1)
+        self.cumulated = segments.spread(weight, self.buffer.capacity).cumsum(-1)
+        self.rng = Random(task.dims, "tilted demonstrations")
+
+    @torch.no_grad()
+    def _returns(self, r: RewardModel, segments: Segments) -> Tensor:
+        """Return the segments' returns in logits of Bradley-Terry, (L, M)."""
+        reward = torch.cat([r(steps.obs, steps.act) for steps in self.buffer.chunks(CHUNK)], 1)
+        return segments.totals(reward) / (r.cfg.tau * segments.length.clamp(min=1))
+
+    def sample(self, n: int) -> Batch:
+        """Draw `n` transitions per lane with replacement."""
+        at = self.rng.uniform(n).double() * self.cumulated[:, -1:]
+        return self.buffer.read(torch.searchsorted(self.cumulated, at, right=True).clamp(max=self.buffer.capacity - 1))
+
+    def state_dict(self) -> dict:
+        return {"cumulated": self.cumulated, "absorbed": self.absorbed, "rng": self.rng.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.cumulated.copy_(state["cumulated"])
+        self.absorbed.copy_(state["absorbed"])
+        self.rng.load_state_dict(state["rng"])
+
+
+def tilted_demos(task: Task, reward: RewardConfig, cfg: TiltConfig) -> TiltedDemos | GivenDemos:
+    """Return the demonstrations, tilted unless `cfg.share` is 0."""
+    return TiltedDemos(task, reward, cfg) if cfg.share else GivenDemos(task)
