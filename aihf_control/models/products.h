@@ -5,7 +5,6 @@
    distance between two rows, in numbers. */
 
 #include "vectors.h"
-#include <immintrin.h>
 #include <stddef.h>
 
 #if BF16
@@ -67,6 +66,7 @@ static float total(vec x) {
 /* --- products --------------------------------------------------------------------------------------------------- */
 
 typedef struct { const num *a, *panel; } Term;  /* left and right factor */
+enum { HIGH = W / 2 };  /* blocks of HIGH x 2 vectors of sums are large enough to hide the latency of the additions */
 
 #if TILES
 /* A compiler barrier: compilers do not know which memory the tile instructions read and write. */
@@ -145,8 +145,7 @@ INLINE void block(const Term *terms, int n, size_t ld, int inner, float *c, int 
 }
 
 /* c (rows x columns) = the sum of n products, each rows x inner times a panel. May also write rows of c between `rows`
-   and ROWS. Blocks of HIGH x 2 vectors are large enough to hide the latency of the additions. */
-enum { HIGH = W / 2 };
+   and ROWS. */
 static void product(const Term *terms, int n, int ld, int inner, float *c, int columns, int rows) {
     for (int j = 0; j < columns; j += 2 * W) {
         int wide = j + W < columns ? 2 : 1;
