@@ -195,8 +195,7 @@ static num *weights(const Stack *s, int layer, int g, int low) {
         for (int j = 0; j < columns; j += W) {
             const float *row = w + (size_t)k * out + j;
             vec one = some(row, k < in ? out - j : 0), next = some(row + (PAIR - 1) * out, k + PAIR - 1 < in ? out - j : 0);
-            *(any_cells *)(panel + (size_t)j * inner + W * k) =
-                low ? paired(rounded(rest(one)), rounded(rest(next))) : paired(rounded(one), rounded(next));
+            *(any_cells *)(panel + (size_t)j * inner + W * k) = low ? joined(rest(one), rest(next)) : joined(one, next);
         }
     return panel;
 }

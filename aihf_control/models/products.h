@@ -24,6 +24,7 @@ static nums rounded(vec x) { return x; }
 static vec widened(nums x) { return x; }
 static cells paired(nums row, nums next) { return (void)next, (cells)row; }      /* from two rows */
 static cells packed(vec low, vec high) { return (void)high, (cells)low; }        /* from 2 W numbers of one row */
+static cells joined(vec row, vec next) { return (void)next, (cells)row; }      /* from two rows, rounded here */
 INLINE vec multiply_add(vec sum, cells a, cells b) { return sum + (vec)a * (vec)b; }
 #else
 static vec widened(nums x) { return (vec)(__builtin_convertvector(x, bits) << 16); }
@@ -33,6 +34,10 @@ static cells paired(nums row, nums next) {
 #ifdef __AVX512BF16__
 static nums rounded(vec x) { return (nums)_mm512_cvtneps_pbh((__m512)x); }
 static cells packed(vec low, vec high) { return (cells)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low); }
+static cells joined(vec row, vec next) {  /* paired(rounded(row), rounded(next)), in fewer instructions */
+    cells order = (cells){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} * 0x10001 + (16 << 16);
+    return (cells)_mm512_permutexvar_epi16((__m512i)order, (__m512i)packed(row, next));
+}
 INLINE vec multiply_add(vec sum, cells a, cells b) {
     return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
 }
@@ -45,6 +50,7 @@ static cells packed(vec low, vec high) {
     struct { nums of[2]; } both = {{rounded(low), rounded(high)}};
     return *(any_cells *)&both;
 }
+static cells joined(vec row, vec next) { return paired(rounded(row), rounded(next)); }
 INLINE vec multiply_add(vec sum, cells a, cells b) {
     return sum + (vec)((bits)a << 16) * (vec)((bits)b << 16) + (vec)(a & ~0xffff) * (vec)(b & ~0xffff);
 }
