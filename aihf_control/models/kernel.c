@@ -227,8 +227,8 @@ static const float *last_weights(const Stack *s, int g) {
     int in = s->width[s->layers - 1], out = s->width[s->layers];
     const float *w = s->w[s->layers - 1] + (size_t)g * in * out;
     float *turned = take(sizeof(float) * in * out);
-    for (int k = 0; k < in; k++)
-        for (int j = 0; j < out; j++) turned[(size_t)j * in + k] = w[(size_t)k * out + j];
+    for (int j = 0; j < out; j++)
+        for (int k = 0; k < in; k++) turned[(size_t)j * in + k] = w[(size_t)k * out + j];
     return turned;
 }
 

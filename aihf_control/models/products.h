@@ -61,6 +61,9 @@ static vec recall(const num *x) { return widened(*(const any_nums *)x); }
 static void keep(num *to, vec x) { *(any_nums *)to = rounded(x); }
 static vec rest(vec x) { return x - widened(rounded(x)); }  /* rounding error */
 
+#ifdef __AVX512F__
+static float total(vec x) { return _mm512_reduce_add_ps((__m512)x); }  /* in the order below */
+#else
 static float total(vec x) {
     float s[W];
     store(s, x);
@@ -68,6 +71,7 @@ static float total(vec x) {
         for (int i = 0; i < n; i++) s[i] += s[i + n];
     return s[0];
 }
+#endif
 
 /* --- products --------------------------------------------------------------------------------------------------- */
 
