@@ -2,7 +2,6 @@
    kernel.c. `functional.py` and `optim.py` have the plain forms. */
 
 #include "vectors.h"
-#include <immintrin.h>
 #include <math.h>
 #include <stddef.h>
 

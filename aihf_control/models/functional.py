@@ -30,7 +30,7 @@ def perceptron(x: Tensor, layers: Layers, products: torch.dtype, layer_norm: boo
 
     With bfloat16 `products` the factors of the hidden layers' products are rounded to bfloat16 (to TF32 on an NVIDIA
     GPU); sums are float32. The first and last layers keep float32, since their inputs and outputs need the precision
-    (`kernel.c` keeps 16 significant bits there, and 8 in the gradient).
+    (`kernel.c` keeps 8 significant bits of their factors in the gradient, and 16 in their values with AMX).
     """
     params = [t for pair in layers for t in pair]
     if kernel.takes(x, params, products):

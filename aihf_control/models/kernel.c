@@ -9,9 +9,10 @@
        TILES   1 if they are multiplied by AMX tiles; otherwise by vdpbf16ps (AVX-512 BF16)
        ROWS, MOST (maximum number of layers) and EPS (of layer normalisation).
 
-   bfloat16 has 8 significant bits; sums are float32. In the forward pass of the first and last layers, which need more
-   precision, a factor is split into two bfloat16 numbers, x = hi + lo, and a b = ahi bhi + alo bhi + ahi blo, which has
-   16 bits. Gradients use rounded factors in all layers. Without BF16 everything is float32.
+   bfloat16 has 8 significant bits; sums are float32. The forward pass of the first and last layers, which need more
+   precision, is float32. With tiles, where it would be slow, a factor is split there into two bfloat16 numbers,
+   x = hi + lo, and a b = ahi bhi + alo bhi + ahi blo, which has 16 bits. Gradients use rounded factors in all layers.
+   Without BF16 everything is float32.
 
    Sizes of matrices are given as rows x columns; `ld` is the distance between two rows. `products.h` defines cells and
    panels. */
@@ -134,9 +135,10 @@ static void moments(const float *c, const float *b, int n, vec *mean, vec *scale
 }
 
 /* Finish a hidden layer for ROWS rows, starting at row `row` of all networks: h = relu((layer_norm)(c + b)), rounded, and
-   `left`, unless null, the rounding errors. Keeps NaN. Hidden widths are multiples of 32. */
-static void finish(const Stack *s, int layer, int g, size_t row, const float *c, num *h, num *left, int rows) {
-    int n = s->width[layer + 1];
+   in front of the last layer also what `h` lacks: `left`, the rounding errors, with tiles, otherwise c, not rounded.
+   Keeps NaN. Hidden widths are multiples of 32. */
+static void finish(const Stack *s, int layer, int g, size_t row, float *c, num *h, num *left, int rows) {
+    int n = s->width[layer + 1], in_front = layer + 2 == s->layers;
     const float *b = s->b[layer] + (size_t)g * n;
     num *y = s->y[layer] ? s->y[layer] + row * n : 0;
     for (int r = 0; r < rows; r++, c += n) {
@@ -148,7 +150,8 @@ static void finish(const Stack *s, int layer, int g, size_t row, const float *c,
             if (y) keep(y + (size_t)r * n + j, v);
             v = rectified(v, v);
             keep(h + (size_t)r * n + j, v);
-            if (left) keep(left + (size_t)r * n + j, rest(v));
+            if (in_front && TILES) keep(left + (size_t)r * n + j, rest(v));
+            if (in_front && !TILES) store(c + j, v);
         }
     }
 }
@@ -181,49 +184,95 @@ static void unfinish(const Stack *s, int layer, int g, int i, float *c, num *d, 
 
 /* --- forward ---------------------------------------------------------------------------------------------------- */
 
-static int is_split(const Stack *s, int layer) { return BF16 && (layer == 0 || layer == s->layers - 1); }
+static int is_outer(const Stack *s, int layer) { return layer == 0 || layer == s->layers - 1; }
 
 /* Copy the rounded weights of a layer to a panel; if `low`, the rounding errors. */
 static num *weights(const Stack *s, int layer, int g, int low) {
     int in = s->width[layer], out = s->width[layer + 1], inner = up(in, UNIT), columns = up(out, W);
     const float *w = s->w[layer] + (size_t)g * in * out;
     num *panel = take(sizeof(num) * inner * columns);
-    for (int first = 0; first < inner; first += ROWS)  /* ROWS rows fit into the first cache */
-        for (int j = 0; j < columns; j += W)
-            for (int k = first; k < lesser(first + ROWS, inner); k += PAIR) {
-                const float *row = w + (size_t)k * out + j;
-                vec one = some(row, k < in ? out - j : 0), next = some(row + (PAIR - 1) * out, k + PAIR - 1 < in ? out - j : 0);
-                *(any_cells *)(panel + (size_t)j * inner + W * k) =
-                    low ? paired(rounded(rest(one)), rounded(rest(next))) : paired(rounded(one), rounded(next));
-            }
+    for (int k = 0; k < inner; k += PAIR)  /* in the order of memory, which may be far */
+        for (int j = 0; j < columns; j += W) {
+            const float *row = w + (size_t)k * out + j;
+            vec one = some(row, k < in ? out - j : 0), next = some(row + (PAIR - 1) * out, k + PAIR - 1 < in ? out - j : 0);
+            *(any_cells *)(panel + (size_t)j * inner + W * k) = low ? joined(rest(one), rest(next)) : joined(one, next);
+        }
     return panel;
+}
+
+/* The first layer in float32, if it is hidden: c = x w for ROWS rows of x. Blocks of HIGH x 2 vectors, as in `product`. */
+static void first_layer(const Stack *s, int g, const float *x, float *c) {
+    int in = s->width[0], n = s->width[1];
+    const float *w = s->w[0] + (size_t)g * in * n;
+    for (int j = 0; j < n; j += 2 * W)
+        for (int i = 0; i < ROWS; i += HIGH) {
+            vec sum[HIGH][2] = {0};
+            for (int k = 0; k < in; k++) {
+                vec right = load(w + (size_t)k * n + j), next = load(w + (size_t)k * n + j + W);
+#pragma GCC unroll 16
+                for (int r = 0; r < HIGH; r++) {
+                    vec left = all(x[(i + r) * in + k]);
+                    sum[r][0] += left * right;
+                    sum[r][1] += left * next;
+                }
+            }
+#pragma GCC unroll 16
+            for (int r = 0; r < HIGH; r++)
+                for (int k = 0; k < 2; k++) store(c + (size_t)(i + r) * n + j + k * W, sum[r][k]);
+        }
+}
+
+/* The transposed weights of the last layer: outputs x inputs. */
+static const float *last_weights(const Stack *s, int g) {
+    int in = s->width[s->layers - 1], out = s->width[s->layers];
+    const float *w = s->w[s->layers - 1] + (size_t)g * in * out;
+    float *turned = take(sizeof(float) * in * out);
+    for (int j = 0; j < out; j++)
+        for (int k = 0; k < in; k++) turned[(size_t)j * in + k] = w[(size_t)k * out + j];
+    return turned;
+}
+
+/* The last layer in float32, for `rows` rows of h. It has few outputs: a sum over each row for each. */
+static void last_layer(const Stack *s, int g, const float *h, const float *turned, float *to, int rows) {
+    int in = s->width[s->layers - 1], out = s->width[s->layers];
+    for (int r = 0; r < rows; r++, h += in, to += out)
+        for (int j = 0; j < out; j++) {
+            vec sum = {0};
+            for (int k = 0; k < in; k += W) sum += some(h + k, in - k) * some(turned + (size_t)j * in + k, in - k);
+            to[j] = total(sum) + s->b[s->layers - 1][(size_t)g * out + j];
+        }
 }
 
 static void forward_net(const Stack *s, int g, int widest) {
     num *high[MOST], *low[MOST] = {0};
     num *spare = take(sizeof(num) * ROWS * widest), *left = take(sizeof(num) * ROWS * widest);
-    float *c = take(sizeof(float) * ROWS * widest);
+    float *c = take(sizeof(float) * ROWS * widest), *whole = take(sizeof(float) * ROWS * widest);
     int last = s->layers - 1, in = s->width[0], out = s->width[s->layers], ld = up(out, W);
     size_t first = (size_t)(g % s->room) * up(s->batch, ROWS);
+    const float *turned = TILES ? 0 : last_weights(s, g);
     for (int l = 0; l <= last; l++) {
-        high[l] = weights(s, l, g, 0);
-        if (is_split(s, l)) low[l] = weights(s, l, g, 1);
+        if (TILES || !is_outer(s, l)) high[l] = weights(s, l, g, 0);
+        if (TILES && is_outer(s, l)) low[l] = weights(s, l, g, 1);
     }
     for (int i = 0; i < s->batch; i += ROWS) {
         int real = lesser(ROWS, s->batch - i), rows = s->h[0] ? ROWS : real;  /* the gradient reads all ROWS */
         const float *x = s->x + ((size_t)(g / s->share) * s->batch + i) * in;
         num *a = spare;
-        round_rows(x, in, a, up(in, 32), real, 0);
-        if (BF16) round_rows(x, in, left, up(in, 32), real, 1);
+        if (TILES) {
+            round_rows(x, in, a, up(in, 32), real, 0);
+            round_rows(x, in, left, up(in, 32), real, 1);
+        } else if (real < ROWS) x = memcpy(memset(whole, 0, sizeof(float) * ROWS * in), x, sizeof(float) * real * in);
         for (int l = 0; l <= last; l++) {
             Term terms[3] = {{a, high[l]}, {left, high[l]}, {a, low[l]}};
-            int step = up(s->width[l], 32), columns = up(s->width[l + 1], W);
-            product(terms, is_split(s, l) ? 3 : 1, step, up(s->width[l], UNIT), c, columns, rows);
+            int step = up(s->width[l], 32), columns = up(s->width[l + 1], W), outer = is_outer(s, l);
+            if (TILES || !outer) product(terms, outer ? 3 : 1, step, up(s->width[l], UNIT), c, columns, rows);
+            else if (l < last) first_layer(s, g, x, c);
+            else last_layer(s, g, l ? c : x, turned, s->out + ((size_t)g * s->batch + i) * out, real);
             if (l == last) continue;
             a = s->h[l] ? s->h[l] + (first + i) * s->width[l + 1] : spare;
-            finish(s, l, g, first + i, c, a, is_split(s, l + 1) ? left : 0, rows);
+            finish(s, l, g, first + i, c, a, left, rows);
         }
-        for (int r = 0; r < real; r++)
+        for (int r = 0; TILES && r < real; r++)
             for (int j = 0; j < out; j++)
                 s->out[((size_t)g * s->batch + i + r) * out + j] = c[r * ld + j] + s->b[last][(size_t)g * out + j];
     }

@@ -1,5 +1,6 @@
 /* Vectors of VECTOR 32-bit numbers, by the vector extensions of GCC and Clang. */
 
+#include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -21,6 +22,10 @@ INLINE vec rectified(vec x, vec where) { return (vec)((cells)x & ~(where <= 0));
 INLINE vec some(const float *x, int left) {
     vec v = {0};
     if (left >= W) return load(x);
+#ifdef __AVX512F__
+    if (left > 0) v = (vec)_mm512_maskz_loadu_ps((1 << left) - 1, x);
+#else
     if (left > 0) memcpy(&v, x, sizeof(float) * left);
+#endif
     return v;
 }
