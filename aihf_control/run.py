@@ -128,8 +128,7 @@ def run(options: Options, cfg: Any, dry_run: bool = False) -> int:
     check_writable(folder)
     board = TensorBoard(folder) if options.tensorboard else None
     if dry_run:
-        with watch(options.env, options.step_timeout):
-            _print_dry_run(options, run_spec, folder)
+        _print_dry_run(options, run_spec, folder)
         return 0
     dataset, where = dataset_of(options)
     options, run_spec = with_sizes(options, run_spec, dataset)
