@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from aihf_control.core.errors import BadInput
+from aihf_control.core.errors import BadInput, check_widths
 from aihf_control.learning.replay import Batch
 from aihf_control.models.cuda_graphs import GraphRunner
 from aihf_control.models.lanes import Dims, Random
@@ -49,6 +49,7 @@ class SACConfig:
     """Rate of the exponential average of the actor that is evaluated and exported."""
 
     def __post_init__(self):
+        check_widths("--sac.hidden", self.hidden)
         if min(self.alpha_start, self.alpha_fade) < 0:
             raise BadInput(
                 f"--sac.alpha-start {self.alpha_start}, --sac.alpha-fade {self.alpha_fade}: both must be at least 0"
