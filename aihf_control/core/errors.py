@@ -44,6 +44,12 @@ def above_zero(flag: str, value: float, unit: str = "") -> None:
         raise BadInput(f"{flag} must be above 0{unit and f' {unit}'}, got {value}")
 
 
+def check_widths(flag: str, widths: Sequence[int]) -> None:
+    """Check the widths of hidden layers. Raises BadInput if there is none, or one below 1."""
+    if not widths or min(widths) < 1:
+        raise BadInput(f"{flag} must be one or more widths of at least 1, got {' '.join(map(str, widths)) or 'none'}")
+
+
 def at_least_one(flags: dict[str, int]) -> None:
     """Check flags that count something. Raises BadInput for one that is below 1."""
     for flag, n in flags.items():

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from aihf_control.core.errors import BadInput
+from aihf_control.core.errors import BadInput, check_widths
 from aihf_control.learning.replay import Batch
 from aihf_control.learning.sac import polyak_update
 from aihf_control.models.functional import perceptron
@@ -57,6 +57,8 @@ class CrossQConfig:
     """Rate of the exponential average of the actor that is evaluated and exported."""
 
     def __post_init__(self):
+        check_widths("--crossq.hidden", self.hidden)
+        check_widths("--crossq.actor", self.actor)
         if self.delay < 1 or not self.alpha_start > 0:
             raise BadInput(
                 f"--crossq.delay must be at least 1 and --crossq.alpha-start above 0, "

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from aihf_control.core.errors import at_least_one
 from aihf_control.environments.gym import Envs, EnvSpec
 from aihf_control.experts.crossq import CrossQ, CrossQConfig
 from aihf_control.learning.replay import Buffer
@@ -51,6 +52,9 @@ class TrueRewardConfig:
     """SAC as used by all methods (`sac`) or CrossQ (`crossq`), each with its own settings."""
     crossq: CrossQConfig = CrossQConfig()
     """Settings of CrossQ."""
+
+    def __post_init__(self):
+        at_least_one({"--envs": self.envs, "--batch": self.batch, "--capacity": self.capacity})
 
 
 def learn(

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aihf_control.core.errors import at_least_one
+from aihf_control.core.errors import at_least_one, check_widths
 from aihf_control.core.types import Clips, Preferences
 from aihf_control.learning.bc import CloneConfig, action_logp, clone, mean_parameters, step_logp
 from aihf_control.learning.preference_buffer import PreferenceBuffer
@@ -46,6 +46,7 @@ class DirectConfig:
     trajectories, which are subsampled to every tenth step."""
 
     def __post_init__(self):
+        check_widths("--direct.hidden", self.hidden)
         at_least_one({"--direct.pair-steps": self.pair_steps})
 
 

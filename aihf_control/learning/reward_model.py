@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from aihf_control.core.errors import BadInput, at_least_one
+from aihf_control.core.errors import BadInput, at_least_one, check_widths
 from aihf_control.core.types import Preferences
 from aihf_control.learning.replay import Batch, Buffer, Sampler
 from aihf_control.learning.task import Task
@@ -52,6 +52,7 @@ class RewardConfig:
     """Temperature of the Bradley-Terry model: the difference in reward per step that equals one logit."""
 
     def __post_init__(self):
+        check_widths("--reward.hidden", self.hidden)
         if not -self.alive_bound < self.alive < self.alive_bound:
             raise BadInput(
                 f"--reward.alive {self.alive}: its size must be below --reward.alive-bound {self.alive_bound}"

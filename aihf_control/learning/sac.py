@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from aihf_control.core.errors import BadInput, at_least_one
+from aihf_control.core.errors import BadInput, at_least_one, check_widths
 from aihf_control.learning.replay import Batch
 from aihf_control.models.cuda_graphs import GraphRunner
 from aihf_control.models.lanes import Dims, Random
@@ -59,6 +59,7 @@ class SACConfig:
     """Rate of the exponential average of the actor that is evaluated and exported."""
 
     def __post_init__(self):
+        check_widths("--sac.hidden", self.hidden)
         if len(self.kl) not in (0, 2) or min(self.kl, default=1) <= 0:
             raise BadInput(f"--sac.kl {' '.join(map(str, self.kl))}: give two budgets above 0, for instance 0.3 4")
         at_least_one({"--sac.kl-updates": self.kl_updates})

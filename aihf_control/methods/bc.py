@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from aihf_control.core.errors import BadInput
+from aihf_control.core.errors import BadInput, check_widths
 from aihf_control.learning.bc import CloneConfig, Cloner
 from aihf_control.learning.task import Progress, Task
 
@@ -28,6 +28,7 @@ class Config:
     clone: CloneConfig = CloneConfig()
 
     def __post_init__(self):
+        check_widths("--hidden", self.hidden)
         if self.clone.updates != CloneConfig.updates:
             raise BadInput(f"--clone.updates: bc takes --steps gradient steps; give --steps {self.clone.updates}")
 

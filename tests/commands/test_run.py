@@ -245,6 +245,7 @@ def refused(tmp_path, monkeypatch, capfd):
         (["--evaluations", "0"], "--evaluations must be at least 1, got 0"),
         (["--eval-episodes", "0"], "--eval-episodes must be at least 1, got 0"),
         (["--final-episodes", "-1"], "--final-episodes must be at least 1, got -1"),
+        (["--hidden", "8", "0"], "--hidden must be one or more widths of at least 1, got 8 0"),
         (["--first-seed", "-1"], "got (-1, 0)"),
         (["--workers", "-1"], "--workers must be at least 0, got -1"),
         (["--demos", "5"], "--demos 5: the dataset has 4"),
@@ -261,6 +262,14 @@ def refused(tmp_path, monkeypatch, capfd):
 def test_bad_input_is_one_line_and_leaves_nothing(refused, dataset_folder, more, message):
     # with one argument given twice, the last one counts
     refused(words("bc", dataset_folder, Path("runs"), *more), message)
+
+
+@pytest.mark.parametrize(
+    ("method", "flag"), [("aihf", "--sac.hidden"), ("aihf", "--reward.hidden"), ("dpo", "--direct.hidden")]
+)
+def test_hidden_layers_without_units_are_refused(refused, dataset_folder, method, flag):
+    line = words(method, dataset_folder, Path("runs"), flag, "-3")
+    refused(line, f"{flag} must be one or more widths of at least 1, got -3")
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,20 @@ def test_a_folder_with_another_training_is_refused(tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("flag", ["--batch", "--capacity", "--envs"])
+@pytest.mark.parametrize("n", ["-3", "0"])
+def test_a_size_below_one_is_refused_in_one_line(flag, n, tmp_path, capsys):
+    assert experts_main(["train", "--env", "Pendulum-v1", "--out", str(tmp_path / "x"), flag, n]) == 2
+    assert capsys.readouterr().err == f"error: {flag} must be at least 1, got {n}\n" and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("flag", ["--sac.hidden", "--crossq.hidden", "--crossq.actor"])
+@pytest.mark.parametrize(("widths", "named"), [(["8", "-3"], "8 -3"), (["0"], "0"), ([], "none")])
+def test_widths_below_one_are_refused_in_one_line(flag, widths, named, tmp_path, capsys):
+    assert experts_main(["train", "--env", "Pendulum-v1", "--out", str(tmp_path / "x"), flag, *widths]) == 2
+    assert capsys.readouterr().err == f"error: {flag} must be one or more widths of at least 1, got {named}\n"
+
+
 def test_a_training_without_an_evaluation_saves_nothing(tmp_path, capsys):
     words = ["train", "--env", "Pendulum-v1", "--out", str(tmp_path / "new"), *FLAGS, "--every", "1000"]
     assert experts_main(words) == 2
