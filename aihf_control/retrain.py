@@ -94,7 +94,7 @@ def retrain(options: Options) -> None:
     _check(options)
     allow_module(*options.env)
     found = {folder: find_jobs(folder, options.true_reward) for folder in options.folders}
-    jobs = list({job.result.resolve(): job for below in found.values() for job in below}.values())
+    jobs = list({os.path.realpath(job.result): job for below in found.values() for job in below}.values())
     for job in jobs:
         _check_budget(job.result, options)
     pending = [job for job in jobs if not job.result.exists()]
@@ -142,6 +142,8 @@ def find_jobs(folder: Path, true_reward: bool) -> list[Job]:
 def _check_budget(path: Path, options: Options) -> None:
     """Raise BadInput if a result was made with another budget, since a table compares equal budgets."""
     if not path.exists():
+        if path.is_symlink():
+            raise BadInput(f"{path} is a link that leads to no file; remove it")
         return
     frame = _read(path)
     for name, given in (("updates", options.updates), ("envs", options.envs)):

@@ -110,6 +110,21 @@ def test_on_the_true_reward_it_learns_as_without_a_run(runs):
     assert frame["return"].to_list() != other["return"].to_list()
 
 
+@pytest.mark.parametrize("target", ["retrained.csv", "nothing.csv"])  # a loop, and a file that is not there
+def test_a_result_that_is_a_link_to_no_file_is_refused(runs, target, capsys):
+    link = runs / "irl" / "retrained.csv"
+    saved = link.read_bytes() if link.exists() else None
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
+    try:
+        assert retrain.main([str(runs), *FLAGS]) == 2
+    finally:
+        link.unlink()
+        if saved is not None:
+            link.write_bytes(saved)
+    assert capsys.readouterr().err == f"error: {link} is a link that leads to no file; remove it\n"
+
+
 def test_a_folder_without_a_reward_is_refused(runs, tmp_path, capsys):
     for folder in (tmp_path, runs / "bc"):
         assert retrain.main([str(folder), *FLAGS]) == 2
