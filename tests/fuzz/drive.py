@@ -398,7 +398,7 @@ def attempt(do: Callable[[Path], Any], folder: Path) -> tuple[int | str, float, 
         with contextlib.suppress(BaseException):
             with open(folder / "output.txt", "wb", buffering=0) as out:
                 os.dup2(out.fileno(), 1), os.dup2(out.fileno(), 2)
-            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", errors="backslashreplace")  # as Python opens it
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", errors="backslashreplace")
             code = _child(do, folder)
             sys.stdout.flush(), sys.stderr.flush()
         os._exit(code & 0xFF)
