@@ -46,8 +46,6 @@ class RewardConfig:
     """Last steps of the agent's replay buffer from which its batch is drawn."""
     penalty: float = 10.0
     """Weight of the gradient penalty."""
-    unit: bool = False
-    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
     tau: float = 0.02
     """Temperature of the Bradley-Terry model: the difference in reward per step that equals one logit."""
 

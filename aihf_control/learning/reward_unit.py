@@ -15,20 +15,20 @@ SMALLEST = 1e-3
 class RewardUnit:
     """A learned reward minus its running mean, divided by its running standard deviation, over the sampled batches.
 
-    It is the reward itself unless `r.cfg.unit`. `absorbing()` shifts the reward of the absorbing state by the same
+    It is the reward itself unless `on`. `absorbing()` shifts the reward of the absorbing state by the same
     constant. As a terminated episode continues for ever in that state, the optimal policy stays the same (reward
     centering, Naik et al., arXiv 2405.09999).
     """
 
-    def __init__(self, dims: Dims, r: RewardModel):
-        self.r = r
+    def __init__(self, dims: Dims, r: RewardModel, on: bool):
+        self.r, self.on = r, on
         self.mean, self.std = torch.zeros(2, dims.n_lanes, 1, device=dims.device)
 
     @torch.no_grad()
     def __call__(self, obs: Tensor, act: Tensor) -> Tensor:
         """Return the reward (L, B) in the unit, after the mean and the deviation have moved towards the batch's."""
         reward = self.r(obs, act)
-        if not self.r.cfg.unit:
+        if not self.on:
             return reward
         mean, std = reward.mean(-1, keepdim=True), reward.std(-1, keepdim=True).clamp(min=SMALLEST)
         rate = torch.where(self.std > 0, RATE, 1.0)
@@ -38,7 +38,7 @@ class RewardUnit:
 
     def absorbing(self) -> Tensor:
         """Return the reward of the absorbing state, whose own is 0, in the unit, (L, 1)."""
-        return -self.mean / self.std if self.r.cfg.unit else torch.zeros_like(self.mean)
+        return -self.mean / self.std if self.on else torch.zeros_like(self.mean)
 
     def state_dict(self) -> dict:
         return {"mean": self.mean, "std": self.std}

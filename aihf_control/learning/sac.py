@@ -82,6 +82,8 @@ class SAC:
 
     def __init__(self, dims: Dims, cfg: SACConfig, policy: Policy | None = None, prior: Policy | None = None):
         self.dims, self.cfg, self.prior = dims, cfg, prior
+        if cfg.kl and prior is None:
+            raise BadInput("--sac.kl is a budget of the KL divergence from a clone, which this run does not have")
         self.policy = policy or Policy(dims, cfg.hidden)
         self.average = self.policy.frozen_copy()
         self.q = TwinQ(dims, cfg.hidden, cfg.layer_norm)

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from aihf_control.core.errors import BadInput
+from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.learning.replay import Batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.segments import Segments
@@ -34,6 +34,7 @@ class TiltConfig:
     def __post_init__(self):
         if not 0 <= self.share <= 1 or not 0 < self.mass < 1:
             raise BadInput(f"--tilt.share {self.share}, --tilt.mass {self.mass}: both must be between 0 and 1")
+        at_least_one({"--tilt.updates": self.updates})
         if self.temperature <= 0:
             raise BadInput(f"--tilt.temperature {self.temperature} must be above 0")
 

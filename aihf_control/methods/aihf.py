@@ -50,6 +50,8 @@ class Config:
     replay: ReplayConfig = ReplayConfig()
     clone: CloneConfig = CloneConfig()
     tilt: TiltConfig = TiltConfig()
+    reward_unit: bool = False
+    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
 
     def __post_init__(self):
         at_least_one({"--reward-every": self.reward_every})
@@ -61,7 +63,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden, demos)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r = RewardModel(task, cfg.reward)
-    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
     r.fit(cfg.reward_warmup)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer, demos=demos, unit=reward):

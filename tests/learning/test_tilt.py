@@ -125,7 +125,7 @@ def test_the_laws_hold_with_tilt_unit_and_budget(method, dataset):
     cfg = dataclasses.replace(
         cfg,
         tilt=TILT,
-        reward=dataclasses.replace(cfg.reward, unit=True),
+        reward_unit=True,
         sac=dataclasses.replace(cfg.sac, kl=(0.3, 4.0)),
     )
     check_method(method, cfg, dataset)
