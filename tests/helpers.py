@@ -19,6 +19,7 @@ from aihf_control.learning.replay import ReplayConfig
 from aihf_control.learning.reward_model import RewardConfig
 from aihf_control.learning.sac import SACConfig
 from aihf_control.learning.task import Task
+from aihf_control.learning.tilt import TiltConfig
 from aihf_control.models.lanes import Dims
 from aihf_control.models.networks import Policy
 from aihf_control.models.sb3 import expert_of, write_zip
@@ -102,7 +103,8 @@ TINY = {
     "warmup": 4,
     "reward_every": 3,
     "reward_updates": 6,
-    "reward_warmup": 2,
+    "reward_warmup": 0,
+    "tilt": TiltConfig(share=0.0),
     "direct_updates": 3,
     "direct": DirectConfig(hidden=(16, 16), pair_steps=400),
     "online": OnlineConfig(length=6, phases=2),

@@ -24,6 +24,9 @@ class RewardConfig:
 
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers."""
+    actions: bool = False
+    """Whether the reward depends on the action. If it does, it can tell the agent from the demonstrations by the noise
+    of its actions."""
     lr: float = 3e-4
     """Adam's learning rate for the network."""
     decay: float = 1000.0
@@ -70,6 +73,10 @@ class RewardConfig:
             raise BadInput(f"--reward.mistakes must be from 0 to below 0.5 and --reward.span at least 0, {given}")
 
 
+PAPERS_REWARD = RewardConfig(actions=True, span=0.0, unit=False, mistakes=0.0)
+"""A reward r(s, a) with the plain Bradley-Terry model, as in the paper of AIHF."""
+
+
 class AbsorbingSampler(Sampler, Protocol):
     """A source of transitions of episodes that end in the absorbing state."""
 
@@ -87,7 +94,7 @@ class RewardModel:
 
     def __init__(self, task: Task, cfg: RewardConfig):
         self.task, self.cfg = task, cfg
-        self.net = RewardNet(task.dims, cfg.hidden, cfg.alive, cfg.alive_bound, cfg.span)
+        self.net = RewardNet(task.dims, cfg.hidden, cfg.alive, cfg.alive_bound, cfg.span, cfg.actions)
         self.net.units.set(*task.compute_obs_stats())
         body = [p for name, p in self.net.named_parameters() if name != "alive"]
         groups = [{"params": body, "weight_decay": cfg.weight_decay}, {"params": [self.net.alive], "lr": cfg.alive_lr}]
@@ -125,8 +132,8 @@ class RewardModel:
         """
         x_agent, x_demo = self._sample_inputs(buffer)
         g_agent, g_demo = self.net.features(x_agent), self.net.features(x_demo)
+        gap = self.net.above_bonus(g_agent).mean(-1) - self.net.above_bonus(g_demo).mean(-1)
         self.net.recentre(g_demo)
-        gap = self.net.level(g_agent).mean(-1) - self.net.level(g_demo).mean(-1)
         return (1 - self.task.absorbed) * gap, self._penalty(x_agent, x_demo)
 
     def pair_term(self, pairs: Preferences | None = None, among: Tensor | None = None) -> Tensor:
@@ -170,7 +177,7 @@ class RewardModel:
         self.pace.step()
 
     def _sample_inputs(self, buffer: Buffer, demos: Sampler | None = None) -> tuple[Tensor, Tensor]:
-        """Draw the network's inputs from the agent's last steps and from the demonstrations, each (L, B, O + A)."""
+        """Draw the network's inputs from the agent's last steps and from the demonstrations, each (L, B, ...)."""
         agent, demo = (
             buffer.sample_recent(self.cfg.batch, self.cfg.last),
             (demos or self.task.demos).sample(self.cfg.batch),

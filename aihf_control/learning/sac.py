@@ -70,7 +70,7 @@ class SACConfig:
             )
 
 
-FROM_CLONE = SACConfig(alpha=(0.1,), alpha_start=1.0, alpha_fade=2000.0, hold=4000, average=1e-3)
+FROM_CLONE = SACConfig(alpha_start=1.0, alpha_fade=2000.0, hold=4000, average=1e-3)
 """Settings of SAC that starts from a clone and learns from a reward in one unit."""
 
 KL_WEIGHTS = 1e-3, 20.0  # least and largest weight of the KL divergence under a budget

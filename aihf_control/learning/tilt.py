@@ -24,7 +24,7 @@ CHUNK = 20_000  # rows per call of the reward
 class TiltConfig:
     """Settings of demonstrations tilted by the comparisons."""
 
-    share: float = 0.0
+    share: float = 0.1
     """Share of the compared segments that count as the best, among which none is preferred. 0: do not tilt."""
     mass: float = 0.5
     """Probability of the demonstrations before tilting."""
@@ -164,5 +164,5 @@ def clone_demos(
 def choose_by_lane(first: Tensor, a: Policy, b: Policy) -> Policy:
     """Overwrite `b` by `a` in the lanes where `first`, (L,), is True; return `b`."""
     for p, q in zip(a.parameters(), b.parameters(), strict=True):
-        q[first] = p[first]
+        q.copy_(torch.where(first.view(-1, *[1] * (q.dim() - 1)), p, q))
     return b

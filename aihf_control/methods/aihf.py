@@ -2,7 +2,7 @@
 
 Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of segments:
 
-    D <- segments of D and P, weighted by a reward fitted to P       only with --tilt.share: see learning/tilt.py
+    D <- segments of D and P, weighted by a reward fitted to P       where their clone is better: learning/tilt.py
     pi, pi_0 <- clone of D
     for k = 1, 2, ...:
         one step of pi, into the replay buffer                       policy alignment (lower level, L3):

@@ -2,7 +2,7 @@
 
 Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of segments:
 
-    D <- segments of D and P, weighted by a reward fitted to P       only with --tilt.share: see learning/tilt.py
+    D <- segments of D and P, weighted by a reward fitted to P       where their clone is better: learning/tilt.py
     pi, pi_0 <- clone of D                                           supervised fine-tuning
     theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))   reward, constant from here on
     for k = 1, 2, ...:                                               reinforcement learning:

@@ -193,33 +193,46 @@ class RewardNet(nn.Module):
     overrates than it loses by a fall. With S = 0 it is not bounded: r = g - c0 + B tanh(p).
 
     The losses treat c0 as a constant, and c0 follows the mean of g with a lag of about 100 steps.
+
+    Without `actions`, g depends on the observation only.
     """
 
     centre: Tensor
 
-    def __init__(self, dims: Dims, hidden: tuple[int, ...], alive: float, bound: float, span: float = 0.0):
+    def __init__(
+        self,
+        dims: Dims,
+        hidden: tuple[int, ...],
+        alive: float,
+        bound: float,
+        span: float = 0.0,
+        actions: bool = True,
+    ):
         super().__init__()
         rng = Random(dims, "reward")
         self.units = ObsNormalizer(dims)
-        self.body = Body(rng, dims.n_obs + dims.n_act, hidden)
+        self.body = Body(rng, dims.n_obs + dims.n_act * actions, hidden)
         self.out = Linear(rng, hidden[-1], 1)
         at_first = math.atanh(alive / bound)
         self.alive = nn.Parameter(torch.full((dims.n_lanes, 1), at_first, device=dims.device))
         self.register_buffer("centre", torch.zeros(dims.n_lanes, 1, device=dims.device))
-        self.bound, self.span = bound, span
+        self.bound, self.span, self.actions = bound, span, actions
 
     def forward(self, obs: Tensor, act: Tensor) -> Tensor:
         return self.level(self.features(self.inputs(obs, act)))
 
     def level(self, g: Tensor) -> Tensor:
         """Return the reward for outputs of g, (L, B): centred and bounded, plus the alive bonus."""
+        return self.above_bonus(g) + self.bound * torch.tanh(self.alive)
+
+    def above_bonus(self, g: Tensor) -> Tensor:
+        """Return the reward minus the alive bonus for outputs of g, (L, B)."""
         centred = g - self.centre
-        bounded = self.span * torch.tanh(centred / self.span) if self.span else centred
-        return bounded + self.bound * torch.tanh(self.alive)
+        return self.span * torch.tanh(centred / self.span) if self.span else centred
 
     def inputs(self, obs: Tensor, act: Tensor) -> Tensor:
-        """Return the inputs of g, (L, B, O + A), with respect to which its gradient is bounded."""
-        return torch.cat([self.units(obs), act], -1)
+        """Return the inputs of g, (L, B, O + A) or (L, B, O), with respect to which its gradient is bounded."""
+        return torch.cat([self.units(obs), act], -1) if self.actions else self.units(obs)
 
     def features(self, inputs: Tensor) -> Tensor:
         """Return the outputs of g, (L, B)."""

@@ -63,5 +63,5 @@ def of_network(net: RewardNet) -> RewardState:
     return RewardState(
         "network",
         {name: t.detach().cpu() for name, t in net.state_dict().items()},
-        {"bound": net.bound, "span": net.span},
+        {"bound": net.bound, "span": net.span, "actions": net.actions},
     )

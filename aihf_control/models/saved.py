@@ -126,7 +126,11 @@ def _reward_net(state: RewardState, dims: Dims) -> RewardNet:
         raise BadInput(f"bound must be a number above 0, got {bound!r}")
     if not _is_number(span) or not 0 <= span < math.inf:
         raise BadInput(f"span must be a number of at least 0, got {span!r}")
-    net = RewardNet(dims, _hidden(state.tensors, dims, dims.n_obs + dims.n_act), 0.0, bound, span)
+    actions = state.settings.get("actions", True)
+    if not isinstance(actions, bool):
+        raise BadInput(f"actions must be true or false, got {actions!r}")
+    hidden = _hidden(state.tensors, dims, dims.n_obs + dims.n_act * actions)
+    net = RewardNet(dims, hidden, 0.0, bound, span, actions)
     _fill(net, state.tensors)
     return net
 

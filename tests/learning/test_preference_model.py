@@ -20,7 +20,7 @@ from aihf_control.models.losses import clip_return
 from aihf_control.models.networks import Mixture, Policy
 from tests.helpers import TINY, make_task, play, tiny
 
-FAST = RewardConfig(hidden=(16,), batch=32, lr=1e-2, pair_steps=400, penalty=1.0)
+FAST = RewardConfig(hidden=(16,), batch=32, lr=1e-2, pair_steps=400, penalty=1.0, mistakes=0.0)
 CFG = RewardConfig(hidden=(16,), batch=32, pair_steps=80, last=50, tau=0.5)
 
 
@@ -259,7 +259,7 @@ def test_parls_reward_includes_the_last_term(dataset):
     """Against AIHF, whose gap lowers it."""
     rewards = {}
     for weight in (0.0, 100.0):
-        quick = dataclasses.replace(TINY["reward"], lr=1e-2)
+        quick = dataclasses.replace(TINY["reward"], lr=1e-2, actions=True, span=0.0)
         *_, last = play("parl", make_task(dataset), 40, w_agent=weight, reward_every=1, reward=quick)
         rewards[weight] = last.info["agent"]
     assert (rewards[100.0] > rewards[0.0]).all()

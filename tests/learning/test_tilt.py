@@ -128,7 +128,7 @@ def test_labels_that_say_nothing_leave_the_weights_before_tilting(dataset):
 
 def test_without_a_share_the_demonstrations_stay_as_they_are(dataset):
     task = make_task(dataset)
-    policy, demos = clone_demos(task, CloneConfig(updates=3), (8,), CFG, TiltConfig())
+    policy, demos = clone_demos(task, CloneConfig(updates=3), (8,), CFG, TiltConfig(share=0))
     assert torch.equal(demos.absorbed, task.demo_absorbed)
     assert demos.sample == task.demos.sample
     plain = clone(make_task(dataset), CloneConfig(updates=3), (8,))

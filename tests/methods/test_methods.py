@@ -14,7 +14,7 @@ from aihf_control.core.types import Clips
 from aihf_control.learning.bc import CloneConfig, clone, initial_policy, step_logp
 from aihf_control.learning.direct import clip_logp
 from aihf_control.learning.lane_data import absorbed_share
-from aihf_control.learning.reward_model import RewardConfig, RewardModel
+from aihf_control.learning.reward_model import PAPERS_REWARD, RewardConfig, RewardModel
 from aihf_control.learning.sac import SAC
 from aihf_control.learning.task import Task
 from tests.helpers import TINY, make_task, play
@@ -51,8 +51,14 @@ def tape(monkeypatch):
 
 @pytest.mark.parametrize("name", ["irl", "aihf", "parl"])
 def test_joint_methods_alternate_policy_and_reward(name, task, tape):
-    play(name, task, 9)
-    assert "".join(tape) == "cccc" + "cu" + "cur" + "cu" + "cu" + "cur"
+    play(name, task, 11)
+    assert "".join(tape) == "cccc" + "cu" + "cu" + "cur" + "cu" + "cu" + "cur" + "cu"
+
+
+@pytest.mark.parametrize("name", ["irl", "aihf", "parl"])
+def test_critics_and_reward_are_trained_first_when_the_warm_up_ends(name, task, tape):
+    play(name, task, 6, sac=dataclasses.replace(TINY["sac"], hold=4))
+    assert "".join(tape) == "cccc" + "cuuuruu" + "cur"
 
 
 @pytest.mark.parametrize("name", ["rlhf", "nash_md"])
@@ -79,12 +85,27 @@ def test_the_task_counts_steps_and_labels(dataset):
     assert all(counted[name][1] == 20 for name in ("sail", "aihf_spin", "lire", "expo", "mpo", "nash_md"))
 
 
+FROM_SCRATCH = {"aihf_paper", "rlhf_paper"}
+
+
 def test_the_first_yield_is_the_clone(dataset):
     by_hand = clone(make_task(dataset), TINY["clone"], (16, 16))
-    for name in set(methods.names()) - {"bc"}:
+    for name in set(methods.names()) - {"bc"} - FROM_SCRATCH:
         first = play(name, make_task(dataset), 0)[0].policy
         for a, b in zip(first.parameters(), by_hand.parameters(), strict=True):
             assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", sorted(FROM_SCRATCH))
+def test_the_papers_forms_start_from_an_untrained_policy_and_replay_their_own_steps(name, dataset):
+    task = make_task(dataset)
+    first = play(name, task, 0)[0].policy
+    assert all(map(torch.equal, first.parameters(), initial_policy(task, (16, 16), 0.0).parameters()))
+    replay = methods.load(name).Config().replay
+    assert replay.demos == replay.clips == 0
+    *_, _ = play(name, task, 8, replay=dataclasses.replace(TINY["replay"], demos=0.0, clips=0.0))
+    assert task.parts["sac"].prior is None
+    assert methods.load(name).Config().reward == PAPERS_REWARD
 
 
 # ----------------------------------------------------------------------------------------------------------- identities
@@ -112,7 +133,7 @@ def test_bc_is_the_clone_of_every_other_method(dataset):
 
 
 def test_irl_can_do_without_comparisons(dataset):
-    assert play("irl", make_task(dataset, n_pairs=0), 6)[-1].info["demo_gap"].shape == (2,)
+    assert play("irl", make_task(dataset, n_pairs=0), 7)[-1].info["demo_gap"].shape == (2,)
 
 
 @pytest.mark.parametrize("name", NEED_PAIRS)
@@ -144,7 +165,7 @@ def test_pairs_fill_the_given_number_of_steps(task):
 
 
 def test_the_reward_learns_to_order_the_comparisons(task):
-    r = RewardModel(task, RewardConfig(hidden=(32,), pair_steps=400, penalty=1.0))
+    r = RewardModel(task, RewardConfig(hidden=(32,), pair_steps=400, actions=True, mistakes=0.0))
     before = r.pair_term().detach()
     for _ in range(150):
         r.descend(r.pair_term())

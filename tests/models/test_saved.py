@@ -71,6 +71,22 @@ def test_a_wrong_span_of_a_reward_is_refused(tmp_path, span):
         rebuild(state, DIMS)
 
 
+@pytest.mark.parametrize("actions", [False, True])
+def test_a_reward_of_observations_ignores_actions_also_after_loading(actions):
+    net = RewardNet(DIMS, (8, 4), alive=0.1, bound=1.5, actions=actions)
+    loaded = rebuild(of_network(net), DIMS)
+    obs = torch.randn(2, 5, 3)
+    a, b = loaded(obs, torch.zeros(2, 5, 1)), loaded(obs, torch.ones(2, 5, 1))
+    assert torch.equal(a, b) == (not actions) and torch.equal(a, net(obs, torch.zeros(2, 5, 1)))
+
+
+@pytest.mark.parametrize("actions", [None, 1, "x", []])
+def test_a_wrong_field_of_actions_is_refused(actions):
+    state = of_network(RewardNet(DIMS, (8, 4), alive=0.1, bound=1.5))
+    with pytest.raises(BadInput, match="actions must be true or false"):
+        rebuild(dataclasses.replace(state, settings={"bound": 1.5, "actions": actions}), DIMS)
+
+
 def test_a_reward_without_a_span_is_unbounded():
     state = of_network(RewardNet(DIMS, (8, 4), alive=0.1, bound=1.5))
     assert rebuild(dataclasses.replace(state, settings={"bound": 1.5}), DIMS).span == 0
