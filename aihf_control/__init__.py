@@ -47,6 +47,7 @@ __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if "-m" in _sys.orig_argv:
     _import_module("aihf_control.core.placeholders").install_for_module(_sys.orig_argv)
+_import_module("aihf_control.environments.registration").register_environments()
 
 
 def __getattr__(name: str):
