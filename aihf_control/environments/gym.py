@@ -112,6 +112,15 @@ def spaces_of(spec: EnvSpec) -> tuple[gym.Space, gym.Space]:
     return env.observation_space, env.action_space
 
 
+def groups_of(spec: EnvSpec, seeds: Sequence[int]) -> list[int] | None:
+    """Return the group of dynamics of the episode from each seed (`shifted.py`), or None if there is one at most."""
+    if not spec.id.startswith("shifted/") or len(spec.options.get("shares", ())) < 2:
+        return None
+    env: Any = make(spec.id, spec.options)
+    env.close()
+    return [env.unwrapped.variant_of(seed) for seed in seeds]
+
+
 class MarkedEnv(gym.Wrapper):
     """An environment whose calls are marked for the watchdog, for code that steps it without `Envs`."""
 

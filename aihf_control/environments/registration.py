@@ -1,4 +1,7 @@
-"""Registration of the package's own environments with Gymnasium, when `aihf_control` is imported.
+"""Registration of the package's own environments with Gymnasium.
+
+It happens when `aihf_control.environments` is imported, as every command does before it makes an environment, or when
+`aihf_control` is imported after Gymnasium. (`aihf_control` alone does not import Gymnasium, which would slow it down.)
 
 - `shifted/<id>` for each of Gymnasium's MuJoCo tasks, for instance `shifted/HalfCheetah-v4`: `shifted.py`
 - `aihf/PointMaze-v0`: `point_maze.py`

@@ -2,6 +2,8 @@
 
 import copy
 import math
+import subprocess
+import sys
 import warnings
 from typing import Any
 
@@ -255,3 +257,13 @@ def test_progress_is_paid_once_every_two_metres():
     qpos[0] = 21.0
     env.set_state(qpos, np.zeros(9))
     assert paid_at(21.5) == 0 and paid_at(22.5) == 1
+
+
+# -------------------------------------------------------------------------------------------------------- registration
+
+
+@pytest.mark.parametrize("lines", ["import gymnasium, aihf_control", "import gymnasium, aihf_control.environments"])
+def test_the_ids_are_registered_when_the_package_is_imported(lines):
+    code = f"{lines}\nfor i in ('aihf/PointMaze-v0', 'aihf/Terrain-v0', 'shifted/Ant-v5'): print(gymnasium.spec(i).id)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["aihf/PointMaze-v0", "aihf/Terrain-v0", "shifted/Ant-v5"]

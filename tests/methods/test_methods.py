@@ -20,7 +20,7 @@ from aihf_control.learning.task import Task
 from tests.helpers import TINY, make_task, play
 
 NEED_PAIRS = [name for name in methods.names() if name not in ("bc", "irl", "sapo")]
-OFFLINE = ("bc", "dpo", "ipo", "slic", "cpl", "rpo", "aihf_dpo", "var")
+OFFLINE = ("bc", "dpo", "dr_dpo", "ipo", "slic", "cpl", "rpo", "aihf_dpo", "var")
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_joint_methods_alternate_policy_and_reward(name, task, tape):
     assert "".join(tape) == "cccc" + "cu" + "cur" + "cu" + "cu" + "cur"
 
 
-@pytest.mark.parametrize("name", ["rlhf", "nash_md"])
+@pytest.mark.parametrize("name", ["rlhf", "dr_rlhf", "nash_md"])
 def test_rlhf_and_nash_md_have_their_reward_before_their_policy(name, task, tape):
     play(name, task, 7)
     assert "".join(tape) == "rrrrrr" + "cccc" + "cucucu"
