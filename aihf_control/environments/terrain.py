@@ -21,6 +21,7 @@ from typing import Any
 import mujoco
 import numpy as np
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
+from gymnasium.utils import EzPickle
 
 from aihf_control.environments.variants import VariantEnv, evaluation_number
 
@@ -59,6 +60,7 @@ class Terrain(VariantEnv, HalfCheetahEnv):
         self.levels, self.slope, self.boxes, self.metres = levels, slope, boxes, metres
         self.spreads = friction, mass
         super().__init__(**options)
+        EzPickle.__init__(self, levels, slope, friction, mass, boxes, metres, **options)  # not the base's arguments
         box = LIBRARY.mjtObj.mjOBJ_BODY
         self.box_ids = [LIBRARY.mj_name2id(self.model, box, f"box {i}") for i in range(N_BOXES)]
         self.begin_variants()

@@ -201,6 +201,11 @@ def test_a_level_is_a_function_of_the_seed_and_evaluations_take_unseen_ones():
     assert {few.variant_of(seed) for seed in range(100)} == {0, 1, 2}
 
 
+def test_a_copy_of_the_environment_has_its_options():
+    env = copy.deepcopy(made("aihf/Terrain-v0", levels=3, slope=1.0))
+    assert (env.levels, env.slope, env.metres) == (3, 1.0, 2.0)
+
+
 def test_a_level_sets_slope_friction_masses_and_boxes():
     env, plain = made("aihf/Terrain-v0"), made("HalfCheetah-v5").model
     slopes, factors = [], []
