@@ -37,7 +37,7 @@ from aihf_control.models.optim import Adam
 class Config:
     """Settings of MetricRL."""
 
-    steps: int = 20_000
+    steps: int = 10_000
     """Gradient steps of the embedding, each with one of the policy."""
     hidden: tuple[int, ...] = (128, 128)
     """Widths of the hidden layers of the policy and of the embedding."""
