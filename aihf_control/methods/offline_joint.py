@@ -44,7 +44,7 @@ class Config:
     """Transitions of the replay buffer per lane; older ones are overwritten."""
     log_std: float = -1.0
     """Log standard deviation of the new policy before squashing."""
-    sac: SACConfig = SACConfig(alpha=(0.01,))
+    sac: SACConfig = SACConfig(alpha=(0.01,), average=1e-3)
 
     def __post_init__(self):
         at_least_one({"--fade": self.fade, "--batch": self.batch, "--capacity": self.capacity})

@@ -38,7 +38,7 @@ class Config:
     """Transitions per update."""
     capacity: int = 200_000
     """Transitions of the replay buffer per lane; older ones are overwritten."""
-    sac: SACConfig = SACConfig(alpha=(0.01,), hold=1000)
+    sac: SACConfig = SACConfig(alpha=(0.01,), hold=1000, average=1e-3)
     clone: CloneConfig = CloneConfig()
 
     def __post_init__(self):

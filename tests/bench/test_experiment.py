@@ -98,7 +98,7 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
 def test_a_regime_states_its_claim_and_compares_its_method_with_a_baseline(path):
     grid = read(path)
     assert path.stem in {c.name for c in grid.cells} and grid.report.baseline not in (None, path.stem)
-    assert min(len(range(c.options.seeds)) for c in grid.cells) >= 10 and grid.cells[0].options.first_seed == 0
+    assert all(c.options.seeds >= 10 and c.options.first_seed == 0 for c in grid.cells)
     head = path.read_text().partition("title =")[0]
     assert "# Claim (" in head and "# Baseline: " in head and "# Control: " in head
 
