@@ -29,6 +29,8 @@ ROOT = Path(__file__).parents[1]
 STEPS = 20
 FAST_METHODS = ("aihf", "bc", "dpo", "nash_md", "oaif", "parl")  # one of each kind
 EACH_METHOD = [pytest.param(name, marks=[] if name in FAST_METHODS else pytest.mark.slow) for name in methods.names()]
+NEED_NO_PAIRS = ("bc", "irl", "metric_rl", "offline_joint", "offline_pre", "sapo")
+NEED_PAIRS = [name for name in methods.names() if name not in NEED_NO_PAIRS]
 SMALL_DATA = DataConfig(demos=4, episodes=4, noise=(0.0,), pairs=60, test_pairs=30, clip=10)
 
 

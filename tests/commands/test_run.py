@@ -28,8 +28,7 @@ from aihf_control.models.saved import load_policy
 from aihf_control.models.tensors import read_tensors
 from aihf_control.training import run as cell
 from aihf_control.training.summary import summarise
-from tests.helpers import EACH_METHOD, STEPS, flags, in_this_process, make_task, play, small_config, words
-from tests.methods.test_methods import NEED_PAIRS
+from tests.helpers import EACH_METHOD, NEED_PAIRS, STEPS, flags, in_this_process, make_task, play, small_config, words
 
 TIME = r"\d{8}-\d{6}-\d{3}"  # a run's folder
 FEW = {"evaluations": 2, "eval_episodes": 1, "final_episodes": 2}

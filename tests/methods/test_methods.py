@@ -17,10 +17,8 @@ from aihf_control.learning.lane_data import absorbed_share
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.sac import SAC
 from aihf_control.learning.task import Task
-from tests.helpers import TINY, make_task, play
+from tests.helpers import NEED_PAIRS, TINY, make_task, play
 
-LABEL_FREE = ("bc", "irl", "metric_rl", "offline_joint", "offline_pre", "sapo")
-NEED_PAIRS = [name for name in methods.names() if name not in LABEL_FREE]
 OFFLINE = ("bc", "dpo", "dr_dpo", "ipo", "slic", "cpl", "rpo", "aihf_dpo", "var", "metric_rl")
 
 
