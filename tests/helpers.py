@@ -68,6 +68,7 @@ SMALL: dict[str, Any] = {
     "tries": 2,
     "step_sizes": (0.0, 0.5),
     "size": 4,
+    "hold": 0,
 }
 
 
