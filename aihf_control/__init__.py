@@ -47,6 +47,8 @@ __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if "-m" in _sys.orig_argv:
     _import_module("aihf_control.core.placeholders").install_for_module(_sys.orig_argv)
+if "gymnasium" in _sys.modules:
+    _import_module("aihf_control.environments")  # registers the package's environments
 
 
 def __getattr__(name: str):

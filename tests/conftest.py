@@ -14,13 +14,20 @@ import torch
 
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import make_dataset
-from tests.helpers import SMALL_DATA, random_policies
+from tests.helpers import SMALL_DATA, goals_for_tests, random_policies
 
 torch.set_num_threads(1)
 
 # Compiling a robot's XML is most of what making its environment takes, and the tests make thousands: they compile once.
 _compiled = functools.cache(mujoco.MjModel.from_xml_path)
 mujoco.MjModel.from_xml_path = staticmethod(lambda path: copy.copy(_compiled(path)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def goals_everywhere():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aihf_control.learning.task.goals_of", goals_for_tests)
+        yield
 
 
 @pytest.fixture(scope="session")

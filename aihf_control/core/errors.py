@@ -55,3 +55,10 @@ def at_least_one(flags: dict[str, int]) -> None:
     for flag, n in flags.items():
         if n < 1:
             raise BadInput(f"{flag} must be at least 1, got {n}")
+
+
+def check_shares(flags: dict[str, float]) -> None:
+    """Check flags that are shares. Raises BadInput for one that is not between 0 and 1."""
+    for flag, share in flags.items():
+        if not 0 <= share <= 1:
+            raise BadInput(f"{flag} must be between 0 and 1, got {share}")

@@ -28,7 +28,7 @@ from aihf_control.data.labelling.segments import SegmentPool
 from aihf_control.data.labelling.teachers import Annotator, TeacherName, make_teacher
 from aihf_control.data.pool import check_expert, evaluate_returns, find_bundled_policies, load_experts, play_episodes
 from aihf_control.environments.cards import folder_name
-from aihf_control.environments.gym import EnvSpec, spec_of
+from aihf_control.environments.gym import EnvSpec, groups_of, spec_of
 from aihf_control.environments.modules import allow_module
 from aihf_control.models.sb3 import Expert
 
@@ -79,6 +79,8 @@ class DataConfig:
     """Declare a tie if returns differ by less than this many standard deviations (equal: 0.1)."""
     memory: float | None = None
     """Weight of a step relative to the next one, above 0 up to 1 (myopic: 0.9)."""
+    same_group: bool = False
+    """Compare only segments of the same group of dynamics, in an environment that has groups (shifted/...)."""
     terminate: bool = True
     """End episodes at a fall. `--no-terminate` sets the environment's `terminate_when_unhealthy` to false."""
     seed: int = 0
@@ -158,13 +160,22 @@ def _collect_comparisons(
     """Scale the annotator to the pool; return it with the training comparisons and the oracle's held-out ones."""
     regret = Regret(spec, _choose_expert(experts, cfg), cfg.discount) if cfg.label == "regret" else None
     training = sorted(set(range(cfg.demos, len(pool))) - set(held_out))
-    segment_pool = SegmentPool(pool, training, cfg.clip or spec.horizon, regret)
+    groups = _find_groups(spec, pool) if cfg.same_group else None
+    segment_pool = SegmentPool(pool, training, cfg.clip or spec.horizon, regret, groups)
     mean, spread = segment_pool.scale(rng)
     annotator = dataclasses.replace(_make_annotator(cfg), mean=mean, spread=spread)
     train = collect_comparisons(segment_pool, cfg.pairs, annotator, "train", rng, cfg.query)
     unseen = dataclasses.replace(segment_pool, episodes=held_out)
     test = collect_comparisons(unseen, cfg.test_pairs, make_teacher("oracle"), "test", rng)
     return annotator, pd.concat([train, test], ignore_index=True)
+
+
+def _find_groups(spec: EnvSpec, pool: list[Trajectory]) -> list[int]:
+    """Return the group of each episode. Raises BadInput if the environment has none."""
+    groups = groups_of(spec, [t.seed for t in pool])
+    if groups is None:
+        raise BadInput(f"--same-group: {spec.id} has no groups; use one of shifted/..., or --no-same-group")
+    return groups
 
 
 def _choose_expert(experts: dict[str, Expert], cfg: DataConfig) -> Expert:

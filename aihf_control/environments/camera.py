@@ -79,6 +79,8 @@ class Camera:
 
     def _draw_states(self, t: Trajectory, start: int, stop: int, every: int) -> Iterator[Array]:
         assert t.qpos is not None and t.qvel is not None
+        if hasattr(self.inner, "variant_of"):  # the seed determines what is drawn
+            Envs(self.spec, 1, [self.env]).put(0, t.qpos[0], t.qvel[0], t.seed)
         for step in range(start, stop + 1, every):
             with watchdog.calling():
                 self.inner.set_state(t.qpos[step], t.qvel[step])

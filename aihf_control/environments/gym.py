@@ -112,6 +112,15 @@ def spaces_of(spec: EnvSpec) -> tuple[gym.Space, gym.Space]:
     return env.observation_space, env.action_space
 
 
+def groups_of(spec: EnvSpec, seeds: Sequence[int]) -> list[int] | None:
+    """Return the group of dynamics of the episode from each seed (`shifted.py`), or None if there is one at most."""
+    if not spec.id.startswith("shifted/") or len(spec.options.get("shares", ())) < 2:
+        return None
+    env: Any = make(spec.id, spec.options)
+    env.close()
+    return [env.unwrapped.variant_of(seed) for seed in seeds]
+
+
 class MarkedEnv(gym.Wrapper):
     """An environment whose calls are marked for the watchdog, for code that steps it without `Envs`."""
 
@@ -170,16 +179,20 @@ class Envs:
             return None
         return data.qpos.copy(), data.qvel.copy()
 
-    def put(self, i: int, qpos: Array, qvel: Array) -> Array:
+    def put(self, i: int, qpos: Array, qvel: Array, seed: int = -1) -> Array:
         """Start an episode of environment i in a state that `state` returned; return its observation, (O,).
 
-        Raises BadInput if the environment is not one of Gymnasium's MuJoCo tasks, or if a wrapper changes its
-        observations.
+        `seed`, of the reset of the episode that was in this state, is needed where it determines the dynamics
+        (`variants.py`). Raises BadInput if it is missing there, if the environment is not one of Gymnasium's MuJoCo
+        tasks, or if a wrapper changes its observations.
         """
         inner: Any = self.envs[i].unwrapped
         if not hasattr(inner, "set_state") or not hasattr(inner, "_get_obs"):
             raise BadInput(f"{self.spec.id} has no state that can be set; this needs one of Gymnasium's MuJoCo tasks")
-        if not np.array_equal(self.reset(i), np.asarray(inner._get_obs(), np.float32).ravel()):
+        if hasattr(inner, "variant_of") and seed < 0:
+            raise BadInput(f"{self.spec.id} has other dynamics from each seed, and that of this state is not known")
+        first = self.reset(i, seed if hasattr(inner, "variant_of") else None)
+        if not np.array_equal(first, np.asarray(inner._get_obs(), np.float32).ravel()):
             raise BadInput(f"{self.spec.id} wraps its observations, so an episode cannot start in a given state")
         with report_faults(self.spec.id, "in set_state"):
             inner.set_state(np.asarray(qpos, np.float64), np.asarray(qvel, np.float64))

@@ -1,4 +1,4 @@
-"""Environment steps of all lanes with the actions of a policy; rewards are discarded."""
+"""Environment steps of all lanes with the actions of a policy; rewards are discarded, except by `collect_paid`."""
 
 from __future__ import annotations
 
@@ -28,15 +28,23 @@ class Collector:
 
     def collect(self, policy: Policy, into: Buffer) -> None:
         """Step every environment once with a sampled action; store the transitions without their rewards."""
+        self._step(policy, into)
+
+    def collect_paid(self, policy: Policy, into: Buffer) -> Tensor:
+        """Do the same, and return the true rewards, (L,)."""
+        return self.dims.tensor(self._step(policy, into))
+
+    def _step(self, policy: Policy, into: Buffer) -> np.ndarray:
         envs, obs = self._start()
         act = policy.act(obs[:, None], self.rng.normal(1, self.spec.n_act))[:, 0]
-        next_obs, _, terminated, truncated = envs.step(act.cpu().numpy())
+        next_obs, reward, terminated, truncated = envs.step(act.cpu().numpy())
         for i in np.flatnonzero(terminated | truncated).tolist():
             self.endings[i].append((int(envs.steps[i]), bool(terminated[i])))
             envs.reset(i)
         rows = self.dims.tensor(np.concatenate([next_obs, envs.last, terminated[:, None]], 1))  # one transfer to a GPU
         after, self._obs, done = rows.split((self.spec.n_obs, self.spec.n_obs, 1), 1)
         into.add(obs, act, after, done.squeeze(1))
+        return reward
 
     def compute_absorbed(self) -> Tensor:
         """Return the share of absorbing steps, (L,), if the last episodes of each lane are padded to the horizon."""

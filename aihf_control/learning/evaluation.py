@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
 import torch
 from scipy import stats
 
 from aihf_control.core.types import Clips, Trajectory
 from aihf_control.data.dataset import Dataset
-from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec
+from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, groups_of, spec_of
 from aihf_control.environments.rollout import rollout
 from aihf_control.models.networks import Policy, RewardFn
 from aihf_control.models.sb3 import Expert
@@ -48,6 +51,17 @@ def expert_episodes(
     return rollout(spec, act, range(first, first + n))
 
 
+def group_columns(spec: EnvSpec, returns: Array) -> dict[str, Array]:
+    """Return the lowest of the groups' mean `greedy_returns` (L, n), (L,), if the environment has groups."""
+    groups = groups_of(spec, range(EVALUATION_SEED, EVALUATION_SEED + returns.shape[1]))
+    return {"worst_return": worst_group(returns, groups)} if groups else {}
+
+
+def worst_group(per_item: Array, groups: Sequence[int]) -> Array:
+    """Return the least of the groups' means of a quantity (L, N), (L,)."""
+    return np.min([per_item[:, np.array(groups) == g].mean(1) for g in set(groups)], 0)
+
+
 class RewardEvaluator:
     """Held-out comparisons and trajectories of a dataset, on which a learned reward is evaluated."""
 
@@ -56,13 +70,21 @@ class RewardEvaluator:
         self.n_lanes, self.device = n_lanes, device
         self.pairs = dataset.preferences(test) if len(test) else None
         self.episodes = dataset.held_out
+        self.groups = _groups_of_pairs(dataset, test)
 
     def accuracy(self, reward: RewardFn) -> Array:
         """Return the share of held-out comparisons that the reward orders correctly, (L,); a tie counts half."""
-        if self.pairs is None:
-            return np.full(self.n_lanes, np.nan)
+        return self.correct(reward).mean(-1) if self.pairs else np.full(self.n_lanes, np.nan)
+
+    def correct(self, reward: RewardFn) -> Array:
+        """Return 1 for each held-out comparison that the reward orders correctly, 1/2 for a tie, else 0, (L, N)."""
+        assert self.pairs, "there are no held-out comparisons"
         win, lose = (self._clip_returns(reward, side) for side in (self.pairs.win, self.pairs.lose))
-        return ((win > lose) + 0.5 * (win == lose)).mean(-1)
+        return (win > lose) + 0.5 * (win == lose)
+
+    def group_columns(self, reward: RewardFn) -> dict[str, Array]:
+        """Return the accuracy on the group of comparisons for which it is lowest, (L,), if there are groups."""
+        return {"worst_pair_accuracy": worst_group(self.correct(reward), self.groups)} if self.groups else {}
 
     def rank_correlation(self, reward: RewardFn) -> Array:
         """Return Spearman's correlation of learned and true returns of held-out episodes, (L,).
@@ -91,3 +113,11 @@ class RewardEvaluator:
         parts = [slice(i, i + CHUNK) for i in range(0, len(obs), CHUNK)]
         values = [reward(lanes(obs[part]), lanes(act[part])) for part in parts]
         return torch.cat(values, -1).double().cpu().numpy()
+
+
+def _groups_of_pairs(dataset: Dataset, pairs: pd.DataFrame) -> list[int] | None:
+    """Return the group of each comparison, or None if the data does not compare within groups."""
+    if not dataset.meta.get("config", {}).get("same_group"):
+        return None
+    seeds = [dataset.pool[i].seed for i in pairs["win_episode"]]
+    return groups_of(spec_of(dataset.meta["env"], **dataset.meta["options"]), seeds)

@@ -44,6 +44,15 @@ class LaneData:
         assert buffer, "every lane has demonstrations"
         return buffer, given_segments(self.dims, self._samples)
 
+    def demo_ends(self) -> Tensor:
+        """Return for each row of `demos` the last row of its episode, (L, N); 0 for rows that a lane does not have."""
+        assert self.demos, "every lane has demonstrations"
+        ends = np.zeros((self.dims.n_lanes, self.demos.capacity), np.int64)
+        for lane, trajectories in enumerate(self.trajectories):
+            lengths = [len(t.steps().obs) for t in trajectories]
+            ends[lane, : sum(lengths)] = np.repeat(np.cumsum(lengths) - 1, lengths)
+        return torch.as_tensor(ends, device=self.dims.device)
+
     def compute_obs_stats(self) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the observations in `demos` and `clips`, each (L, O).
 

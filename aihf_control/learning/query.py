@@ -135,7 +135,7 @@ class QuerySession:
             return envs.reset(i, demo.seed)
         if demo.qpos is None or demo.qvel is None:
             raise BadInput("this method starts where demonstrations do; these contain neither seeds nor states")
-        return envs.put(i, demo.qpos[t], demo.qvel[t])
+        return envs.put(i, demo.qpos[t], demo.qvel[t], demo.seed)
 
     def _keep(self, rewards: Array) -> int:
         """Keep the rewards of a rollout, and drop those of the oldest; return their key."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from aihf_control.core.errors import BadInput, at_least_one, check_widths
+from aihf_control.learning.bc import step_logp
 from aihf_control.learning.replay import Batch
 from aihf_control.models.cuda_graphs import GraphRunner
 from aihf_control.models.lanes import Dims, Random
@@ -73,6 +75,15 @@ class SACConfig:
 FROM_CLONE = SACConfig(alpha_start=1.0, alpha_fade=2000.0, hold=4000, average=1e-3)
 """Settings of SAC that starts from a clone and learns from a reward in one unit."""
 
+
+class Imitation(NamedTuple):
+    """Actions that the actor imitates besides: obs (L, B, O), act (L, B, A), and the weight of -log density, (L, 1)."""
+
+    obs: Tensor
+    act: Tensor
+    weight: Tensor
+
+
 KL_WEIGHTS = 1e-3, 20.0  # least and largest weight of the KL divergence under a budget
 
 
@@ -115,8 +126,11 @@ class SAC:
         reward_fn: RewardFn,
         absorbing: float | Callable[[], Tensor] = 0.0,
         actor: bool | None = None,
+        imitation: Imitation | None = None,
     ) -> dict[str, Tensor]:
         """Update critics, actor, target critics and average once; return scalars of shape (L,).
+
+        With an `imitation`, its weighted loss of behaviour cloning is added to that of the actor.
 
         `absorbing` is the reward per step of the absorbing state, a number or a function, called after `reward_fn`,
         that returns (L, 1); its value is absorbing / (1 - gamma). The actor is frozen in the first `hold` updates
@@ -132,7 +146,8 @@ class SAC:
         per_step = absorbing() if callable(absorbing) else absorbing
         ended = torch.zeros_like(reward[:, :1]) + per_step / (1 - self.cfg.gamma)
         noise = self.rng.normal(2, batch.act.shape[1], self.dims.n_act)
-        info = self.run_graph(self._update, reward, ended, self.alpha(), noise, *batch, actor=actor)
+        columns = *batch, *(imitation or ())
+        info = self.run_graph(self._update, reward, ended, self.alpha(), noise, *columns, actor=actor)
         if self.cfg.kl and actor:
             self._weigh(info["entropy_cost"])
         return info
@@ -148,7 +163,7 @@ class SAC:
         self, reward: Tensor, ended: Tensor, alpha: Tensor, noise: Tensor, *columns: Tensor, actor: bool
     ) -> dict[str, Tensor]:
         """Update on tensors alone, so that a CUDA graph can record and replay it (`models/cuda_graphs.py`)."""
-        batch = Batch(*columns)
+        batch, imitated = Batch(*columns[:5]), columns[5:]
         target = self.target(batch, reward, ended, alpha, noise[:, 0])
         q, q_loss, grads = self.q.regress(batch.obs, batch.act, target)
         self.opt_q.step(grads)  # also updates the target critics
@@ -157,6 +172,7 @@ class SAC:
             act, cost = self.sample_action(batch.obs, noise[:, 1])
         if actor:
             pi_loss = (alpha * cost - self.fixed_q.least(batch.obs, act)).mean(-1)
+            pi_loss = pi_loss + self._imitation_loss(*imitated) if imitated else pi_loss
             self.opt_pi.descend(pi_loss)  # also updates the average
         else:
             self.opt_pi.follow()
@@ -164,6 +180,9 @@ class SAC:
             gap = cost.detach().mean(-1, keepdim=True) - self.dims.n_act  # target entropy -A
             self.opt_alpha.step([-gap])  # gradient of -log_alpha gap
         return self._info(q, q_loss, cost.detach(), reward, alpha)
+
+    def _imitation_loss(self, obs: Tensor, act: Tensor, weight: Tensor) -> Tensor:
+        return -(weight * step_logp(self.policy, obs, act)).mean(-1)
 
     def alpha(self) -> Tensor:
         """Return the entropy weight, (L, 1); with a prior, the weight of the KL divergence from it."""

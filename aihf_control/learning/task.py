@@ -1,7 +1,8 @@
 """The task of a method: its lanes' data, an environment to collect in, and an annotator to ask.
 
 A method has no logger, no evaluation, no budget and no path. It never sees the true reward: `collect` discards it, and
-the rewards of a rollout are kept for the annotator and never returned. Environment steps and labels are counted here.
+the rewards of a rollout are kept for the annotator and never returned. The exception has a name of its own,
+`collect_paid`. Environment steps and labels are counted here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips, Preferences
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.labelling.teachers import Annotator
+from aihf_control.environments.goals import Goals, goals_of
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.learning.collector import Collector
 from aihf_control.learning.lane_data import LaneData
@@ -77,6 +79,15 @@ class Task:
         """Share of absorbing steps, (L,), if the demonstrations of each lane are padded to the horizon."""
         return self._data.demo_absorbed
 
+    def demo_ends(self) -> Tensor:
+        """Return for each row of `demos` the last row of its episode, (L, N)."""
+        _ = self.demos
+        return self._data.demo_ends()
+
+    def goals(self) -> Goals:
+        """Return the columns of position and goal in an observation. Raises BadInput if the environment has none."""
+        return goals_of(self.spec)
+
     @property
     def clips(self) -> Buffer | None:
         """The transitions inside the compared segments, or None without comparisons."""
@@ -108,6 +119,15 @@ class Task:
         """Take one environment step per lane with a sampled action; store it without its reward."""
         self._collector.collect(policy, into)
         self._usage.n_steps += 1
+
+    def collect_paid(self, policy: Policy, into: Buffer) -> Tensor:
+        """Take a step as `collect` does, and return the environment's true reward, (L,).
+
+        It is for methods whose paper learns from a reward that the environment pays, beside demonstrations. A test
+        lists them: `PAID` in `tests/commands/test_run.py`.
+        """
+        self._usage.n_steps += 1
+        return self._collector.collect_paid(policy, into)
 
     def draw_starts(self, n: int, length: int, restart: bool = True) -> Tensor:
         """Draw `n` starts of segments per lane, (L, n, 2): a demonstration and one of its steps.

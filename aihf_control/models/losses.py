@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SMALLEST = 1e-6  # mass of the largest loss that takes all
+
 
 def weighted_mean(x: Tensor, weight: Tensor) -> Tensor:
     """Return the weighted mean over pairs, (L, B) to (L,); 0 if all weights are 0."""
@@ -21,9 +23,40 @@ def bradley_terry(win: Tensor, lose: Tensor, weight: Tensor, mistakes: float = 0
     they are (Christiano et al., arXiv 1706.03741, section 2.2.3). m = 0: Bradley and Terry (1952), L2 of AIHF (arXiv
     2406.06874). Returns are in units of the annotator's temperature.
     """
+    return weighted_mean(pair_losses(win, lose, mistakes), weight)
+
+
+def pair_losses(win: Tensor, lose: Tensor, mistakes: float = 0.0) -> Tensor:
+    """Return the loss of each pair in `bradley_terry`, (L, B)."""
     if not mistakes:
-        return weighted_mean(F.softplus(lose - win), weight)
-    return weighted_mean(-(mistakes + (1 - 2 * mistakes) * torch.sigmoid(win - lose)).log(), weight)
+        return F.softplus(lose - win)
+    return -(mistakes + (1 - 2 * mistakes) * torch.sigmoid(win - lose)).log()
+
+
+def robust_mean(losses: Tensor, weight: Tensor, rho: float, top: float) -> Tensor:
+    """Return the largest mean of the losses of pairs under weights within total variation `rho` of the given ones.
+
+    losses, weight (L, B) to (L,). The gradient is that of the losses under `worst_weights`.
+    """
+    return (worst_weights(losses.detach(), weight, rho, top) * losses).sum(-1)
+
+
+def worst_weights(losses: Tensor, weight: Tensor, rho: float, top: float) -> Tensor:
+    """Return the weights q, (L, B), with TV(q, p) <= rho that maximise sum q losses, where p is `weight` over its sum.
+
+    q takes the mass `rho` from the smallest losses and gives it to the largest one, or, so that no single pair has it
+    all, to the largest ones that together have the mass `top` in p, in proportion to p. All are 0 if all of p are.
+    """
+    p = weight / weight.sum(-1, keepdim=True).clamp(min=1e-8)
+    order = losses.argsort(-1)
+    mass = p.gather(-1, order)
+    up_to = mass.cumsum(-1)
+    kept = (up_to - rho).clamp(min=0).minimum(mass)
+    above = up_to[..., -1:] - up_to
+    taking = (max(top, SMALLEST) - above).clamp(min=0).minimum(mass)
+    taken = (mass - kept).sum(-1, keepdim=True)
+    worst = kept + taken * taking / taking.sum(-1, keepdim=True).clamp(min=1e-12)
+    return torch.zeros_like(p).scatter(-1, order, worst)
 
 
 def squared_margin(win: Tensor, lose: Tensor, weight: Tensor, margin: float) -> Tensor:

@@ -39,6 +39,20 @@ COLUMNS = (
     LogColumn("pair_accuracy", "number", required=False, statistic="iqm"),
     LogColumn("rank_correlation", "number", required=False, statistic="iqm"),
     LogColumn(
+        "worst_return",
+        "number",
+        required=False,
+        statistic="iqm",
+        caption="Worst return: the mean return of the group of dynamics in which it is lowest.",
+    ),
+    LogColumn(
+        "worst_pair_accuracy",
+        "number",
+        required=False,
+        statistic="iqm",
+        caption="Worst pair accuracy: that of the held-out comparisons of the group in which it is lowest.",
+    ),
+    LogColumn(
         "labels_right",
         "number",
         required=False,

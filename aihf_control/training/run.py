@@ -21,7 +21,7 @@ from aihf_control import methods
 from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import EVALUATION_SEED
-from aihf_control.learning.evaluation import RewardEvaluator, greedy_returns
+from aihf_control.learning.evaluation import RewardEvaluator, greedy_returns, group_columns
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.reward_state import RewardState
 from aihf_control.training.checkpoint import Checkpoints, Saved, restore
@@ -229,6 +229,7 @@ def _replay_rows(rows: list[dict[str, Any]]) -> Iterator[Evaluated]:
 def _evaluate(task: Task, evaluator: RewardEvaluator, progress: Progress, step: int, n: int) -> Evaluated:
     returns = greedy_returns(progress.policy, task.spec, n)
     columns = log_columns(task, evaluator, progress)
+    columns |= group_columns(task.spec, returns)
     rows = [
         {"seed": seed, "step": step, "return": float(r.mean()), "returns": r.tolist()}
         | {name: float(column[i]) for name, column in columns.items()}
@@ -245,4 +246,5 @@ def log_columns(task: Task, evaluator: RewardEvaluator, progress: Progress) -> d
     if progress.reward is not None:
         columns["pair_accuracy"] = evaluator.accuracy(progress.reward)
         columns["rank_correlation"] = evaluator.rank_correlation(progress.reward)
+        columns |= evaluator.group_columns(progress.reward)
     return columns | {name: value.tolist() for name, value in progress.info.items()}

@@ -20,6 +20,7 @@ from aihf_control.methods.aihf import Config
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "experiments").glob("*.toml"))
+REGIMES = sorted((ROOT / "experiments/regimes").glob("*.toml"))
 BASE = 'environments = ["Hopper-v4"]\nmethods = ["aihf", "bc"]\n'
 
 
@@ -91,6 +92,15 @@ def test_the_files_of_the_package_can_be_read(path, monkeypatch, tmp_path):
     grid = read(path)
     assert grid.cells and grid.title != path.stem and grid.about
     assert {c.options.env for c in grid.cells} <= {"Hopper-v4", "HalfCheetah-v4", "Walker2d-v4"}
+
+
+@pytest.mark.parametrize("path", REGIMES, ids=lambda p: p.stem)
+def test_a_regime_states_its_claim_and_compares_its_method_with_a_baseline(path):
+    grid = read(path)
+    assert path.stem in {c.name for c in grid.cells} and grid.report.baseline not in (None, path.stem)
+    assert all(c.options.seeds >= 10 and c.options.first_seed == 0 for c in grid.cells)
+    head = path.read_text().partition("title =")[0]
+    assert "# Claim (" in head and "# Baseline: " in head and "# Control: " in head
 
 
 # ------------------------------------------------------------------------------------------------------ refusals

@@ -22,18 +22,21 @@ from aihf_control.core.errors import BadInput
 from aihf_control.environments.gym import EVALUATION_SEED, Envs
 from aihf_control.environments.rollout import rollout
 from aihf_control.learning.sac import SAC
+from aihf_control.learning.task import Task
 from aihf_control.methods import load
 from aihf_control.models.saved import load_policy
 from aihf_control.models.tensors import read_tensors
 from aihf_control.training import run as cell
 from aihf_control.training.summary import summarise
-from tests.helpers import EACH_METHOD, STEPS, flags, in_this_process, small_config, words
+from tests.helpers import EACH_METHOD, NEED_PAIRS, STEPS, flags, in_this_process, make_task, play, small_config, words
 
 TIME = r"\d{8}-\d{6}-\d{3}"  # a run's folder
 FEW = {"evaluations": 2, "eval_episodes": 1, "final_episodes": 2}
 LEARNS_REWARD = [m for m in methods.names() if hasattr(load(m).Config, "reward")]
 PLAYS_CLIPS = [m for m in methods.names() if hasattr(load(m).Config, "online")]
 ASKS = ("oaif", "bpo", "parl")
+PAID = ("offline_joint", "offline_pre")
+"""The only methods that may read the true reward, by `Task.collect_paid`."""
 HAS_SAC = [m for m in methods.names() if hasattr(load(m).Config, "sac")]
 
 
@@ -311,7 +314,7 @@ def test_an_environment_without_bundled_policies_is_refused_with_what_to_do(refu
     refused(["--env", "Pendulum-v1"], "no bundled policy for Pendulum-v1", "aihf data make --env Pendulum-v1")
 
 
-@pytest.mark.parametrize("method", [m for m in methods.names() if m not in ("bc", "irl", "sapo")])
+@pytest.mark.parametrize("method", NEED_PAIRS)
 def test_a_method_that_learns_from_comparisons_requires_them(refused, dataset_folder, method, monkeypatch):
     monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     refused(words(method, dataset_folder, Path("runs"), "--pairs", "0"), "--pairs")
@@ -468,9 +471,8 @@ def test_the_same_seed_gives_the_same_log(dataset, method):
     assert one.frame["return"][0] != one.frame["return"].iloc[-1]
 
 
-@pytest.mark.parametrize("method", [m for m in EACH_METHOD if m.values[0] not in ASKS])
-def test_the_true_reward_cannot_reach_a_learner(dataset, method, monkeypatch):
-    """But through an annotator's answers, which those who ask for them are given."""
+def deceived(method, dataset, monkeypatch) -> tuple[aihf.Result, aihf.Result]:
+    """Results of a method with the true reward, and with -1000 times that."""
     as_it_is, real = honest(method, dataset), Envs.step
 
     def lying(self, *args):
@@ -478,9 +480,36 @@ def test_the_true_reward_cannot_reach_a_learner(dataset, method, monkeypatch):
         return obs, reward * -1000, terminated, truncated
 
     monkeypatch.setattr(Envs, "step", lying)
-    deceived = trained(method, dataset)
-    assert equal_policies(as_it_is, deceived)
-    np.testing.assert_allclose(deceived.frame["return"], -1000 * as_it_is.frame["return"])
+    return as_it_is, trained(method, dataset)
+
+
+@pytest.mark.parametrize("method", [m for m in EACH_METHOD if m.values[0] not in (*ASKS, *PAID)])
+def test_the_true_reward_cannot_reach_a_learner(dataset, method, monkeypatch):
+    """But through an annotator's answers, which those who ask for them are given, and where it is paid."""
+    one, other = deceived(method, dataset, monkeypatch)
+    assert equal_policies(one, other)
+    np.testing.assert_allclose(other.frame["return"], -1000 * one.frame["return"])
+
+
+@pytest.mark.parametrize("method", PAID)
+def test_the_true_reward_reaches_the_methods_that_are_paid(dataset, method, monkeypatch):
+    """That the test above can fail."""
+    assert not equal_policies(*deceived(method, dataset, monkeypatch))
+
+
+@pytest.mark.parametrize(("door", "allowed"), [("collect_paid", PAID), ("goals", ("metric_rl",))])
+def test_only_the_named_methods_use_a_special_door(dataset, door, allowed, monkeypatch):
+    """Whoever adds a method that reads true rewards or goals has to say so here."""
+    users, real = set(), getattr(Task, door)
+    for method in methods.names():
+
+        def noted(self, *args, _method=method, **kwargs):
+            users.add(_method)
+            return real(self, *args, **kwargs)
+
+        monkeypatch.setattr(Task, door, noted)
+        play(method, make_task(dataset), 6)
+    assert users == set(allowed)
 
 
 @pytest.mark.parametrize("method", EACH_METHOD)

@@ -23,9 +23,10 @@ import torch
 from aihf_control import methods
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import make_dataset
+from aihf_control.learning import task
 from aihf_control.models import kernel
 from aihf_control.training.run import Evaluated, Finished, RunSpec, train_lanes
-from tests.helpers import SMALL_DATA, random_policies, small_config
+from tests.helpers import SMALL_DATA, goals_for_tests, random_policies, small_config
 
 STORE = Path(__file__).with_name("golden.json")
 ENVS = ("Hopper-v4", "HalfCheetah-v4")
@@ -67,6 +68,7 @@ def digest(method: str, data: Dataset) -> str:
 def digests() -> dict[str, str]:
     """Compute all digests, method by environment."""
     torch.set_num_threads(1)
+    task.goals_of = goals_for_tests
     with tempfile.TemporaryDirectory() as folder:
         data = {env: golden_data(env, Path(folder)) for env in ENVS}
         return {f"{method} {env}": digest(method, data[env]) for method in methods.names() for env in ENVS}

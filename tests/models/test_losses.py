@@ -2,9 +2,19 @@
 
 import math
 
+import numpy as np
+import pytest
 import torch
+from scipy.optimize import linprog
 
-from aihf_control.models.losses import bradley_terry, clip_return, demo_gap, gradient_penalty
+from aihf_control.models.losses import (
+    bradley_terry,
+    clip_return,
+    demo_gap,
+    gradient_penalty,
+    robust_mean,
+    worst_weights,
+)
 
 
 def test_bradley_terry_by_hand():
@@ -69,3 +79,59 @@ def test_gradient_penalty_lowers_the_slope():
 def test_clip_return_counts_no_step_after_the_end():
     reward, real = torch.tensor([[[1.0, 2.0, 4.0, 8.0]]]), torch.tensor([[[1.0, 1.0, 1.0, 0.0]]])
     torch.testing.assert_close(clip_return(reward, real, 0.5), torch.tensor([[7.0 / (0.5 * 4)]]))
+
+
+# -------------------------------------------------------------------------------- the worst case in a ball (2503.00539)
+
+LOSSES = torch.tensor([[0.2, 1.3, 0.1, 0.4]])  # not in order
+EVEN = torch.ones(1, 4)
+
+
+@pytest.mark.parametrize(
+    ("rho", "weights", "value"),
+    [
+        (0.0, [0.25, 0.25, 0.25, 0.25], 0.5),
+        (0.25, [0.25, 0.5, 0.0, 0.25], 0.8),  # all of 0.1's weight to 1.3
+        (0.4, [0.1, 0.65, 0.0, 0.25], 0.965),  # 0.02 + 0.845 + 0.1
+        (1.0, [0.0, 1.0, 0.0, 0.0], 1.3),
+    ],
+)
+def test_the_worst_mean_by_hand(rho, weights, value):
+    torch.testing.assert_close(worst_weights(LOSSES, EVEN, rho, 0.0), torch.tensor([weights]))
+    torch.testing.assert_close(robust_mean(LOSSES, EVEN, rho, 0.0), torch.tensor([value]))
+
+
+def test_a_cap_spreads_the_mass_over_the_largest_losses():
+    """A top of 0.5 is 1.3 and 0.4, which get 0.1 each of rho 0.2; a top of 0.3 gives 5 parts of 6 to 1.3."""
+    torch.testing.assert_close(worst_weights(LOSSES, EVEN, 0.2, 0.5), torch.tensor([[0.25, 0.35, 0.05, 0.35]]))
+    by_hand = torch.tensor([[0.25, 0.25 + 0.2 * 5 / 6, 0.05, 0.25 + 0.2 / 6]])
+    torch.testing.assert_close(worst_weights(LOSSES, EVEN, 0.2, 0.3), by_hand)
+
+
+def test_the_worst_weights_are_those_of_a_linear_program():
+    rng = np.random.default_rng(0)
+    for rho in (0.05, 0.3, 0.7):
+        losses, p = rng.exponential(size=7), rng.dirichlet(np.ones(7))
+        # maximise (p + up - down) . losses, where up and down move a mass of at most rho
+        cost = np.concatenate([-losses, losses])
+        moved = np.concatenate([np.ones(7), np.zeros(7)])
+        balance = np.concatenate([np.ones(7), -np.ones(7)])
+        bounds = [(0, None)] * 7 + [(0, x) for x in p]
+        best = linprog(cost, moved[None], [rho], balance[None], [0], bounds)
+        got = robust_mean(torch.tensor(losses)[None], torch.tensor(p)[None], rho, 0.0)
+        assert float(got) == pytest.approx(p @ losses - best.fun, abs=1e-5)
+
+
+def test_pairs_of_weight_0_are_in_no_worst_case_and_lanes_do_not_mix():
+    losses = torch.cat([LOSSES, torch.tensor([[9.0, 1.0, 2.0, 3.0]])])
+    weight = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 1.0, 0.0]])
+    got = worst_weights(losses, weight, 0.25, 0.0)
+    torch.testing.assert_close(got[0], worst_weights(LOSSES, EVEN, 0.25, 0.0)[0])
+    torch.testing.assert_close(got[1], torch.tensor([0.0, 0.25, 0.75, 0.0]))
+    assert torch.equal(worst_weights(LOSSES, torch.zeros(1, 4), 0.3, 0.1), torch.zeros(1, 4))
+
+
+def test_the_gradient_of_the_worst_mean_is_its_weights():
+    losses = LOSSES.clone().requires_grad_()
+    robust_mean(losses, EVEN, 0.4, 0.0).sum().backward()
+    torch.testing.assert_close(losses.grad, torch.tensor([[0.1, 0.65, 0.0, 0.25]]))

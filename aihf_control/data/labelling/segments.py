@@ -25,6 +25,8 @@ class SegmentPool:
     length: int
     regret: Regret | None = None
     """Compare segments by this regret; without it, by their true return."""
+    groups: Sequence[int] | None = None
+    """Group of each episode of the pool, if only segments of the same group may be compared."""
 
     def draw(self, n: int, rng: np.random.Generator) -> list[Clip]:
         """Draw `n` segments: an episode uniformly, then a start in it uniformly.
@@ -50,14 +52,23 @@ class SegmentPool:
 
         Raises BadInput if the pool has too few segments.
         """
-        a, b = (self.draw(n, rng) if n else [] for _ in range(2))
+        a = self.draw(n, rng) if n else []
+        b = self._partners(a, rng)
         for _ in range(100):
             same = [i for i in range(n) if a[i] == b[i]]
             if not same:
                 return a, b
-            for i, clip in zip(same, self.draw(len(same), rng), strict=True):
+            for i, clip in zip(same, self._partners([a[i] for i in same], rng), strict=True):
                 b[i] = clip
         raise BadInput("the pool has too few clips to compare; give more --episodes or --levels")
+
+    def _partners(self, clips: list[Clip], rng: np.random.Generator) -> list[Clip]:
+        """Draw a segment to compare with each of these."""
+        groups = self.groups
+        if groups is None:
+            return self.draw(len(clips), rng) if clips else []
+        alike = {g: [i for i in self.episodes if groups[i] == g] for g in {groups[i] for i, _ in clips}}
+        return [dataclasses.replace(self, episodes=alike[groups[i]]).draw(1, rng)[0] for i, _ in clips]
 
     def step_scores(self, clips: Sequence[Clip]) -> Array:
         """Compute the score of each step of each segment, (N, K): true reward, or its share of the regret."""
