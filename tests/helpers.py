@@ -14,7 +14,6 @@ from aihf_control.data.generate import DataConfig
 from aihf_control.environments.gym import spec_of
 from aihf_control.learning.bc import CloneConfig
 from aihf_control.learning.direct import DirectConfig
-from aihf_control.learning.online import OnlineConfig
 from aihf_control.learning.replay import ReplayConfig
 from aihf_control.learning.reward_model import RewardConfig
 from aihf_control.learning.sac import SACConfig
@@ -101,7 +100,6 @@ TINY = {
     "reward_updates": 6,
     "direct_updates": 3,
     "direct": DirectConfig(hidden=(16, 16), pair_steps=400),
-    "online": OnlineConfig(length=6, phases=2),
     "played": 3,
     "lists": 2,
     "tries": 2,
@@ -113,6 +111,8 @@ def tiny(name: str, **more):
     config = methods.load(name).Config
     fields = {f.name for f in dataclasses.fields(config)}
     settings = {k: v for k, v in (TINY | more).items() if k in fields}
+    if "online" in fields:
+        settings["online"] = more.get("online", dataclasses.replace(config().online, length=6, phases=2))
     if name == "bc":
         settings["clone"] = dataclasses.replace(settings["clone"], updates=CloneConfig.updates)
     return config(**settings)

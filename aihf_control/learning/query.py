@@ -35,7 +35,8 @@ class QuerySession:
     """Rollouts of segments in all lanes at once, and their comparison.
 
     A start (L, n, 2) is a demonstration of the lane and one of its steps. Two rollouts from the same start begin in the
-    same state of the simulator, as two answers to one prompt do.
+    same state of the simulator, as two answers to one prompt do. The numbers from -1 down are the episodes `prompts`,
+    which all lanes share.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class QuerySession:
         demos: Sequence[Sequence[Trajectory]],
         annotator: Annotator,
         pool: Sequence[Trajectory],
+        prompts: Sequence[Trajectory] = (),
     ):
-        self.spec, self.dims, self.demos, self.pool = spec, dims, demos, pool
+        self.spec, self.dims, self.demos, self.pool, self.prompts = spec, dims, demos, pool, prompts
         self.annotator = annotator
         self.annotators: dict[int, Annotator] = {}
         self.acting, self.choosing = Random(dims, "rollouts"), Random(dims, "starts")
@@ -56,15 +58,19 @@ class QuerySession:
         self.answered, self.right = (np.zeros(dims.n_lanes) for _ in range(2))  # answers, and correct ones, by lane
         self._envs: dict[int, Envs] = {}
 
-    def draw_starts(self, n: int, length: int, restart: bool = True) -> Tensor:
+    def draw_starts(self, n: int, length: int, restart: bool = True, anywhere: bool = False) -> Tensor:
         """Draw `n` starts per lane, (L, n, 2), after which a demonstration continues for `length` steps or to its fall.
 
         If the simulator must `restart` there and the states are unknown, the starts are first steps of demonstrations.
-        The same holds for lanes whose demonstrations are all shorter than `length`.
+        The same holds for lanes whose demonstrations are all shorter than `length`. With `anywhere` the episodes are
+        `prompts`.
         """
         u = self.choosing.uniform(n, 2).cpu().numpy()
-        lanes = [_draw_lane_starts(demos, u[i], length, restart) for i, demos in enumerate(self.demos)]
-        return torch.from_numpy(np.stack(lanes)).long()
+        sources = [self.prompts] * self.dims.n_lanes if anywhere else self.demos
+        lanes = np.stack([_draw_lane_starts(episodes, u[i], length, restart) for i, episodes in enumerate(sources)])
+        if anywhere:
+            lanes[..., 0] = -1 - lanes[..., 0]
+        return torch.from_numpy(lanes).long()
 
     def demo_clips(self, starts: Tensor, length: int) -> Clips:
         """Return the demonstrations' segments from these starts. Raises BadInput if they are subsampled or short."""
@@ -108,8 +114,11 @@ class QuerySession:
         if n not in self._envs:
             self._envs[n] = Envs(self.spec, n_lanes * n)
         pairs = enumerate(starts.flatten(0, 1).tolist())
-        obs = [self._reset(self._envs[n], i, self.demos[i // n][episode], t) for i, (episode, t) in pairs]
+        obs = [self._reset(self._envs[n], i, self._episode(i // n, episode), t) for i, (episode, t) in pairs]
         return self._envs[n], np.stack(obs)
+
+    def _episode(self, lane: int, number: int) -> Trajectory:
+        return self.demos[lane][number] if number >= 0 else self.prompts[-1 - number]
 
     def _reset(self, envs: Envs, i: int, demo: Trajectory, t: int) -> Array:
         """Reset environment i to step t of a demonstration. Raises BadInput if neither seed nor state is known."""

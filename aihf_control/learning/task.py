@@ -60,7 +60,9 @@ class Task:
         self._data = LaneData(dataset, self.dims, self.spec.horizon, n_demos, n_pairs)
         self._collector = Collector(self.spec, self.dims)
         annotator = Annotator(**dataset.meta.get("annotator", {}))
-        self._queries = QuerySession(self.spec, self.dims, self._data.trajectories, annotator, dataset.pool)
+        held_out = set(dataset.meta["held_out"])
+        prompts = [t for i, t in enumerate(dataset.pool) if i not in held_out]
+        self._queries = QuerySession(self.spec, self.dims, self._data.trajectories, annotator, dataset.pool, prompts)
         self._usage = Usage(np.zeros(len(seeds), int))
         streams = self._data.streams() | {"acting": self._collector.rng} | self._queries.streams()
         self._state = TaskState([self._usage, self._queries, self._collector], streams)
@@ -109,14 +111,15 @@ class Task:
         self._collector.collect(policy, into)
         self._usage.n_steps += 1
 
-    def draw_starts(self, n: int, length: int, restart: bool = True) -> Tensor:
+    def draw_starts(self, n: int, length: int, restart: bool = True, anywhere: bool = False) -> Tensor:
         """Draw `n` starts of segments per lane, (L, n, 2): a demonstration and one of its steps.
 
         The demonstration continues for `length` steps or to its fall. With `restart` the simulator must be able to
-        start there: see `QuerySession.draw_starts`.
+        start there: see `QuerySession.draw_starts`. With `anywhere` the starts are in all episodes of the dataset that
+        are not held out; `rollout` takes them, `demo_clips` does not.
         """
         _ = self.demos
-        return self._queries.draw_starts(n, min(length, self.spec.horizon), restart)
+        return self._queries.draw_starts(n, min(length, self.spec.horizon), restart, anywhere)
 
     def demo_clips(self, starts: Tensor, length: int) -> Clips:
         """Return the demonstrations' segments from these starts. Raises BadInput if they are subsampled or short."""

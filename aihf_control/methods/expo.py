@@ -10,8 +10,8 @@ Demonstrations D, comparisons P, weights w of DPO's policy, reward r_theta, retu
             step <- the candidate whose policy plays segments of the highest R_theta
         the policy is  w + step (w - w_0)
 
-Candidate 0 is no extrapolation, for the case that DPO has made the policy worse. The choice needs environment steps,
-but no true returns.
+Candidate 0 is the policy of DPO. A candidate -1 is the clone, for the case that DPO has made it worse. The choice needs
+environment steps, but no true returns.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Config:
     reward_updates: int = 3000
     """Gradient steps of the reward before the first of the policy."""
     step_sizes: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5, 1.0)
-    """Candidate steps of extrapolation."""
+    """Candidate steps of extrapolation, at least -1, which is the clone."""
     tries: int = 4
     """Segments per candidate from which the step is chosen."""
     direct: DirectConfig = DirectConfig()
@@ -51,8 +51,8 @@ class Config:
 
     def __post_init__(self):
         at_least_one({"--tries": self.tries})
-        if not self.step_sizes:
-            raise BadInput("--step-sizes: give at least one")
+        if min(self.step_sizes, default=-2) < -1:
+            raise BadInput("--step-sizes: give at least one, and none below -1")
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:

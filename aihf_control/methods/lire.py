@@ -71,7 +71,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
             lists.replace(clips, r.clip_returns(*clips).detach())
         clips, returns = lists.draw(cfg.direct.pair_steps)
         logp = clip_logp(trainer.policy, clips).unflatten(1, (-1, cfg.clips))
-        loss = listwise_loss(cfg.direct.beta * logp, returns, cfg.temperature, cfg.w_best)
+        loss = listwise_loss(cfg.direct.beta_of(clips.real.shape[-1]) * logp, returns, cfg.temperature, cfg.w_best)
         trainer.descend(loss)
         yield Progress(trainer.policy, {"loss": loss.detach(), "logp": logp.detach().mean((1, 2))}, r)
 

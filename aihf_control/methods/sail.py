@@ -63,15 +63,15 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
             own_pairs.add(make_pairs(first, second))
         scores = trainer.score(pairs.draw(cfg.direct.pair_steps))
         loss = (1 - cfg.own) * bradley_terry(scores.h_win, scores.h_lose, scores.weight)
-        pair_loss, sampling = own_terms(trainer.score(own_pairs.draw(cfg.direct.pair_steps)), cfg.direct.beta)
+        pair_loss, sampling = own_terms(trainer.score(own_pairs.draw(cfg.direct.pair_steps)))
         loss = loss + cfg.own * pair_loss + cfg.w_sampling * sampling
         trainer.descend(loss)
         yield trainer.report(loss, scores)
 
 
-def own_terms(s: PairScores, beta: float) -> tuple[Tensor, Tensor]:
+def own_terms(s: PairScores) -> tuple[Tensor, Tensor]:
     """Return the loss of own pairs with the policy's own labels, and the loss of the bilevel term, each (L,)."""
     pair_loss = F.softplus(-(s.h_win - s.h_lose).abs())
     factor = -pair_loss.detach()
     factor = factor - factor.mean(-1, keepdim=True)
-    return pair_loss.mean(-1), -(factor * beta * (s.logp_win + s.logp_lose)).mean(-1)
+    return pair_loss.mean(-1), -(factor * s.beta * (s.logp_win + s.logp_lose)).mean(-1)
