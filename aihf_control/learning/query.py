@@ -18,7 +18,7 @@ from aihf_control.core.types import Clips, Preferences, Trajectory, correct_shar
 from aihf_control.data.labelling.teachers import Annotator
 from aihf_control.environments.gym import Envs, EnvSpec
 from aihf_control.models.lanes import Dims, Random
-from aihf_control.models.networks import Mixture, Policy
+from aihf_control.models.mixture import Actor
 
 Array = np.ndarray
 N_COMPARABLE = 64  # last rollouts whose rewards are kept, so that they can be compared
@@ -82,7 +82,7 @@ class QuerySession:
         cuts = [cut(demos, lane) for demos, lane in zip(self.demos, lanes, strict=True)]
         return Clips(*(self.dims.tensor(np.stack(column)) for column in zip(*cuts, strict=True)))
 
-    def roll_out(self, policy: Policy | Mixture, starts: Tensor, length: int) -> tuple[Rollout, Array]:
+    def roll_out(self, policy: Actor, starts: Tensor, length: int) -> tuple[Rollout, Array]:
         """Play a segment of sampled actions from each start; return it and the number of steps of each lane, (L,).
 
         Segments: obs (L, n, K, O), act (L, n, K, A), real (L, n, K), which is 0 after the end of an episode.
@@ -92,7 +92,7 @@ class QuerySession:
         clips = Clips(*(self.dims.tensor(x).view(*lanes, *x.shape[1:]) for x in (obs, act, real)))
         return Rollout(clips, self._keep(rewards)), real.reshape(lanes[0], -1).sum(1)
 
-    def _play(self, policy: Policy | Mixture, starts: Tensor, length: int) -> list[Array]:
+    def _play(self, policy: Actor, starts: Tensor, length: int) -> list[Array]:
         """Play segments from the starts; return their obs, act, real and rewards, each (L n, K, ...)."""
         n_lanes, n = starts.shape[:2]
         envs, obs = self._restart(starts)
@@ -141,18 +141,27 @@ class QuerySession:
         If the annotator knows ties, the result is (L, 2n): a tie has weight 1/2 in both orders, and other pairs have
         weight 0 in their second order.
         """
-        n, n_steps = first.clips.real.shape[1:]
-        u = self.labelling.uniform(n, 2).flatten(0, 1).cpu().numpy()
-        one, other = self.rewards[first.key], self.rewards[second.key]
-        answers = self._scaled_annotator(n_steps).label(one, other, u)
-        self._count_right(answers, one.sum(1) - other.sum(1))
-        weight = self.dims.tensor(answers).view(-1, n, 2)
+        weight = self._ask(first, second)
         first_wins = weight[..., 0] >= weight[..., 1]
         win, lose = _where(first_wins, first.clips, second.clips), _where(first_wins, second.clips, first.clips)
         high, low = weight.amax(-1), weight.amin(-1)
         if not self.annotator.equal:  # shapes depend on the annotator alone, not on another lane's ties
             return Preferences(win, lose, high)
         return Preferences(_concatenate(win, lose), _concatenate(lose, win), torch.cat([high, low], 1))
+
+    def vote(self, first: Rollout, second: Rollout, n: int) -> Tensor:
+        """Return the share of `n` answers about each pair that prefer the first, (L, pairs); ties count half."""
+        weight = torch.stack([self._ask(first, second) for _ in range(n)])
+        return (0.5 + 0.5 * (weight[..., 0] - weight[..., 1])).mean(0)
+
+    def _ask(self, first: Rollout, second: Rollout) -> Tensor:
+        """Return the annotator's weights of "first is better" and "second is better", (L, n, 2)."""
+        n, n_steps = first.clips.real.shape[1:]
+        u = self.labelling.uniform(n, 2).flatten(0, 1).cpu().numpy()
+        one, other = self.rewards[first.key], self.rewards[second.key]
+        answers = self._scaled_annotator(n_steps).label(one, other, u)
+        self._count_right(answers, one.sum(1) - other.sum(1))
+        return self.dims.tensor(answers).view(-1, n, 2)
 
     def _count_right(self, answers: Array, margin: Array) -> None:
         """Count answers (N, 2) to pairs whose first segment has a return higher by `margin`, (N,)."""

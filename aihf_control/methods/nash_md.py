@@ -29,7 +29,7 @@ from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig
 from aihf_control.learning.sac import SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
-from aihf_control.models.networks import Mixture
+from aihf_control.models.mixture import Mixture
 
 
 @dataclasses.dataclass(frozen=True)

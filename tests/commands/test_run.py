@@ -33,7 +33,7 @@ TIME = r"\d{8}-\d{6}-\d{3}"  # a run's folder
 FEW = {"evaluations": 2, "eval_episodes": 1, "final_episodes": 2}
 LEARNS_REWARD = [m for m in methods.names() if hasattr(load(m).Config, "reward")]
 PLAYS_CLIPS = [m for m in methods.names() if hasattr(load(m).Config, "online")]
-ASKS = ("oaif", "bpo", "parl")
+ASKS = ("oaif", "bpo", "parl", "zpg")
 HAS_SAC = [m for m in methods.names() if hasattr(load(m).Config, "sac")]
 
 
@@ -311,7 +311,7 @@ def test_an_environment_without_bundled_policies_is_refused_with_what_to_do(refu
     refused(["--env", "Pendulum-v1"], "no bundled policy for Pendulum-v1", "aihf data make --env Pendulum-v1")
 
 
-@pytest.mark.parametrize("method", [m for m in methods.names() if m not in ("bc", "irl", "sapo")])
+@pytest.mark.parametrize("method", [m for m in methods.names() if m not in ("bc", "density", "irl", "sapo")])
 def test_a_method_that_learns_from_comparisons_requires_them(refused, dataset_folder, method, monkeypatch):
     monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
     refused(words(method, dataset_folder, Path("runs"), "--pairs", "0"), "--pairs")
