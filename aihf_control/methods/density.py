@@ -75,7 +75,9 @@ def features(task: Task, windows: Segments) -> Tensor:
     mean, std = task.compute_obs_stats()
     rows = task.demos.data[..., : task.dims.n_obs + task.dims.n_act]
     obs, act = rows.split((task.dims.n_obs, task.dims.n_act), -1)
-    steps = torch.cat([(obs - mean[:, None]) / std[:, None], act / act.std(1, keepdim=True).clamp(min=1e-3)], -1)
+    written = [act[i, : int(n)] for i, n in enumerate(task.demos.count)]  # lanes may have fewer rows than the buffer
+    act_std = torch.stack([x.std(0, correction=0) for x in written])[:, None].clamp(min=1e-3)
+    steps = torch.cat([(obs - mean[:, None]) / std[:, None], act / act_std], -1)
     n = windows.rows.clamp(min=1)
     moments = [torch.stack([windows.totals(column) / n for column in x.unbind(-1)], -1) for x in (steps, steps**2)]
     return torch.cat([moments[0], (moments[1] - moments[0] ** 2).clamp(min=0).sqrt()], -1)

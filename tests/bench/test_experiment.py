@@ -1,6 +1,7 @@
 """Experiment files: the grid that they give, and every refusal with its place and the nearest known word."""
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from aihf_control.data.generate import DataConfig
 from aihf_control.methods.aihf import Config
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "experiments").glob("*.toml"))
+FILES = sorted((ROOT / "experiments").rglob("*.toml"))
+REGIMES = sorted((ROOT / "experiments" / "regimes").glob("*.toml"))
 BASE = 'environments = ["Hopper-v4"]\nmethods = ["aihf", "bc"]\n'
 
 
@@ -318,3 +320,16 @@ def test_options_of_the_environment_reach_its_data_and_name_its_folder(written, 
 def test_an_option_that_the_environment_does_not_take_is_refused_before_anything_runs(written, tmp_path):
     with pytest.raises(BadInput, match="healthy_rewards"):
         jobs_of(written(BASE + "[environment.Hopper-v4.options]\nhealthy_rewards = 5"), tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------------- regimes
+
+
+@pytest.mark.parametrize("path", REGIMES, ids=lambda p: p.stem)
+def test_a_regime_states_a_claim_against_a_baseline_before_it_is_run(path):
+    """On 10 evaluation seeds at least, of the method whose name the file has, or a variant of it."""
+    text, grid = path.read_text(), read(path)
+    assert re.match(r"# Claim \([\w. ]+\): .*\n(#.*\n)*?# Baseline: .*Holds if ", text)
+    assert grid.report.baseline in {c.name for c in grid.cells}
+    assert path.stem in {c.options.method for c in grid.cells}
+    assert {c.options.first_seed for c in grid.cells} == {0} and min(c.options.seeds for c in grid.cells) >= 10

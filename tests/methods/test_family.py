@@ -335,6 +335,19 @@ def test_densitys_features_are_the_moments_of_the_windows(task):
     torch.testing.assert_close(x[14:25], obs.std(0, correction=0), atol=1e-3, rtol=1e-3)
 
 
+def test_a_lane_chooses_alike_whatever_lanes_are_beside_it(dataset):
+    """Lanes have demonstrations of other lengths, so their windows are padded differently."""
+    chosen = []
+    for seeds in ((0, 1, 2), (1,)):
+        task = Task(dataset, seeds, n_demos=3, n_pairs=20)
+        x, windows = density.features(task, task.demo_windows(4)), task.demo_windows(4)
+        lane, n = seeds.index(1), int((windows.rows[seeds.index(1)] > 0).sum())
+        u = Random(task.dims, "density").uniform(windows.rows.shape[1])
+        chosen.append((x[lane, :n], u[lane, :n]))
+    for a, b in zip(*chosen, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
 def test_a_share_of_the_windows_is_kept():
     score, windows = t(0.1, 0.9, 0.5, 7.0, 0.4), windows_of(5, 5, 5, 0, 5)
     assert keep_best(score, windows, 0.5).tolist() == [[0, 1, 1, 0, 0]]
