@@ -64,7 +64,20 @@ class OnlineConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class QueryConfig(OnlineConfig):
+class PlayConfig(OnlineConfig):
+    """Settings of the segments that a method plays, which need not start as a demonstration does."""
+
+    pool_starts: bool = False
+    """Start in any state of the dataset's episodes that are not held out, instead of states of the demonstrations. The
+    states are prompts: they are read from the simulator, and need no label."""
+
+    def draw_starts(self, task: Task, n: int) -> Tensor:
+        """Draw `n` starts of segments per lane, (L, n, 2)."""
+        return task.draw_starts(n, self.length, anywhere=self.pool_starts)
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryConfig(PlayConfig):
     """Settings of the segments that a method plays and asks the annotator to compare."""
 
     pairs: int = 0
@@ -73,18 +86,11 @@ class QueryConfig(OnlineConfig):
     epochs: float = 0.0
     """Times that each pair of a phase is learned from, on average. When it is reached, the policy stays as it is until
     the next phase. 0: no limit."""
-    pool_starts: bool = False
-    """Start in any state of the dataset's episodes that are not held out, instead of states of the demonstrations. The
-    states are prompts: they are read from the simulator, and need no label."""
 
     def __post_init__(self):
         super().__post_init__()
         if self.pairs < 0 or self.epochs < 0:
             raise BadInput(f"--online.pairs {self.pairs}, --online.epochs {self.epochs}: both must be at least 0")
-
-    def draw_starts(self, task: Task, n: int) -> Tensor:
-        """Draw `n` starts of segments per lane, (L, n, 2)."""
-        return task.draw_starts(n, self.length, anywhere=self.pool_starts)
 
     def for_task(self, task: Task) -> Self:
         """Return these settings for the labels that a task offers, with the number of phases if `pairs` is given.

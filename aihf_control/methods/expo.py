@@ -25,7 +25,7 @@ from torch import Tensor
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.learning.bc import CloneConfig
 from aihf_control.learning.direct import DirectConfig, DirectTrainer
-from aihf_control.learning.online import OnlineConfig
+from aihf_control.learning.online import PlayConfig
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import bradley_terry
@@ -45,7 +45,7 @@ class Config:
     tries: int = 4
     """Segments per candidate from which the step is chosen."""
     direct: DirectConfig = DirectConfig()
-    online: OnlineConfig = OnlineConfig(length=1000, phases=4)
+    online: PlayConfig = PlayConfig(length=1000, phases=4)
     reward: RewardConfig = RewardConfig()
     clone: CloneConfig = CloneConfig()
 
@@ -87,7 +87,7 @@ class StepSizes:
 
 def choose_steps(task: Task, trainer: DirectTrainer, r: RewardModel, cfg: Config) -> Tensor:
     """Return the step of each lane whose segments, from the same starts, have the highest learned return, (L,)."""
-    starts, found = task.draw_starts(cfg.tries, cfg.online.length), []
+    starts, found = cfg.online.draw_starts(task, cfg.tries), []
     for size in cfg.step_sizes:
         step = torch.full((task.dims.n_lanes,), size, device=task.dims.device)
         policy = extrapolate(trainer.reference, trainer.policy, step)

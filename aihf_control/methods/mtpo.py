@@ -32,7 +32,7 @@ from torch import Tensor
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips
 from aihf_control.learning.bc import CloneConfig, clone
-from aihf_control.learning.online import OnlineConfig
+from aihf_control.learning.online import PlayConfig
 from aihf_control.learning.preference_model import PreferenceModel
 from aihf_control.learning.replay import Batch
 from aihf_control.learning.reward_model import RewardConfig
@@ -61,7 +61,7 @@ class Config:
     """Features of a segment in the cyclic term."""
     sac: SACConfig = SACConfig(alpha=(0.05,), alpha_fade=0.0, average=2e-3)
     reward: RewardConfig = RewardConfig()
-    online: OnlineConfig = OnlineConfig(length=200)
+    online: PlayConfig = PlayConfig(length=200)
     clone: CloneConfig = CloneConfig()
 
     def __post_init__(self):
@@ -83,7 +83,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     for k in task.iterations(sac=sac, model=model, pi_k=pi_k, episodes=episodes):
         if cfg.online.starts_phase(k, cfg.steps):
             pi_k.load_state_dict(sac.policy.state_dict())
-            starts = task.draw_starts(cfg.played, cfg.online.length)
+            starts = cfg.online.draw_starts(task, cfg.played)
             clips = task.rollout(pi_k, starts, cfg.online.length).clips
             episodes.replace(clips, payoffs(model, clips))
         batch, payoff = episodes.draw(cfg.batch)

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.learning.bc import CloneConfig, clone
-from aihf_control.learning.online import OnlineConfig
+from aihf_control.learning.online import PlayConfig
 from aihf_control.learning.preference_model import PreferenceModel
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig
@@ -53,7 +53,7 @@ class Config:
     sac: SACConfig = SACConfig()
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
-    online: OnlineConfig = OnlineConfig()
+    online: PlayConfig = PlayConfig()
     clone: CloneConfig = CloneConfig()
 
     def __post_init__(self):
@@ -75,7 +75,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, model=model, opponent=opponent, buffer=buffer):
         if cfg.online.starts_phase(k, cfg.steps):
-            starts = task.draw_starts(cfg.played, cfg.online.length)
+            starts = cfg.online.draw_starts(task, cfg.played)
             model.set_opponent(task.rollout(opponent, starts, cfg.online.length).clips)
         task.collect(sac.policy, into=buffer)
         info = sac.update(hybrid_batch(buffer, task.demos, task.clips, cfg.replay), model) if k > cfg.warmup else {}

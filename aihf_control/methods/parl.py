@@ -26,7 +26,7 @@ from collections.abc import Iterator
 
 from aihf_control.core.errors import at_least_one
 from aihf_control.learning.bc import CloneConfig, clone
-from aihf_control.learning.online import OnlineConfig, PairBuffer, query_pairs
+from aihf_control.learning.online import PairBuffer, PlayConfig, query_pairs
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.sac import SAC, SACConfig
@@ -50,7 +50,7 @@ class Config:
     sac: SACConfig = SACConfig()
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
-    online: OnlineConfig = OnlineConfig()
+    online: PlayConfig = PlayConfig()
     clone: CloneConfig = CloneConfig()
 
     def __post_init__(self):

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from aihf_control.core.errors import BadInput, at_least_one, check_widths
 from aihf_control.learning.bc import CloneConfig, clone
-from aihf_control.learning.online import OnlineConfig
+from aihf_control.learning.online import PlayConfig
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.lanes import Random
 from aihf_control.models.networks import Policy
@@ -57,7 +57,7 @@ class Config:
     """Whether both policies of a pair are perturbed, in opposite directions."""
     lr: float = 0.01
     """Adam's learning rate."""
-    online: OnlineConfig = OnlineConfig(length=200, phases=50)
+    online: PlayConfig = PlayConfig(length=200, phases=50)
     clone: CloneConfig = CloneConfig()
 
     def __post_init__(self):
@@ -85,7 +85,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
         info = {}
         if cfg.online.starts_phase(k, cfg.steps):
             v = theta.draw_directions(n_directions, cfg.block)
-            starts = task.draw_starts(n_directions * n_pairs, cfg.online.length)
+            starts = cfg.online.draw_starts(task, n_directions * n_pairs)
             up, down = cfg.mu * v, -cfg.mu * v if cfg.two_sided else 0 * v
             first, second = (
                 task.rollout(Perturbed(theta.policy, step), starts, cfg.online.length) for step in (up, down)
