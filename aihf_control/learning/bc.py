@@ -38,6 +38,10 @@ class CloneConfig:
         at_least_one({"--clone.updates": self.updates, "--clone.batch": self.batch})
 
 
+FOR_CRITICS = CloneConfig(log_std=-2.0)
+"""A clone for methods with critics. With more noise it falls where its greedy actions do not."""
+
+
 def initial_policy(task: Task, hidden: tuple[int, ...], log_std: float) -> Policy:
     """Return a new policy, normalised by the lanes' observations, with a constant log standard deviation."""
     policy = Policy(task.dims, hidden)

@@ -78,7 +78,9 @@ class PreferenceModel:
         win, lose, weight = pairs
         with torch.no_grad():
             transitive = self.transitive_logit(win, lose)
-        loss = bradley_terry(transitive + self.cyclic_logit(win, lose), torch.zeros_like(transitive), weight)
+        loss = bradley_terry(
+            transitive + self.cyclic_logit(win, lose), torch.zeros_like(transitive), weight, self.cfg.mistakes
+        )
         self.opt.zero_grad()
         (loss + self.penalty(self.features(lose).mean(1))).sum().backward()
         self.opt.step()
@@ -89,7 +91,10 @@ class PreferenceModel:
         """Return each lane's share with the highest likelihood of these pairs, (L, 1); the smallest of equals."""
         win, lose, weight = pairs
         transitive, cyclic = self.transitive_logit(win, lose), self.cyclic_logit(win, lose)
-        losses = [bradley_terry(transitive + s * cyclic, torch.zeros_like(transitive), weight) for s in SHARES]
+        losses = [
+            bradley_terry(transitive + s * cyclic, torch.zeros_like(transitive), weight, self.cfg.mistakes)
+            for s in SHARES
+        ]
         return torch.tensor(SHARES, device=weight.device)[torch.stack(losses).argmin(0)][:, None]
 
     def penalty(self, opponent: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ True rewards stay in this module. A method receives segments without rewards, an
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from aihf_control.models.lanes import Dims, Random
 from aihf_control.models.mixture import Actor
 
 Array = np.ndarray
+PLAY_SEED = 40_000_000  # greedy episodes start from other seeds than those of evaluations and training
 N_COMPARABLE = 64  # last rollouts whose rewards are kept, so that they can be compared
 
 
@@ -87,35 +88,52 @@ class QuerySession:
 
         Segments: obs (L, n, K, O), act (L, n, K, A), real (L, n, K), which is 0 after the end of an episode.
         """
-        lanes = starts.shape[:2]
-        obs, act, real, rewards = self._play(policy, starts, min(length, self.spec.horizon))
-        clips = Clips(*(self.dims.tensor(x).view(*lanes, *x.shape[1:]) for x in (obs, act, real)))
-        return Rollout(clips, self._keep(rewards)), real.reshape(lanes[0], -1).sum(1)
-
-    def _play(self, policy: Actor, starts: Tensor, length: int) -> list[Array]:
-        """Play segments from the starts; return their obs, act, real and rewards, each (L n, K, ...)."""
-        n_lanes, n = starts.shape[:2]
         envs, obs = self._restart(starts)
+        length, n = min(length, self.spec.horizon), starts.shape[1]
+        clips, rewards = self._play(policy, envs, obs, length, lambda: self.acting.normal(n, self.spec.n_act))
+        return Rollout(clips, self._keep(rewards)), count_steps(clips)
+
+    def play_greedy(self, policy: Actor, n: int) -> tuple[Clips, Array]:
+        """Play `n` greedy episodes per lane from initial states; return them and the steps of each lane, (L,).
+
+        The initial states are the same at every call.
+        """
+        envs = self._make_envs(n)
+        seeds = [PLAY_SEED + 1000 * seed + j for seed in self.dims.seeds for j in range(n)]
+        obs = np.stack([envs.reset(i, seed) for i, seed in enumerate(seeds)])
+        clips, _ = self._play(policy, envs, obs, self.spec.horizon, lambda: None)
+        return clips, count_steps(clips)
+
+    def _play(
+        self, policy: Actor, envs: Envs, obs: Array, length: int, draw_noise: Callable[[], Tensor | None]
+    ) -> tuple[Clips, Array]:
+        """Play a segment in each of the L n environments; return the segments and their rewards, (L n, K)."""
+        lanes = self.dims.n_lanes, len(obs) // self.dims.n_lanes
         steps, live = [], np.ones(len(obs), bool)
         for _ in range(length):
-            noise = self.acting.normal(n, self.spec.n_act)
-            act = policy.act(self.dims.tensor(obs).view(n_lanes, n, -1), noise).flatten(0, 1).cpu().numpy()
+            act = policy.act(self.dims.tensor(obs).view(*lanes, -1), draw_noise()).flatten(0, 1).cpu().numpy()
             before, real, reward = obs.copy(), live.copy(), np.zeros(len(live))
             which = np.flatnonzero(live).tolist()
             if which:
                 obs[which], reward[which], terminated, truncated = envs.step(act[which], which)
                 live[which] = ~(terminated | truncated)
             steps.append((before, act, real, reward))
-        return [np.stack(column, 1) for column in zip(*steps, strict=True)]
+        *columns, rewards = (np.stack(column, 1) for column in zip(*steps, strict=True))
+        return Clips(*(self.dims.tensor(x).view(*lanes, *x.shape[1:]) for x in columns)), rewards
 
     def _restart(self, starts: Tensor) -> tuple[Envs, Array]:
         """Reset an environment to each start; return the environments and their observations, (L n, O)."""
-        n_lanes, n = starts.shape[:2]
-        if n not in self._envs:
-            self._envs[n] = Envs(self.spec, n_lanes * n)
+        n = starts.shape[1]
+        envs = self._make_envs(n)
         pairs = enumerate(starts.flatten(0, 1).tolist())
-        obs = [self._reset(self._envs[n], i, self._episode(i // n, episode), t) for i, (episode, t) in pairs]
-        return self._envs[n], np.stack(obs)
+        obs = [self._reset(envs, i, self._episode(i // n, episode), t) for i, (episode, t) in pairs]
+        return envs, np.stack(obs)
+
+    def _make_envs(self, n: int) -> Envs:
+        """Return `n` environments per lane, made at the first call."""
+        if n not in self._envs:
+            self._envs[n] = Envs(self.spec, self.dims.n_lanes * n)
+        return self._envs[n]
 
     def _episode(self, lane: int, number: int) -> Trajectory:
         return self.demos[lane][number] if number >= 0 else self.prompts[-1 - number]
@@ -217,3 +235,8 @@ def _where(condition: Tensor, a: Clips, b: Clips) -> Clips:
 def _concatenate(a: Clips, b: Clips) -> Clips:
     """Concatenate the segments of both, (L, 2n, K, ...)."""
     return Clips(*(torch.cat(both, 1) for both in zip(a, b, strict=True)))
+
+
+def count_steps(clips: Clips) -> Array:
+    """Return the number of real steps of each lane's segments, (L,)."""
+    return clips.real.flatten(1).sum(1).long().cpu().numpy()

@@ -35,6 +35,10 @@ class RewardConfig:
     """Initial alive bonus per step; it is learned."""
     alive_bound: float = 2.0
     """Bound of the alive bonus."""
+    span: float = 0.25
+    """Largest difference of a step's reward from the alive bonus; 0: unbounded."""
+    unit: bool = True
+    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
     alive_lr: float = 1e-3
     """Adam's learning rate for the alive bonus."""
     batch: int = 256
@@ -48,6 +52,9 @@ class RewardConfig:
     """Weight of the gradient penalty."""
     tau: float = 0.02
     """Temperature of the Bradley-Terry model: the difference in reward per step that equals one logit."""
+    mistakes: float = 0.1
+    """Share of comparisons that are expected to be wrong, however clear they are. Without it, a few wrong labels make
+    all rewards small, and the alive bonus with them."""
 
     def __post_init__(self):
         check_widths("--reward.hidden", self.hidden)
@@ -58,6 +65,9 @@ class RewardConfig:
         at_least_one({"--reward.batch": self.batch, "--reward.pair-steps": self.pair_steps, "--reward.last": self.last})
         if self.tau <= 0 or self.decay <= 0:
             raise BadInput("--reward.tau and --reward.decay must be above 0")
+        if not 0 <= self.mistakes < 0.5 or self.span < 0:
+            given = f"got {self.mistakes} and {self.span}"
+            raise BadInput(f"--reward.mistakes must be from 0 to below 0.5 and --reward.span at least 0, {given}")
 
 
 class AbsorbingSampler(Sampler, Protocol):
@@ -77,7 +87,7 @@ class RewardModel:
 
     def __init__(self, task: Task, cfg: RewardConfig):
         self.task, self.cfg = task, cfg
-        self.net = RewardNet(task.dims, cfg.hidden, cfg.alive, cfg.alive_bound)
+        self.net = RewardNet(task.dims, cfg.hidden, cfg.alive, cfg.alive_bound, cfg.span)
         self.net.units.set(*task.compute_obs_stats())
         body = [p for name, p in self.net.named_parameters() if name != "alive"]
         groups = [{"params": body, "weight_decay": cfg.weight_decay}, {"params": [self.net.alive], "lr": cfg.alive_lr}]
@@ -116,7 +126,8 @@ class RewardModel:
         x_agent, x_demo = self._sample_inputs(buffer)
         g_agent, g_demo = self.net.features(x_agent), self.net.features(x_demo)
         self.net.recentre(g_demo)
-        return (1 - self.task.absorbed) * (g_agent.mean(-1) - g_demo.mean(-1)), self._penalty(x_agent, x_demo)
+        gap = self.net.level(g_agent).mean(-1) - self.net.level(g_demo).mean(-1)
+        return (1 - self.task.absorbed) * gap, self._penalty(x_agent, x_demo)
 
     def pair_term(self, pairs: Preferences | None = None, among: Tensor | None = None) -> Tensor:
         """Return the loss of L2, (L,): Bradley-Terry on these pairs, or on a sample of the given comparisons.
@@ -124,7 +135,7 @@ class RewardModel:
         `among` (L, m): numbers of the comparisons to draw from, all by default.
         """
         win, lose, weight = pairs or self.task.comparisons().draw(self.cfg.pair_steps, among)
-        return bradley_terry(self.clip_returns(*win), self.clip_returns(*lose), weight)
+        return bradley_terry(self.clip_returns(*win), self.clip_returns(*lose), weight, self.cfg.mistakes)
 
     def clip_returns(self, obs: Tensor, act: Tensor, real: Tensor) -> Tensor:
         """Return the returns of segments in logits of Bradley-Terry, obs (L, n, K, O) to (L, n)."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aihf_control.learning.reward_model import RewardModel
 from aihf_control.models.lanes import Dims
+from aihf_control.models.networks import RewardFn
 
 RATE = 0.01  # of the running mean and deviation
 SMALLEST = 1e-3
@@ -20,7 +20,7 @@ class RewardUnit:
     centering, Naik et al., arXiv 2405.09999).
     """
 
-    def __init__(self, dims: Dims, r: RewardModel, on: bool):
+    def __init__(self, dims: Dims, r: RewardFn, on: bool):
         self.r, self.on = r, on
         self.mean, self.std = torch.zeros(2, dims.n_lanes, 1, device=dims.device)
 

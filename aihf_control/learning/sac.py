@@ -45,7 +45,8 @@ class SACConfig:
     layer_norm: bool = True
     """Layer normalisation in the critics."""
     hold: int = 0
-    """Number of first updates in which the actor is frozen and only the critics are trained."""
+    """Updates of the critics alone before the first of the actor. A method does them when its warm-up ends, without
+    environment steps: critics that know the clone's values do not mislead it."""
     kl: tuple[float, ...] = ()
     """With a prior: budgets of the KL divergence from it at the first update and after `kl_updates`, in nats per step.
     Between them the budget grows geometrically. The weight of the divergence, `alpha_start` at first, is a dual
@@ -68,6 +69,9 @@ class SACConfig:
                 f"--sac.alpha-start {self.alpha_start}, --sac.alpha-fade {self.alpha_fade}: both must be at least 0"
             )
 
+
+FROM_CLONE = SACConfig(alpha=(0.1,), alpha_start=1.0, alpha_fade=2000.0, hold=4000, average=1e-3)
+"""Settings of SAC that starts from a clone and learns from a reward in one unit."""
 
 KL_WEIGHTS = 1e-3, 20.0  # least and largest weight of the KL divergence under a budget
 
@@ -101,6 +105,10 @@ class SAC:
         self.n_updates = 0
         self.run_graph = GraphRunner()
 
+    def due(self, steps: int) -> int:
+        """Return the number of updates after `steps` environment steps since the warm-up: one, at first `hold` more."""
+        return 0 if steps < 1 else 1 + self.cfg.hold * (steps == 1)
+
     def update(
         self,
         batch: Batch,
@@ -132,7 +140,7 @@ class SAC:
     def _weigh(self, kl: Tensor) -> None:
         """Raise the weight of the KL divergence where the divergence, (L,), is above its budget; lower it elsewhere."""
         first, last = self.cfg.kl
-        budget = first * (last / first) ** min(1.0, self.n_updates / self.cfg.kl_updates)
+        budget = first * (last / first) ** min(1.0, self._moved() / self.cfg.kl_updates)
         self.log_kl_weight += self.cfg.kl_rate * (kl[:, None] / budget - 1).clamp(-1, 1)
         self.log_kl_weight.clamp_(*map(math.log, KL_WEIGHTS))
 
@@ -164,7 +172,11 @@ class SAC:
             return self.log_kl_weight.exp()
         if self.prior is None or not self.cfg.alpha or not self.cfg.alpha_fade:
             return alpha
-        return alpha + (self.cfg.alpha_start - alpha) * math.exp(-self.n_updates / self.cfg.alpha_fade)
+        return alpha + (self.cfg.alpha_start - alpha) * math.exp(-self._moved() / self.cfg.alpha_fade)
+
+    def _moved(self) -> int:
+        """Return the number of updates of the actor."""
+        return max(0, self.n_updates - self.cfg.hold)
 
     def sample_action(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return a sampled action (L, B, A) and its entropy cost (L, B): log pi, or log(pi / prior)."""

@@ -149,6 +149,12 @@ class Task:
         self._usage.n_steps += played
         return rollout
 
+    def play_greedy(self, policy: Policy, n: int) -> Clips:
+        """Play `n` greedy episodes per lane from initial states; all their steps are counted."""
+        clips, played = self._queries.play_greedy(policy, n)
+        self._usage.n_steps += played
+        return clips
+
     def compare(self, first: Rollout, second: Rollout) -> Preferences:
         """Ask the annotator to compare two rollouts, pair by pair; every query counts as a label.
 

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from aihf_control.core.errors import BadInput, at_least_one
+from aihf_control.learning.bc import CloneConfig, clone
 from aihf_control.learning.replay import Batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.segments import Segments
 from aihf_control.learning.task import Task
 from aihf_control.models.lanes import Random
 from aihf_control.models.losses import bradley_terry
+from aihf_control.models.networks import Policy
 
 CHUNK = 20_000  # rows per call of the reward
 
@@ -30,11 +32,13 @@ class TiltConfig:
     """T of the weights exp(R / T), in logits of the annotator."""
     updates: int = 1000
     """Gradient steps of the reward on the comparisons."""
+    episodes: int = 2
+    """Greedy episodes of each clone in which the clone of the tilted demonstrations is compared with the plain one."""
 
     def __post_init__(self):
         if not 0 <= self.share <= 1 or not 0 < self.mass < 1:
             raise BadInput(f"--tilt.share {self.share}, --tilt.mass {self.mass}: both must be between 0 and 1")
-        at_least_one({"--tilt.updates": self.updates})
+        at_least_one({"--tilt.updates": self.updates, "--tilt.episodes": self.episodes})
         if self.temperature <= 0:
             raise BadInput(f"--tilt.temperature {self.temperature} must be above 0")
 
@@ -42,7 +46,7 @@ class TiltConfig:
 def fit_and_test(task: Task, cfg: RewardConfig, updates: int) -> tuple[RewardModel, Tensor]:
     """Fit a reward to four fifths of the comparisons; return it and how far the last fifth supports it, (L, 1).
 
-    That is the s in [0, 1] that maximises the likelihood of the held-out labels, log sigmoid(s (R(win) - R(lose))): 0
+    That is the s in [0, 1] that maximises the likelihood of the held-out labels with logits s (R(win) - R(lose)): 0
     for labels that the reward cannot predict, for instance random ones, and for fewer than five comparisons.
     """
     comparisons, r = task.comparisons(), RewardModel(task, cfg)
@@ -55,7 +59,7 @@ def fit_and_test(task: Task, cfg: RewardConfig, updates: int) -> tuple[RewardMod
     with torch.no_grad():
         margin = r.clip_returns(*win) - r.clip_returns(*lose)
     scales = torch.linspace(0, 1, 21, device=margin.device)
-    loss = torch.stack([bradley_terry(s * margin, torch.zeros_like(margin), weight) for s in scales])
+    loss = torch.stack([bradley_terry(s * margin, torch.zeros_like(margin), weight, cfg.mistakes) for s in scales])
     return r, scales[loss.argmin(0)][:, None]
 
 
@@ -96,15 +100,25 @@ class TiltedDemos:
     """
 
     def __init__(self, task: Task, reward: RewardConfig, cfg: TiltConfig):
-        r, self.scale = fit_and_test(task, reward, cfg.updates)
-        self.buffer, segments = task.given()
-        weight = segment_weights(
-            self.scale * self._returns(r, segments) / cfg.temperature, segments, cfg.share, cfg.mass
-        )
+        self.r, self.scale = fit_and_test(task, reward, cfg.updates)
+        self.buffer, self.segments = task.given()
+        self.demo_absorbed = task.demo_absorbed
+        score = self.scale * self._returns(self.r, self.segments) / cfg.temperature
+        self._set(segment_weights(score, self.segments, cfg.share, cfg.mass))
+        self.rng = Random(task.dims, "tilted demonstrations")
+
+    def _set(self, weight: Tensor) -> None:
+        """Set the probabilities of the segments, (L, M)."""
+        segments, self.weight = self.segments, weight
         self.demo_mass = (weight * segments.demo).sum(-1)
         self.absorbed = (weight * (1 - segments.rows / segments.length.clamp(min=1))).sum(-1)
         self.cumulated = segments.spread(weight, self.buffer.capacity).cumsum(-1)
-        self.rng = Random(task.dims, "tilted demonstrations")
+
+    def keep(self, tilted: Tensor) -> None:
+        """Return to the demonstrations alone in lanes where `tilted`, (L,), is False."""
+        demo = self.segments.demo * self.segments.length  # equal weights of all steps
+        self._set(torch.where(tilted[:, None], self.weight, demo / demo.sum(-1, keepdim=True)))
+        self.absorbed = torch.where(tilted, self.absorbed, self.demo_absorbed)
 
     @torch.no_grad()
     def _returns(self, r: RewardModel, segments: Segments) -> Tensor:
@@ -126,6 +140,29 @@ class TiltedDemos:
         self.rng.load_state_dict(state["rng"])
 
 
-def tilted_demos(task: Task, reward: RewardConfig, cfg: TiltConfig) -> TiltedDemos | GivenDemos:
-    """Return the demonstrations, tilted unless `cfg.share` is 0."""
-    return TiltedDemos(task, reward, cfg) if cfg.share else GivenDemos(task)
+def clone_demos(
+    task: Task, cfg: CloneConfig, hidden: tuple[int, ...], reward: RewardConfig, tilt: TiltConfig
+) -> tuple[Policy, TiltedDemos | GivenDemos]:
+    """Return a clone of the demonstrations, and these; with a `tilt.share`, both tilted where that is better.
+
+    It is better in a lane if the greedy episodes of the tilted clone return more under the reward that is fitted to the
+    comparisons. A mixture of gaits, or segments that the reward ranks wrongly, can make a clone that falls.
+    """
+    plain = clone(task, cfg, hidden)
+    if not tilt.share:
+        return plain, GivenDemos(task)
+    demos = TiltedDemos(task, reward, tilt)
+    tilted = clone(task, cfg, hidden, demos)
+    with torch.no_grad():
+        returns = [demos.r.clip_returns(*task.play_greedy(p, tilt.episodes)).mean(-1) for p in (plain, tilted)]
+    better = returns[1] > returns[0]
+    demos.keep(better)
+    return choose_by_lane(better, tilted, plain), demos
+
+
+@torch.no_grad()
+def choose_by_lane(first: Tensor, a: Policy, b: Policy) -> Policy:
+    """Overwrite `b` by `a` in the lanes where `first`, (L,), is True; return `b`."""
+    for p, q in zip(a.parameters(), b.parameters(), strict=True):
+        q[first] = p[first]
+    return b

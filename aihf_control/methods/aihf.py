@@ -18,13 +18,13 @@ import dataclasses
 from collections.abc import Iterator
 
 from aihf_control.core.errors import at_least_one
-from aihf_control.learning.bc import CloneConfig, clone
+from aihf_control.learning.bc import FOR_CRITICS, CloneConfig
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.reward_unit import RewardUnit
-from aihf_control.learning.sac import SAC, SACConfig
+from aihf_control.learning.sac import FROM_CLONE, SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
-from aihf_control.learning.tilt import TiltConfig, tilted_demos
+from aihf_control.learning.tilt import TiltConfig, clone_demos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,23 +35,21 @@ class Config:
     """Environment steps per lane, each with one update of the policy after the warm-up."""
     warmup: int = 1000
     """Environment steps before the first update, taken by the clone."""
-    reward_warmup: int = 0
+    reward_warmup: int = 1000
     """Gradient steps of the reward on the comparisons alone before the first of the policy."""
     reward_every: int = 10
-    """Environment steps between two gradient steps of the reward."""
+    """Updates of SAC between two gradient steps of the reward."""
     w_demo: float = 1.0
     """w1, weight of the demonstrations' likelihood."""
     w_pref: float = 1.0
     """w2, weight of the preferences' likelihood."""
     kl_to_clone: bool = True
     """Whether the KL divergence from the clone is penalised, instead of rewarding entropy."""
-    sac: SACConfig = SACConfig()
+    sac: SACConfig = FROM_CLONE
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
-    clone: CloneConfig = CloneConfig()
+    clone: CloneConfig = FOR_CRITICS
     tilt: TiltConfig = TiltConfig()
-    reward_unit: bool = False
-    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
 
     def __post_init__(self):
         at_least_one({"--reward-every": self.reward_every})
@@ -59,20 +57,21 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     task.comparisons()  # raises BadInput, before the clone is trained, if there are none
-    demos = tilted_demos(task, cfg.reward, cfg.tilt)
-    pi_0 = clone(task, cfg.clone, cfg.sac.hidden, demos)
+    pi_0, demos = clone_demos(task, cfg.clone, cfg.sac.hidden, cfg.reward, cfg.tilt)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r = RewardModel(task, cfg.reward)
-    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward.unit)
     r.fit(cfg.reward_warmup)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer, demos=demos, unit=reward):
         task.collect(sac.policy, into=buffer)
-        batch = hybrid_batch(buffer, demos, task.clips, cfg.replay) if k > cfg.warmup else None
-        info = sac.update(batch, reward, reward.absorbing) if batch else {}
-        if k > cfg.warmup and k % cfg.reward_every == 0:
-            gap, penalty = r.demo_term(buffer, demos)
-            pair_loss = r.pair_term()
-            r.descend(cfg.w_demo * gap + cfg.w_pref * pair_loss + penalty)
-            info |= {"demo_gap": gap.detach(), "pair_loss": pair_loss.detach(), "penalty": penalty.detach()}
+        info = {}
+        for _ in range(sac.due(k - cfg.warmup)):
+            batch = hybrid_batch(buffer, demos, task.clips, cfg.replay)
+            info = sac.update(batch, reward, reward.absorbing)
+            if sac.n_updates % cfg.reward_every == 0:
+                gap, penalty = r.demo_term(buffer, demos)
+                pair_loss = r.pair_term()
+                r.descend(cfg.w_demo * gap + cfg.w_pref * pair_loss + penalty)
+                info |= {"demo_gap": gap.detach(), "pair_loss": pair_loss.detach(), "penalty": penalty.detach()}
         yield Progress(sac.average, info, r)

@@ -28,10 +28,11 @@ import torch
 from torch import Tensor
 
 from aihf_control.core.errors import BadInput
-from aihf_control.learning.bc import CloneConfig, clone, initial_policy
+from aihf_control.learning.bc import FOR_CRITICS, CloneConfig, clone, initial_policy
 from aihf_control.learning.replay import Batch, Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
-from aihf_control.learning.sac import SAC, SACConfig
+from aihf_control.learning.reward_unit import RewardUnit
+from aihf_control.learning.sac import FROM_CLONE, SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.lanes import Dims
 from aihf_control.models.networks import Policy, TwinQ
@@ -51,10 +52,10 @@ class Config:
     """Standard deviations of the critics that are added to their mean in the policy's objective; -1: the least one."""
     prior: bool = True
     """Whether the prior is the clone, instead of the uniform policy."""
-    sac: SACConfig = SACConfig()
+    sac: SACConfig = FROM_CLONE
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
-    clone: CloneConfig = CloneConfig()
+    clone: CloneConfig = FOR_CRITICS
 
     def __post_init__(self):
         if self.optimism < -1:
@@ -66,12 +67,15 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     first = clone(task, cfg.clone, cfg.sac.hidden) if cfg.prior else initial_policy(task, cfg.sac.hidden, 0.0)
     learner = Linvit(task.dims, cfg.sac, first, first.frozen_copy() if cfg.prior else None, cfg.optimism)
     r = RewardModel(task, cfg.reward)
-    buffer = Buffer(task.dims, cfg.replay.capacity)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward.unit)
     r.fit(cfg.reward_updates)
     yield Progress(first, {})
-    for k in task.iterations(sac=learner, r=r, buffer=buffer):
+    for k in task.iterations(sac=learner, r=r, buffer=buffer, unit=reward):
         task.collect(learner.policy, into=buffer)
-        info = learner.update(hybrid_batch(buffer, task.demos, task.clips, cfg.replay), r) if k > cfg.warmup else {}
+        info = {}
+        for _ in range(learner.due(k - cfg.warmup)):
+            batch = hybrid_batch(buffer, task.demos, task.clips, cfg.replay)
+            info = learner.update(batch, reward, reward.absorbing)
         yield Progress(learner.average, info, r)
 
 

@@ -22,11 +22,12 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from aihf_control.learning.bc import CloneConfig
+from aihf_control.learning.bc import FOR_CRITICS, CloneConfig
 from aihf_control.learning.direct import DirectConfig, DirectTrainer
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
-from aihf_control.learning.sac import SAC, SACConfig
+from aihf_control.learning.reward_unit import RewardUnit
+from aihf_control.learning.sac import FROM_CLONE, SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import bradley_terry
 
@@ -44,10 +45,10 @@ class Config:
     direct_updates: int = 2000
     """Gradient steps of DPO on the easy half."""
     direct: DirectConfig = DirectConfig()
-    sac: SACConfig = SACConfig()
+    sac: SACConfig = FROM_CLONE
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
-    clone: CloneConfig = CloneConfig()
+    clone: CloneConfig = FOR_CRITICS
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
@@ -60,10 +61,13 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
         s = trainer.score(pairs.draw(cfg.direct.pair_steps, easy))
         trainer.descend(bradley_terry(s.h_win, s.h_lose, s.weight))
     sac = SAC(task.dims, cfg.sac, trainer.policy, prior=trainer.policy.frozen_copy())
-    buffer = Buffer(task.dims, cfg.replay.capacity)
-    for k in task.iterations(sac=sac, r=r, buffer=buffer):
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward.unit)
+    for k in task.iterations(sac=sac, r=r, buffer=buffer, unit=reward):
         task.collect(sac.policy, into=buffer)
-        info = sac.update(hybrid_batch(buffer, task.demos, task.clips, cfg.replay), r) if k > cfg.warmup else {}
+        info = {}
+        for _ in range(sac.due(k - cfg.warmup)):
+            batch = hybrid_batch(buffer, task.demos, task.clips, cfg.replay)
+            info = sac.update(batch, reward, reward.absorbing)
         yield Progress(sac.average, info, r)
 
 

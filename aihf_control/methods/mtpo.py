@@ -31,7 +31,7 @@ from torch import Tensor
 
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips
-from aihf_control.learning.bc import CloneConfig, clone
+from aihf_control.learning.bc import FOR_CRITICS, CloneConfig, clone
 from aihf_control.learning.online import PlayConfig
 from aihf_control.learning.preference_model import PreferenceModel
 from aihf_control.learning.replay import Batch
@@ -62,7 +62,7 @@ class Config:
     sac: SACConfig = SACConfig(alpha=(0.05,), alpha_fade=0.0, average=2e-3)
     reward: RewardConfig = RewardConfig()
     online: PlayConfig = PlayConfig(length=200)
-    clone: CloneConfig = CloneConfig()
+    clone: CloneConfig = FOR_CRITICS
 
     def __post_init__(self):
         if self.played < 2 or self.features < 2 or self.batch < 1:

@@ -22,12 +22,13 @@ import dataclasses
 from collections.abc import Iterator
 
 from aihf_control.core.errors import BadInput, at_least_one
-from aihf_control.learning.bc import CloneConfig, clone
+from aihf_control.learning.bc import FOR_CRITICS, CloneConfig, clone
 from aihf_control.learning.online import PlayConfig
 from aihf_control.learning.preference_model import PreferenceModel
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig
-from aihf_control.learning.sac import SAC, SACConfig
+from aihf_control.learning.reward_unit import RewardUnit
+from aihf_control.learning.sac import FROM_CLONE, SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.mixture import Mixture
 
@@ -50,11 +51,11 @@ class Config:
     """Features of a segment in the cyclic term."""
     kl_to_clone: bool = True
     """Whether the KL divergence from the clone is penalised, instead of rewarding entropy."""
-    sac: SACConfig = SACConfig()
+    sac: SACConfig = FROM_CLONE
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
     online: PlayConfig = PlayConfig()
-    clone: CloneConfig = CloneConfig()
+    clone: CloneConfig = FOR_CRITICS
 
     def __post_init__(self):
         at_least_one({"--played": self.played})
@@ -70,13 +71,16 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     model = PreferenceModel(task, cfg.reward, cfg.features)
     opponent = Mixture(sac.policy, pi_0.frozen_copy(), cfg.mixture)
-    buffer = Buffer(task.dims, cfg.replay.capacity)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, model, cfg.reward.unit)
     model.fit(cfg.reward_updates)
     yield Progress(pi_0, {})
-    for k in task.iterations(sac=sac, model=model, opponent=opponent, buffer=buffer):
+    for k in task.iterations(sac=sac, model=model, opponent=opponent, buffer=buffer, unit=reward):
         if cfg.online.starts_phase(k, cfg.steps):
             starts = cfg.online.draw_starts(task, cfg.played)
             model.set_opponent(task.rollout(opponent, starts, cfg.online.length).clips)
         task.collect(sac.policy, into=buffer)
-        info = sac.update(hybrid_batch(buffer, task.demos, task.clips, cfg.replay), model) if k > cfg.warmup else {}
+        info = {}
+        for _ in range(sac.due(k - cfg.warmup)):
+            batch = hybrid_batch(buffer, task.demos, task.clips, cfg.replay)
+            info = sac.update(batch, reward, reward.absorbing)
         yield Progress(sac.average, info | {"circle": model.share.squeeze(1)}, model.r)

@@ -25,11 +25,12 @@ import dataclasses
 from collections.abc import Iterator
 
 from aihf_control.core.errors import at_least_one
-from aihf_control.learning.bc import CloneConfig, clone
+from aihf_control.learning.bc import FOR_CRITICS, CloneConfig, clone
 from aihf_control.learning.online import PairBuffer, PlayConfig, query_pairs
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
-from aihf_control.learning.sac import SAC, SACConfig
+from aihf_control.learning.reward_unit import RewardUnit
+from aihf_control.learning.sac import FROM_CLONE, SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
 
 
@@ -42,16 +43,16 @@ class Config:
     warmup: int = 1000
     """Environment steps before the first update, taken by the clone."""
     reward_every: int = 10
-    """Environment steps between two gradient steps of the reward."""
+    """Updates of SAC between two gradient steps of the reward."""
     w_agent: float = 0.1
     """Weight of the agent's mean reward per step, relative to the demonstrations'."""
     kl_to_clone: bool = True
     """Whether the KL divergence from the clone is penalised, instead of rewarding entropy."""
-    sac: SACConfig = SACConfig()
+    sac: SACConfig = FROM_CLONE
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
     online: PlayConfig = PlayConfig()
-    clone: CloneConfig = CloneConfig()
+    clone: CloneConfig = FOR_CRITICS
 
     def __post_init__(self):
         at_least_one({"--reward-every": self.reward_every})
@@ -62,16 +63,19 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r, answers = RewardModel(task, cfg.reward), PairBuffer(task, 2 * task.n_offered)  # a tie is stored in both orders
-    buffer = Buffer(task.dims, cfg.replay.capacity)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward.unit)
     yield Progress(pi_0, {})
-    for k in task.iterations(sac=sac, r=r, buffer=buffer, answers=answers):
+    for k in task.iterations(sac=sac, r=r, buffer=buffer, answers=answers, unit=reward):
         if cfg.online.starts_phase(k, cfg.steps):
             answers.add(query_pairs(task, sac.policy, cfg.online))
         task.collect(sac.policy, into=buffer)
-        info = sac.update(hybrid_batch(buffer, task.demos, task.clips, cfg.replay), r) if k > cfg.warmup else {}
-        if k > cfg.warmup and k % cfg.reward_every == 0:
-            agent, penalty = r.agent_term(buffer)
-            pair_loss = r.pair_term(answers.draw(cfg.reward.pair_steps))
-            r.descend(pair_loss - cfg.w_agent * agent + penalty)
-            info |= {"agent": agent.detach(), "pair_loss": pair_loss.detach(), "penalty": penalty.detach()}
+        info = {}
+        for _ in range(sac.due(k - cfg.warmup)):
+            batch = hybrid_batch(buffer, task.demos, task.clips, cfg.replay)
+            info = sac.update(batch, reward, reward.absorbing)
+            if sac.n_updates % cfg.reward_every == 0:
+                agent, penalty = r.agent_term(buffer)
+                pair_loss = r.pair_term(answers.draw(cfg.reward.pair_steps))
+                r.descend(pair_loss - cfg.w_agent * agent + penalty)
+                info |= {"agent": agent.detach(), "pair_loss": pair_loss.detach(), "penalty": penalty.detach()}
         yield Progress(sac.average, info, r)

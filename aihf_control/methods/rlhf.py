@@ -15,13 +15,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from aihf_control.learning.bc import CloneConfig, clone
+from aihf_control.learning.bc import FOR_CRITICS, CloneConfig
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.reward_unit import RewardUnit
-from aihf_control.learning.sac import SAC, SACConfig
+from aihf_control.learning.sac import FROM_CLONE, SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
-from aihf_control.learning.tilt import TiltConfig, tilted_demos
+from aihf_control.learning.tilt import TiltConfig, clone_demos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,26 +36,25 @@ class Config:
     """Gradient steps of the reward before the first of the policy."""
     kl_to_clone: bool = True
     """Whether the KL divergence from the clone is penalised, instead of rewarding entropy."""
-    sac: SACConfig = SACConfig()
+    sac: SACConfig = FROM_CLONE
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
-    clone: CloneConfig = CloneConfig()
+    clone: CloneConfig = FOR_CRITICS
     tilt: TiltConfig = TiltConfig()
-    reward_unit: bool = False
-    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     task.comparisons()  # raises BadInput, before the clone is trained, if there are none
-    demos = tilted_demos(task, cfg.reward, cfg.tilt)
-    pi_0 = clone(task, cfg.clone, cfg.sac.hidden, demos)
+    pi_0, demos = clone_demos(task, cfg.clone, cfg.sac.hidden, cfg.reward, cfg.tilt)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r = RewardModel(task, cfg.reward)
-    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward.unit)
     r.fit(cfg.reward_updates)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer, demos=demos, unit=reward):
         task.collect(sac.policy, into=buffer)
-        batch = hybrid_batch(buffer, demos, task.clips, cfg.replay) if k > cfg.warmup else None
-        info = sac.update(batch, reward, reward.absorbing) if batch else {}
+        info = {}
+        for _ in range(sac.due(k - cfg.warmup)):
+            batch = hybrid_batch(buffer, demos, task.clips, cfg.replay)
+            info = sac.update(batch, reward, reward.absorbing)
         yield Progress(sac.average, info, r)

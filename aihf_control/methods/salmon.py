@@ -27,11 +27,12 @@ import torch
 from torch import Tensor
 
 from aihf_control.core.errors import BadInput
-from aihf_control.learning.bc import CloneConfig, clone
+from aihf_control.learning.bc import FOR_CRITICS, CloneConfig, clone
 from aihf_control.learning.principled_reward import PrincipledReward
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
-from aihf_control.learning.sac import SAC, SACConfig
+from aihf_control.learning.reward_unit import RewardUnit
+from aihf_control.learning.sac import FROM_CLONE, SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
 
 
@@ -55,10 +56,10 @@ class Config:
     """Principle of actions that change little, from -1 to 1."""
     kl_to_clone: bool = True
     """Whether the KL divergence from the clone is penalised, instead of rewarding entropy."""
-    sac: SACConfig = SACConfig()
+    sac: SACConfig = FROM_CLONE
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
-    clone: CloneConfig = CloneConfig()
+    clone: CloneConfig = FOR_CRITICS
 
     def __post_init__(self):
         if not any(self.principles) or max(map(abs, self.principles)) > 1:
@@ -74,12 +75,15 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     opinion = task.judge()  # raises BadInput, before the clone is trained, if there are no comparisons
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
-    buffer = Buffer(task.dims, cfg.replay.capacity)
     r = steered_reward(task, cfg, opinion)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward.unit)
     yield Progress(pi_0, {})
-    for k in task.iterations(sac=sac, r=r, buffer=buffer):
+    for k in task.iterations(sac=sac, r=r, buffer=buffer, unit=reward):
         task.collect(sac.policy, into=buffer)
-        info = sac.update(hybrid_batch(buffer, task.demos, task.clips, cfg.replay), r) if k > cfg.warmup else {}
+        info = {}
+        for _ in range(sac.due(k - cfg.warmup)):
+            batch = hybrid_batch(buffer, task.demos, task.clips, cfg.replay)
+            info = sac.update(batch, reward, reward.absorbing)
         yield Progress(sac.average, info, r)
 
 

@@ -14,12 +14,16 @@ def weighted_mean(x: Tensor, weight: Tensor) -> Tensor:
     return (weight * x).sum(-1) / weight.sum(-1).clamp(min=1e-8)
 
 
-def bradley_terry(win: Tensor, lose: Tensor, weight: Tensor) -> Tensor:
-    """Return -log sigmoid(R(win) - R(lose)), a weighted mean over pairs: win, lose, weight (L, B) to (L,).
+def bradley_terry(win: Tensor, lose: Tensor, weight: Tensor, mistakes: float = 0.0) -> Tensor:
+    """Return -log P(win), a weighted mean over pairs: win, lose, weight (L, B) to (L,).
 
-    Bradley and Terry (1952); L2 of AIHF (arXiv 2406.06874). Returns are in units of the annotator's temperature.
+    P = (1 - 2 m) sigmoid(R(win) - R(lose)) + m for an annotator who errs in a share m of all comparisons, however clear
+    they are (Christiano et al., arXiv 1706.03741, section 2.2.3). m = 0: Bradley and Terry (1952), L2 of AIHF (arXiv
+    2406.06874). Returns are in units of the annotator's temperature.
     """
-    return weighted_mean(F.softplus(lose - win), weight)
+    if not mistakes:
+        return weighted_mean(F.softplus(lose - win), weight)
+    return weighted_mean(-(mistakes + (1 - 2 * mistakes) * torch.sigmoid(win - lose)).log(), weight)
 
 
 def squared_margin(win: Tensor, lose: Tensor, weight: Tensor, margin: float) -> Tensor:

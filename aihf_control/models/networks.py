@@ -172,19 +172,21 @@ class TwinQ(nn.Module):
 
 
 class RewardNet(nn.Module):
-    """The learned reward, (L, B, O), (L, B, A) to (L, B):  r(s, a) = g(s, a) - c0 + B tanh(p).
+    """The learned reward, (L, B, O), (L, B, A) to (L, B):  r(s, a) = S tanh((g(s, a) - c0) / S) + B tanh(p).
 
     `g` is a small tanh network on normalised observations, `c0` a running mean of g over demonstrations, and B tanh(p)
     the learned alive bonus. Differences of returns determine a reward up to a constant. It is fixed here by a reward of
     0 in the absorbing state after a fall, which makes the constant the alive bonus.
 
-    The losses treat c0 as a constant, and c0 follows the mean of g with a lag of about 100 steps. So the bonus is
-    bounded by B, but the level of the reward is not, until g converges.
+    The span S bounds the reward where there are no data: a policy cannot gain more from a few steps that the network
+    overrates than it loses by a fall. With S = 0 it is not bounded: r = g - c0 + B tanh(p).
+
+    The losses treat c0 as a constant, and c0 follows the mean of g with a lag of about 100 steps.
     """
 
     centre: Tensor
 
-    def __init__(self, dims: Dims, hidden: tuple[int, ...], alive: float, bound: float):
+    def __init__(self, dims: Dims, hidden: tuple[int, ...], alive: float, bound: float, span: float = 0.0):
         super().__init__()
         rng = Random(dims, "reward")
         self.units = ObsNormalizer(dims)
@@ -193,14 +195,16 @@ class RewardNet(nn.Module):
         at_first = math.atanh(alive / bound)
         self.alive = nn.Parameter(torch.full((dims.n_lanes, 1), at_first, device=dims.device))
         self.register_buffer("centre", torch.zeros(dims.n_lanes, 1, device=dims.device))
-        self.bound = bound
+        self.bound, self.span = bound, span
 
     def forward(self, obs: Tensor, act: Tensor) -> Tensor:
         return self.level(self.features(self.inputs(obs, act)))
 
     def level(self, g: Tensor) -> Tensor:
-        """Return the reward for outputs of g, (L, B): centred, plus the alive bonus."""
-        return g - self.centre + self.bound * torch.tanh(self.alive)
+        """Return the reward for outputs of g, (L, B): centred and bounded, plus the alive bonus."""
+        centred = g - self.centre
+        bounded = self.span * torch.tanh(centred / self.span) if self.span else centred
+        return bounded + self.bound * torch.tanh(self.alive)
 
     def inputs(self, obs: Tensor, act: Tensor) -> Tensor:
         """Return the inputs of g, (L, B, O + A), with respect to which its gradient is bounded."""

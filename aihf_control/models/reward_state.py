@@ -61,5 +61,7 @@ def join_lanes(states: Sequence[RewardState]) -> RewardState:
 def of_network(net: RewardNet) -> RewardState:
     """Return the data of a `RewardNet`."""
     return RewardState(
-        "network", {name: t.detach().cpu() for name, t in net.state_dict().items()}, {"bound": net.bound}
+        "network",
+        {name: t.detach().cpu() for name, t in net.state_dict().items()},
+        {"bound": net.bound, "span": net.span},
     )

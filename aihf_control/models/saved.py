@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -120,12 +121,18 @@ def load_reward(path: str | Path) -> TrainedReward:
 
 def _reward_net(state: RewardState, dims: Dims) -> RewardNet:
     """Build a frozen `RewardNet` from its state. Raises BadInput."""
-    bound = state.settings.get("bound")
-    if not isinstance(bound, int | float) or isinstance(bound, bool) or not bound > 0:
+    bound, span = state.settings.get("bound"), state.settings.get("span", 0.0)
+    if not _is_number(bound) or not bound > 0:
         raise BadInput(f"bound must be a number above 0, got {bound!r}")
-    net = RewardNet(dims, _hidden(state.tensors, dims, dims.n_obs + dims.n_act), alive=0.0, bound=bound)
+    if not _is_number(span) or not 0 <= span < math.inf:
+        raise BadInput(f"span must be a number of at least 0, got {span!r}")
+    net = RewardNet(dims, _hidden(state.tensors, dims, dims.n_obs + dims.n_act), 0.0, bound, span)
     _fill(net, state.tensors)
     return net
+
+
+def _is_number(x: Any) -> TypeGuard[int | float]:
+    return isinstance(x, int | float) and not isinstance(x, bool)
 
 
 register("network", _reward_net)

@@ -37,7 +37,8 @@ def estimate_seconds(run_spec: RunSpec, spec: EnvSpec, workers: int) -> float | 
     dims = Dims(
         tuple(range(n)), spec.n_obs, spec.n_act, torch.device(run_spec.device), getattr(torch, run_spec.products)
     )
-    sac, size = SAC(dims, run_spec.cfg.sac), getattr(run_spec.cfg, "replay", run_spec.cfg).batch
+    sac = SAC(dims, run_spec.cfg.sac)
+    size = getattr(run_spec.cfg, "replay", run_spec.cfg).batch  # a replay without given data has its size in the config
     obs, act = (
         torch.randn(n, size, spec.n_obs, device=dims.device),
         torch.zeros(n, size, spec.n_act, device=dims.device),

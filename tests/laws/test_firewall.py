@@ -25,7 +25,7 @@ RESTRICTED = {
     "demo_windows": {"ask", "density"},  # which rows of the demonstrations are one window
 }
 """Doors of some methods only. None pays the true reward."""
-OF_LEARNING = {"compare", "by_regret", "n_asked"}  # used by `learning/online.py`, which counts queries
+OF_LEARNING = {"compare", "by_regret", "n_asked", "play_greedy"}  # used by `learning/online.py` and `tilt.py`
 OF_TRAINING = {
     "n_steps",
     "n_labels",

@@ -79,6 +79,17 @@ def test_the_reward_has_its_bonus_at_the_demonstrations_mean():
     torch.testing.assert_close(r(obs, act).mean(-1), torch.ones(2), atol=1e-3, rtol=1e-3)
 
 
+def test_the_span_bounds_the_reward_and_keeps_its_slope_at_the_bonus():
+    r = RewardNet(dims(), (8,), alive=1.0, bound=2.0, span=0.5)
+    g = torch.tensor([[-100.0, 0.0, 0.5, 100.0]]).expand(2, -1).clone().requires_grad_()
+    level = r.level(g)
+    torch.testing.assert_close(level[0], torch.tensor([0.5, 1.0, 1 + 0.5 * math.tanh(1.0), 1.5]))
+    (slope,) = torch.autograd.grad(level.sum(), g)
+    torch.testing.assert_close(slope[0, 1], torch.tensor(1.0))
+    free = RewardNet(dims(), (8,), alive=1.0, bound=2.0)
+    torch.testing.assert_close(free.level(g)[0], g[0] + 1)
+
+
 def test_bfloat16_products_stay_near_float32():
     d = dims()
     policy, obs = Policy(d, (32, 32)), torch.randn(2, 5, 3)
@@ -237,6 +248,18 @@ def test_the_actor_is_frozen_for_the_given_updates_also_after_a_resume():
             resumed.load_state_dict(sac.state_dict())
             assert resumed.n_updates == 1
     assert moved == [False, False, True, True]
+
+
+def test_updates_are_due_after_the_warm_up_and_the_critics_alone_first():
+    assert [SAC(dims(), dataclasses.replace(TINY, hold=5)).due(k) for k in (-1, 0, 1, 2, 3)] == [0, 0, 6, 1, 1]
+    assert [SAC(dims(), TINY).due(k) for k in (0, 1, 2)] == [0, 1, 1]
+
+
+def test_the_weight_of_the_divergence_falls_from_the_first_update_of_the_actor():
+    cfg = dataclasses.replace(TINY, hold=3, alpha=(0.5,), alpha_start=2.5, alpha_fade=1.0)
+    sac = SAC(dims(), cfg, prior=Policy(dims(), (8,)))
+    weights = [sac.update(batch(dims()), reward_of)["alpha"][0].item() for _ in range(5)]
+    assert weights == pytest.approx([2.5, 2.5, 2.5, 0.5 + 2 * math.exp(-1), 0.5 + 2 * math.exp(-2)])
 
 
 def test_a_frozen_actor_does_not_change_while_its_critics_do():

@@ -8,10 +8,21 @@ import pytest
 import torch
 
 from aihf_control.core.errors import BadInput
-from aihf_control.learning.reward_model import RewardConfig
+from aihf_control.learning import tilt
+from aihf_control.learning.bc import CloneConfig, clone
+from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.segments import Segments
-from aihf_control.learning.tilt import TiltConfig, TiltedDemos, fit_and_test, segment_weights, tilted_demos
+from aihf_control.learning.tilt import (
+    TiltConfig,
+    TiltedDemos,
+    choose_by_lane,
+    clone_demos,
+    fit_and_test,
+    segment_weights,
+)
 from aihf_control.methods import aihf, rlhf
+from aihf_control.models.lanes import Dims
+from aihf_control.models.networks import Policy
 from aihf_control.testing import check_method
 from tests.helpers import make_task, small_config
 
@@ -98,10 +109,15 @@ def relabelled(task, right: float):
     return task
 
 
-@pytest.mark.parametrize(("right", "low", "high"), [(1.0, 0.3, 1.0), (0.5, 0.0, 0.2)])
+@pytest.mark.parametrize(("right", "low", "high"), [(1.0, 0.4, 20.0), (0.5, 0.0, 0.2)])
 def test_labels_count_as_far_as_they_can_be_predicted(dataset, right, low, high):
-    _, scale = fit_and_test(relabelled(make_task(dataset, 60, seeds=range(4)), right), CFG, 150)
-    assert low <= scale.mean() <= high
+    """The logits of the comparisons, scaled, are large only if the labels can be predicted."""
+    task = relabelled(make_task(dataset, 60, seeds=range(4)), right)
+    r, scale = fit_and_test(task, CFG, 150)
+    win, lose, _ = task.comparisons().read_all()
+    with torch.no_grad():
+        logits = scale * (r.clip_returns(*win) - r.clip_returns(*lose)).abs()
+    assert low <= logits.mean() <= high
 
 
 def test_labels_that_say_nothing_leave_the_weights_before_tilting(dataset):
@@ -112,9 +128,36 @@ def test_labels_that_say_nothing_leave_the_weights_before_tilting(dataset):
 
 def test_without_a_share_the_demonstrations_stay_as_they_are(dataset):
     task = make_task(dataset)
-    demos = tilted_demos(task, CFG, TiltConfig())
+    policy, demos = clone_demos(task, CloneConfig(updates=3), (8,), CFG, TiltConfig())
     assert torch.equal(demos.absorbed, task.demo_absorbed)
     assert demos.sample == task.demos.sample
+    plain = clone(make_task(dataset), CloneConfig(updates=3), (8,))
+    assert torch.equal(policy.mean.weight, plain.mean.weight) and not task.n_steps.any()
+
+
+def test_the_better_clone_is_kept_in_each_lane_with_its_demonstrations(dataset, monkeypatch):
+    """Greedy episodes of both clones are played; the tilted one returns more in the second lane only."""
+    task, returns = make_task(dataset, 40), iter([[2.0, 2.0], [1.0, 3.0]])
+    monkeypatch.setattr(RewardModel, "clip_returns", lambda *_: torch.tensor(next(returns))[:, None])
+    monkeypatch.setattr(tilt, "fit_and_test", lambda task, cfg, _: (RewardModel(task, cfg), torch.ones(2, 1)))
+    policy, demos = clone_demos(task, CloneConfig(updates=3), (8,), CFG, TILT)
+    plain = clone(make_task(dataset, 40), CloneConfig(updates=3), (8,))
+    assert torch.equal(policy.mean.weight[0], plain.mean.weight[0])
+    assert not torch.equal(policy.mean.weight[1], plain.mean.weight[1])
+    assert isinstance(demos, TiltedDemos)
+    n = int(task.demos.count[0])
+    share = demos.cumulated.diff(prepend=torch.zeros(2, 1).double()) / demos.cumulated[:, -1:]
+    torch.testing.assert_close(share[0, :n], torch.full((n,), 1 / n).double(), rtol=1e-4, atol=1e-9)
+    assert demos.demo_mass[0] == pytest.approx(1) and demos.demo_mass[1] < 0.99
+    assert demos.absorbed[0] == task.demo_absorbed[0]
+    assert (task.n_steps >= 2 * TILT.episodes).all()  # steps of both clones are counted
+
+
+def test_lanes_are_chosen_one_by_one():
+    a, b = Policy(Dims((0, 1), 3, 1), (4,)), Policy(Dims((2, 3), 3, 1), (4,))
+    expected = [b.mean.weight[0].clone(), a.mean.weight[1].clone()]
+    chosen = choose_by_lane(torch.tensor([False, True]), a, b)
+    assert chosen is b and all(torch.equal(w, e) for w, e in zip(chosen.mean.weight, expected, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +168,6 @@ def test_the_laws_hold_with_tilt_unit_and_budget(method, dataset):
     cfg = dataclasses.replace(
         cfg,
         tilt=TILT,
-        reward_unit=True,
         sac=dataclasses.replace(cfg.sac, kl=(0.3, 4.0)),
     )
     check_method(method, cfg, dataset)

@@ -24,6 +24,15 @@ def test_bradley_terry_raises_the_winner_and_lowers_the_loser():
     torch.testing.assert_close(lose.grad, torch.tensor([[0.5]]))
 
 
+def test_mistakes_bound_the_loss_of_a_wrong_label_by_hand():
+    win = torch.tensor([[math.log(3), -50.0]], requires_grad=True)
+    losses = [bradley_terry(win[:, i : i + 1], torch.zeros(1, 1), torch.ones(1, 1), mistakes=0.1) for i in range(2)]
+    torch.testing.assert_close(torch.cat(losses), torch.tensor([-math.log(0.8 * 0.75 + 0.1), -math.log(0.1)]))
+    torch.cat(losses).sum().backward()
+    # -(1 - 2 m) sigmoid' / P = -0.8 * 0.75 * 0.25 / 0.7, and 0 for a label that is certainly wrong
+    torch.testing.assert_close(win.grad, torch.tensor([[-0.15 / 0.7, 0.0]]))
+
+
 def test_a_pair_of_weight_0_has_no_gradient():
     win = torch.zeros(1, 2, requires_grad=True)
     bradley_terry(win, torch.ones(1, 2), torch.tensor([[1.0, 0.0]])).sum().backward()

@@ -1,6 +1,8 @@
 """Saved policies and rewards: what is saved is loaded, and every wrong field of a file is refused in one line."""
 
+import dataclasses
 import json
+import math
 import os
 
 import numpy as np
@@ -12,7 +14,7 @@ from aihf_control.core.errors import BadInput
 from aihf_control.environments.gym import EnvSpec
 from aihf_control.models.lanes import Dims
 from aihf_control.models.networks import Policy, RewardNet
-from aihf_control.models.reward_state import of_network
+from aihf_control.models.reward_state import of_network, rebuild
 from aihf_control.models.saved import TrainedPolicy, TrainedReward, load_policy, load_reward
 
 SPEC = EnvSpec("Pendulum-v1", {}, 3, 1, np.array([-2.0]), np.array([2.0]), 200)
@@ -45,7 +47,7 @@ def refused(written, tensors=None, about=None, *words: str) -> None:
 
 
 def test_what_is_saved_is_loaded(tmp_path):
-    policy, reward = Policy(DIMS, (8, 4)), RewardNet(DIMS, (8, 4), alive=0.1, bound=1.5)
+    policy, reward = Policy(DIMS, (8, 4)), RewardNet(DIMS, (8, 4), alive=0.1, bound=1.5, span=0.01)
     TrainedPolicy(SPEC, DIMS.seeds, policy).save(tmp_path / "TrainedPolicy")
     TrainedReward(SPEC, DIMS.seeds, of_network(reward)).save(tmp_path / "TrainedReward")
     loaded, loaded_reward = load_policy(tmp_path / "TrainedPolicy"), load_reward(tmp_path / "TrainedReward")
@@ -58,6 +60,20 @@ def test_what_is_saved_is_loaded(tmp_path):
                 loaded_reward(OBS, ACT, lane),
             ]
         assert np.array_equal(*acts) and np.array_equal(*rewards)
+        assert np.abs(rewards[0] - 0.1).max() <= 0.01 + 1e-6  # the span is part of the file
+
+
+@pytest.mark.parametrize("span", [-1, None, True, "x", math.inf])
+def test_a_wrong_span_of_a_reward_is_refused(tmp_path, span):
+    net = RewardNet(DIMS, (8, 4), alive=0.1, bound=1.5)
+    state = dataclasses.replace(of_network(net), settings={"bound": 1.5, "span": span})
+    with pytest.raises(BadInput, match="span must be a number of at least 0"):
+        rebuild(state, DIMS)
+
+
+def test_a_reward_without_a_span_is_unbounded():
+    state = of_network(RewardNet(DIMS, (8, 4), alive=0.1, bound=1.5))
+    assert rebuild(dataclasses.replace(state, settings={"bound": 1.5}), DIMS).span == 0
 
 
 @pytest.mark.parametrize("value", [None, True, -1, 0, 10**9, 1.5, "x", [], [1], [[1]], {}, {"a": 1}])
