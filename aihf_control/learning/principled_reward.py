@@ -38,15 +38,15 @@ def prefers_first(gaps: Tensor, principles: Tensor) -> Tensor:
 class PrincipledReward:
     """A reward network of observation, action and principles c (L, m), and its optimiser.
 
-    The alive bonus stays at its initial value and the reward is not centred: its level is that of the network, which
-    comparisons of segments with a fall determine.
+    The alive bonus stays at its initial value, and the reward is neither centred nor bounded: its level is that of the
+    network, which comparisons of segments with a fall determine. The judge makes no mistakes.
     """
 
     def __init__(self, task: Task, cfg: RewardConfig, opinion: Tensor):
         self.task, self.cfg, self.opinion = task, cfg, opinion
         self.pairs, self.m = task.comparisons(), opinion.shape[-1]
         self.dims = dataclasses.replace(task.dims, n_act=task.dims.n_act + self.m)
-        self.net = RewardNet(self.dims, cfg.hidden, cfg.alive, cfg.alive_bound, cfg.span)
+        self.net = RewardNet(self.dims, cfg.hidden, cfg.alive, cfg.alive_bound)
         self.net.units.set(*task.compute_obs_stats())
         body = [p for name, p in self.net.named_parameters() if name != "alive"]
         self.opt = torch.optim.Adam(body, cfg.lr, weight_decay=cfg.weight_decay)
@@ -70,7 +70,7 @@ class PrincipledReward:
         one, other, _ = self.pairs.read(index)
         margin = self.clip_returns(one, c) - self.clip_returns(other, c)
         margin = torch.where(prefers_first(gaps, c), margin, -margin)
-        return bradley_terry(margin, torch.zeros_like(margin), torch.ones_like(margin), self.cfg.mistakes)
+        return bradley_terry(margin, torch.zeros_like(margin), torch.ones_like(margin))
 
     def clip_returns(self, clips: Clips, principles: Tensor) -> Tensor:
         """Return the returns of segments, each with its principles (L, n, m), in logits of Bradley-Terry, (L, n)."""
@@ -86,7 +86,7 @@ class PrincipledReward:
         The principles' inputs are added to the first bias.
         """
         dims = self.task.dims
-        net = RewardNet(dims, self.cfg.hidden, self.cfg.alive, self.cfg.alive_bound, self.cfg.span)
+        net = RewardNet(dims, self.cfg.hidden, self.cfg.alive, self.cfg.alive_bound)
         state = dict(self.net.state_dict())
         weight, n = state["body.layers.0.weight"], dims.n_obs + dims.n_act
         state["body.layers.0.bias"] = state["body.layers.0.bias"] + (principles @ weight[:, n:])[:, None]
