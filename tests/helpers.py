@@ -15,7 +15,6 @@ from aihf_control.environments.goals import Goals, goals_of
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.learning.bc import CloneConfig
 from aihf_control.learning.direct import DirectConfig
-from aihf_control.learning.online import OnlineConfig
 from aihf_control.learning.replay import ReplayConfig
 from aihf_control.learning.reward_model import RewardConfig
 from aihf_control.learning.sac import SACConfig
@@ -30,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 STEPS = 20
 FAST_METHODS = ("aihf", "bc", "dpo", "nash_md", "oaif", "parl")  # one of each kind
 EACH_METHOD = [pytest.param(name, marks=[] if name in FAST_METHODS else pytest.mark.slow) for name in methods.names()]
-NEED_NO_PAIRS = ("bc", "irl", "metric_rl", "offline_joint", "offline_pre", "sapo")
+NEED_NO_PAIRS = ("bc", "density", "irl", "metric_rl", "offline_joint", "offline_pre", "sapo")
 NEED_PAIRS = [name for name in methods.names() if name not in NEED_NO_PAIRS]
 SMALL_DATA = DataConfig(demos=4, episodes=4, noise=(0.0,), pairs=60, test_pairs=30, clip=10)
 
@@ -116,7 +115,6 @@ TINY = {
     "tilt": TiltConfig(share=0.0),
     "direct_updates": 3,
     "direct": DirectConfig(hidden=(16, 16), pair_steps=400),
-    "online": OnlineConfig(length=6, phases=2),
     "played": 3,
     "lists": 2,
     "tries": 2,
@@ -128,6 +126,8 @@ def tiny(name: str, **more):
     config = methods.load(name).Config
     fields = {f.name for f in dataclasses.fields(config)}
     settings = {k: v for k, v in (TINY | more).items() if k in fields}
+    if "online" in fields:
+        settings["online"] = more.get("online", dataclasses.replace(config().online, length=6, phases=2))
     if name == "bc":
         settings["clone"] = dataclasses.replace(settings["clone"], updates=CloneConfig.updates)
     return config(**settings)

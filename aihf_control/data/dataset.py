@@ -18,6 +18,7 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_bytes, sha256, write_arrays, write_bytes, write_json
 from aihf_control.core.types import LaneSample, Preferences, Steps, Trajectory, correct_share, cut, join
 from aihf_control.data.arrays import MAX_BYTES, read_json_table, read_npz
+from aihf_control.data.labelling.principles import gaps
 from aihf_control.data.pairs import check_references, margins, read_pairs, references
 from aihf_control.data.ties import draw_rows, find_second_halves
 
@@ -71,17 +72,27 @@ class Dataset:
 
         `n_pairs` counts table rows: a tie, which has two rows, is drawn whole and counts twice.
         """
-        train = self.pairs.loc[self.pairs["split"] == "train"]
-        check_sizes(n_demos, n_pairs, self.sizes)
-        rng = np.random.default_rng([seed, 1])
-        there = self.demonstrations
-        demos = [there[i] for i in rng.permutation(len(there))[:n_demos]]
-        rows = train.iloc[draw_rows(find_second_halves(train), n_pairs, rng)]
+        demos, rows = self._draw_rows(seed, n_demos, n_pairs)
         if not n_pairs:
             return LaneSample(demos, None, None)
         right = float(correct_share(margins(self.pool, rows)).mean())
         steps, segments = self._steps_inside(rows)
         return LaneSample(demos, self.preferences(rows), steps, right, segments)
+
+    def _draw_rows(self, seed: int, n_demos: int, n_pairs: int) -> tuple[list[Trajectory], pd.DataFrame]:
+        """Draw a lane's demonstrations and the rows of its comparisons."""
+        train = self.pairs.loc[self.pairs["split"] == "train"]
+        check_sizes(n_demos, n_pairs, self.sizes)
+        rng = np.random.default_rng([seed, 1])
+        there = self.demonstrations
+        demos = [there[i] for i in rng.permutation(len(there))[:n_demos]]
+        return demos, train.iloc[draw_rows(find_second_halves(train), n_pairs, rng)]
+
+    def judge(self, seed: int, n_demos: int, n_pairs: int) -> Array:
+        """Return a judge's opinion by principle of the comparisons that `draw` gives with these arguments, (N, m)."""
+        train = self.pairs.loc[self.pairs["split"] == "train"]
+        spread = gaps(self.pool, train).std(0)
+        return gaps(self.pool, self._draw_rows(seed, n_demos, n_pairs)[1]) / np.where(spread > 0, spread, 1.0)
 
     def preferences(self, rows: pd.DataFrame) -> Preferences:
         """Cut the segments of these comparisons from the pool."""

@@ -74,7 +74,7 @@ def _plot_expectation(ax: Axes, dataset: Dataset, margin: Array) -> None:
     """Plot the expected share, if labels are by return and the teacher weighs all steps alike."""
     annotator, config = dataset.meta.get("annotator", {}), dataset.meta.get("config", {})
     numbers = all(isinstance(annotator.get(name), int | float) for name in ("temperature", "error", "spread", "memory"))
-    if not numbers or annotator["memory"] != 1 or config.get("label") != "return":
+    if not numbers or annotator["memory"] != 1 or annotator.get("parts", 1) != 1 or config.get("label") != "return":
         return
     x = np.linspace(0, margin.max(), 200)[1:]
     prefers = Annotator(annotator["temperature"], spread=annotator["spread"]).preference_probability(

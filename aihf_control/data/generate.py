@@ -32,7 +32,7 @@ from aihf_control.environments.gym import EnvSpec, groups_of, spec_of
 from aihf_control.environments.modules import allow_module
 from aihf_control.models.sb3 import Expert
 
-RECIPE = 2  # version of the generator: increased when the same config gives a different dataset or metadata
+RECIPE = 3  # version of the generator: increased when the same config gives a different dataset or metadata
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,9 @@ class DataConfig:
     """Demonstrations in the pool; each lane of a run draws its own from them."""
     demo_level: str = "expert"
     """Level of the demonstrator (expert, medium, weak), with `+0.3` appended for 30 % random actions."""
+    demo_levels: tuple[str, ...] = ()
+    """Levels of the demonstrators in turn, in place of `demo_level`, for demonstrations of mixed quality; a level may
+    stand there several times."""
     demo_every: int = 1
     """Subsampling stride of demonstrations: learners receive every so many-th step, from a random offset."""
     levels: tuple[str, ...] = ("expert", "medium", "weak")
@@ -60,10 +63,17 @@ class DataConfig:
     clip: int = 50
     """Steps of a compared segment (clip); 0 compares whole trajectories."""
     teacher: TeacherName = "noisy"
-    """Synthetic teacher, one of B-Pref's six. The settings temperature to memory override its defaults."""
+    """Synthetic teacher: one of B-Pref's six, or `cyclic`, whose preferences go in a circle. The settings temperature
+    to memory override its defaults."""
     label: Literal["return", "regret"] = "return"
-    """Score of a segment in all comparisons: its true return, or its regret against the expert from the same state (as
-    in CPL; simulated, takes minutes)."""
+    """Score of a segment in all comparisons: its true return, or its regret from the same state (as in CPL; simulated,
+    takes minutes)."""
+    regret_of: str = ""
+    """Level of the policy against which a segment's regret is measured; by default the level that acted, without its
+    noise."""
+    clip_grid: int = 1
+    """Segments start at multiples of this many steps. If `clip` is a multiple too, segments share the simulated values
+    of their ends, and `--label regret` takes a fraction of the time."""
     discount: float = 0.99
     """Discount of the regret."""
     query: Literal["uniform", "disagreement", "entropy", "coverage"] = "uniform"
@@ -140,7 +150,10 @@ def play_pool(
     The last quarter of the episodes of each level and noise is held out.
     """
     seeds = itertools.count(10_000_000 + 100_000 * cfg.seed)
-    pool, held_out = play_episodes(spec, experts, cfg.demo_level, cfg.demos, seeds, rng), []
+    pool, held_out = [], []
+    demo_levels = cfg.demo_levels or (cfg.demo_level,)
+    for i, level in enumerate(demo_levels):
+        pool += play_episodes(spec, experts, level, len(range(i, cfg.demos, len(demo_levels))), seeds, rng)
     for level, n in zip(cfg.levels, cfg.balance or [cfg.episodes] * len(cfg.levels), strict=True):
         for noise in cfg.noise:
             name = f"{level}+{noise:g}" if noise else level
@@ -158,10 +171,10 @@ def _collect_comparisons(
     rng: np.random.Generator,
 ) -> tuple[Annotator, pd.DataFrame]:
     """Scale the annotator to the pool; return it with the training comparisons and the oracle's held-out ones."""
-    regret = Regret(spec, _choose_expert(experts, cfg), cfg.discount) if cfg.label == "regret" else None
+    regret = Regret(spec, experts, cfg.discount, cfg.regret_of) if cfg.label == "regret" else None
     training = sorted(set(range(cfg.demos, len(pool))) - set(held_out))
     groups = _find_groups(spec, pool) if cfg.same_group else None
-    segment_pool = SegmentPool(pool, training, cfg.clip or spec.horizon, regret, groups)
+    segment_pool = SegmentPool(pool, training, cfg.clip or spec.horizon, regret, cfg.clip_grid, groups)
     mean, spread = segment_pool.scale(rng)
     annotator = dataclasses.replace(_make_annotator(cfg), mean=mean, spread=spread)
     train = collect_comparisons(segment_pool, cfg.pairs, annotator, "train", rng, cfg.query)
@@ -180,7 +193,7 @@ def _find_groups(spec: EnvSpec, pool: list[Trajectory]) -> list[int]:
 
 def _choose_expert(experts: dict[str, Expert], cfg: DataConfig) -> Expert:
     """Return the policy whose return is score 1: "expert", else the demonstrator. Raises BadInput without either."""
-    demonstrator = cfg.demo_level.partition("+")[0]
+    demonstrator = (cfg.demo_levels or (cfg.demo_level,))[0].partition("+")[0]
     if "expert" not in experts and demonstrator not in experts:
         raise BadInput(f"there is no policy of level {demonstrator!r}; known are {', '.join(experts)}")
     return experts["expert"] if "expert" in experts else experts[demonstrator]
@@ -200,7 +213,8 @@ def _check_clip(cfg: DataConfig, spec: EnvSpec) -> None:
 
 
 def _check(cfg: DataConfig) -> None:
-    least = {"demos": 0, "demo_every": 1, "pairs": 0, "test_pairs": 0, "episodes": 4, "clip": 0, "seed": 0}
+    least = {"demos": 0, "demo_every": 1, "pairs": 0, "test_pairs": 0, "episodes": 4}
+    least |= {"clip": 0, "clip_grid": 1, "seed": 0}
     for name, low in least.items():
         if getattr(cfg, name) < low:
             raise BadInput(f"--{name.replace('_', '-')} {getattr(cfg, name)}: give at least {low}")
@@ -223,8 +237,8 @@ def _check_annotator(cfg: DataConfig) -> None:
         raise BadInput("--error must be in [0, 0.5), --temperature and --equal at least 0, and --memory in (0, 1]")
     if not 0 < cfg.discount < 1:
         raise BadInput(f"--discount {cfg.discount}: give more than 0 and less than 1")
-    if cfg.label == "regret" and asked.memory < 1:
-        raise BadInput("--label regret scores whole segments: --memory must be 1 and --teacher not myopic")
+    if cfg.label == "regret" and (asked.memory < 1 or asked.parts > 1):
+        raise BadInput("--label regret scores whole segments: --memory must be 1, --teacher neither myopic nor cyclic")
 
 
 def _make_annotator(cfg: DataConfig) -> Annotator:

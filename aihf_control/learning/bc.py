@@ -6,12 +6,13 @@ See `direct.py` for the density that is used.
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from aihf_control.core.errors import at_least_one
-from aihf_control.learning.replay import Sampler
+from aihf_control.learning.imitated import SOURCES, ActionSampler
 from aihf_control.learning.task import Task
 from aihf_control.models.networks import Policy
 from aihf_control.models.optim import Adam
@@ -21,6 +22,9 @@ from aihf_control.models.optim import Adam
 class CloneConfig:
     """Settings of behaviour cloning, the initial policy of every method."""
 
+    on: Literal["demos", "clips", "both", "winners"] = "demos"
+    """Data that is cloned: the demonstrations, both sides of the comparisons, demonstrations and both sides, or the
+    preferred segments. A direct method whose pairs are not of the demonstrator's gait needs a clone of the clips."""
     updates: int = 5000
     """Gradient steps."""
     lr: float = 1e-3
@@ -50,14 +54,15 @@ def initial_policy(task: Task, hidden: tuple[int, ...], log_std: float) -> Polic
 class Cloner:
     """A policy that is trained by behaviour cloning, and its optimiser."""
 
-    def __init__(self, task: Task, cfg: CloneConfig, hidden: tuple[int, ...], demos: Sampler | None = None):
-        self.demos, self.cfg = demos or task.demos, cfg
+    def __init__(self, task: Task, cfg: CloneConfig, hidden: tuple[int, ...], demos: ActionSampler | None = None):
+        self.data = demos if demos and cfg.on == CloneConfig.on else SOURCES[cfg.on](task)
+        self.cfg = cfg
         self.policy = initial_policy(task, hidden, cfg.log_std)
         self.opt = Adam(mean_parameters(self.policy), cfg.lr)
 
     def step(self) -> dict[str, Tensor]:
         """Take a gradient step; return the loss, (L,)."""
-        batch = self.demos.sample(self.cfg.batch)
+        batch = self.data.sample(self.cfg.batch)
         loss = -step_logp(self.policy, batch.obs, batch.act).mean(-1)
         self.opt.descend(loss)
         return {"clone_loss": loss.detach()}
@@ -70,8 +75,11 @@ class Cloner:
         self.opt.load_state_dict(state["opt"])
 
 
-def clone(task: Task, cfg: CloneConfig, hidden: tuple[int, ...], demos: Sampler | None = None) -> Policy:
-    """Return a policy trained by `cfg.updates` gradient steps of behaviour cloning, on `demos` if given."""
+def clone(task: Task, cfg: CloneConfig, hidden: tuple[int, ...], demos: ActionSampler | None = None) -> Policy:
+    """Return a policy trained by `cfg.updates` gradient steps of behaviour cloning.
+
+    `demos` replaces the demonstrations.
+    """
     cloner = Cloner(task, cfg, hidden, demos)
     for _ in range(cfg.updates):
         cloner.step()

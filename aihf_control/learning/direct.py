@@ -19,9 +19,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aihf_control.core.errors import at_least_one, check_widths
+from aihf_control.core.errors import BadInput, at_least_one, check_widths
 from aihf_control.core.types import Clips, Preferences
 from aihf_control.learning.bc import CloneConfig, action_logp, clone, mean_parameters, step_logp
+from aihf_control.learning.imitated import SOURCES, ActionSampler
 from aihf_control.learning.preference_buffer import PreferenceBuffer
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.networks import Policy
@@ -39,6 +40,10 @@ class DirectConfig:
     beta: float = 50.0
     """Factor of the log ratio to the reference, averaged over a segment's steps, in the logit of a pair. A larger one
     keeps the policy closer to the reference: with 5, DPO lost what its clone had learned (`experiments/tuning.md`)."""
+    beta_sum: float = 0.0
+    """Factor of the log ratio summed over a segment's steps, as in the papers: a segment of K steps has the beta K
+    `beta_sum`, so the strength of the reference does not depend on the segments' length. At most 100 steps of a longer
+    segment are read and summed. 0: `beta`."""
     lr: float = 3e-5
     """Adam's learning rate."""
     pair_steps: int = 3200
@@ -48,6 +53,12 @@ class DirectConfig:
     def __post_init__(self):
         check_widths("--direct.hidden", self.hidden)
         at_least_one({"--direct.pair-steps": self.pair_steps})
+        if self.beta_sum < 0:
+            raise BadInput(f"--direct.beta-sum must be at least 0, got {self.beta_sum}")
+
+    def beta_of(self, n_steps: int) -> float:
+        """Return the factor of the mean log ratio of segments of `n_steps` steps."""
+        return self.beta_sum * n_steps or self.beta
 
 
 def clip_logp(policy: Policy, clips: Clips) -> Tensor:
@@ -65,13 +76,15 @@ def _mean_logp(greedy: Tensor, clips: Clips) -> Tensor:
 
 
 class PairScores(NamedTuple):
-    """Scores of n compared pairs, each (L, n): mean log densities, and h = beta log(pi / reference)."""
+    """Scores of n compared pairs, each (L, n): mean log densities, h = beta log(pi / reference), and beta."""
 
     logp_win: Tensor
     logp_lose: Tensor
     h_win: Tensor
     h_lose: Tensor
     weight: Tensor
+    beta: float
+    """Factor of the mean log density of these segments."""
 
 
 class DirectTrainer:
@@ -79,7 +92,7 @@ class DirectTrainer:
 
     def __init__(self, task: Task, cfg: DirectConfig, clone_cfg: CloneConfig):
         self.task, self.cfg = task, cfg
-        self.policy = clone(task, clone_cfg, cfg.hidden)
+        self.policy, self.cloned = clone(task, clone_cfg, cfg.hidden), SOURCES[clone_cfg.on](task)
         self.reference = self.policy.frozen_copy()
         self.opt = Adam(mean_parameters(self.policy), cfg.lr)
 
@@ -91,12 +104,20 @@ class DirectTrainer:
         logp = [_mean_logp(a, side) for a, side in zip(greedy, (win, lose), strict=True)]
         with torch.no_grad():
             base = [clip_logp(self.reference, side) for side in (win, lose)]
-        h = [self.cfg.beta * (x - b) for x, b in zip(logp, base, strict=True)]
-        return PairScores(logp[0], logp[1], h[0], h[1], weight)
+        beta = self.cfg.beta_of(win.real.shape[-1])
+        h = [beta * (x - b) for x, b in zip(logp, base, strict=True)]
+        return PairScores(logp[0], logp[1], h[0], h[1], weight, beta)
 
     def demo_loss(self) -> Tensor:
         """Return -log pi(a | s) on a batch of the demonstrations, (L,)."""
-        batch = self.task.demos.sample(max(1, self.cfg.pair_steps // 2))
+        return self._clone_loss(self.task.demos)
+
+    def cloned_loss(self) -> Tensor:
+        """Return -log pi(a | s) on a batch of the data that the clone was trained on, (L,)."""
+        return self._clone_loss(self.cloned)
+
+    def _clone_loss(self, data: ActionSampler) -> Tensor:
+        batch = data.sample(max(1, self.cfg.pair_steps // 2))
         return -step_logp(self.policy, batch.obs, batch.act).mean(-1)
 
     def descend(self, loss: Tensor) -> None:
@@ -113,6 +134,10 @@ class DirectTrainer:
         info |= {"logp_win": scores.logp_win.mean(-1), "logp_lose": scores.logp_lose.mean(-1)}
         return Progress(self.policy, {name: x.detach() for name, x in info.items()}, ImplicitReward(self))
 
+    def rest(self) -> Progress:
+        """Return what to yield without a gradient step."""
+        return Progress(self.policy, {}, ImplicitReward(self))
+
     def state_dict(self) -> dict:
         return {name: getattr(self, name).state_dict() for name in ("policy", "reference", "opt")}
 
@@ -123,14 +148,17 @@ class DirectTrainer:
 
 @dataclasses.dataclass(frozen=True)
 class ImplicitReward:
-    """The reward for which a trainer's policy would be optimal: beta log(pi / reference) of steps, (L, B)."""
+    """The reward for which a trainer's policy would be optimal: beta log(pi / reference) of steps, (L, B).
+
+    Its mean over a segment is the segment's logit; with `beta_sum`, its sum.
+    """
 
     trainer: DirectTrainer
 
     @torch.no_grad()
     def __call__(self, obs: Tensor, act: Tensor) -> Tensor:
         t = self.trainer
-        return t.cfg.beta * (step_logp(t.policy, obs, act) - step_logp(t.reference, obs, act))
+        return t.cfg.beta_of(1) * (step_logp(t.policy, obs, act) - step_logp(t.reference, obs, act))
 
     def export(self) -> None:
         """Return None: the reward is not saved, as it follows from the policies."""

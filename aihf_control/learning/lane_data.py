@@ -33,7 +33,7 @@ class LaneData:
         self.demos = fill_buffer(dims, "demos", [[t.steps() for t in lane] for lane in self.trajectories])
         self.clips = fill_buffer(dims, "clips", [[s.clip_steps] if s.clip_steps else [] for s in samples])
         self.preferences = PreferenceBuffer(dims, pairs) if pairs else None
-        self._samples = samples
+        self._samples, self._dataset, self._sizes = samples, dataset, (n_demos, n_pairs)
         self.right = np.array([sample.right for sample in samples])
         endings = [[(len(t), t.terminated) for t in lane] for lane in self.trajectories]
         self.demo_absorbed = dims.tensor([absorbed_share(lane, horizon) for lane in endings])
@@ -52,6 +52,10 @@ class LaneData:
             lengths = [len(t.steps().obs) for t in trajectories]
             ends[lane, : sum(lengths)] = np.repeat(np.cumsum(lengths) - 1, lengths)
         return torch.as_tensor(ends, device=self.dims.device)
+
+    def judge(self) -> Tensor:
+        """Return the judge's opinion of each lane's comparisons, (L, N, m)."""
+        return self.dims.tensor(np.stack([self._dataset.judge(seed, *self._sizes) for seed in self.dims.seeds]))
 
     def compute_obs_stats(self) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the observations in `demos` and `clips`, each (L, O).

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -15,12 +17,12 @@ from aihf_control.models.lanes import Random
 from aihf_control.models.losses import bradley_terry, hinge, squared_margin
 from aihf_control.models.networks import Policy
 
-PAIR_LOSSES = {
-    "dpo": bradley_terry,
-    "ipo": lambda win, lose, weight: squared_margin(win, lose, weight, 1.0),
-    "slic": hinge,
+PAIR_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
+    "dpo": lambda win, lose, weight, margin: bradley_terry(win, lose, weight),
+    "ipo": squared_margin,
+    "slic": lambda win, lose, weight, margin: hinge(win, lose, weight),
 }
-"""Losses of h(win), h(lose) and weight, (L, B) to (L,), that BPO and OAIF can use."""
+"""Losses of h(win), h(lose), weight and IPO's margin, (L, B) to (L,), that BPO and OAIF can use."""
 
 ONLINE_DIRECT = DirectConfig(beta=500.0, lr=1e-5)
 """Settings for a policy's own segments. Two of them differ by its exploration noise alone, which a loss with the
@@ -44,6 +46,10 @@ class OnlineConfig:
         every = max(1, steps // self.phases)
         return (k - 1) % every == 0 and (k - 1) // every < self.phases
 
+    def draw_starts(self, task: Task, n: int) -> Tensor:
+        """Draw `n` starts of segments per lane, (L, n, 2), in the demonstrations."""
+        return task.draw_starts(n, self.length)
+
     def check_queries(self, task: Task) -> None:
         """Raise BadInput if a phase would have no query, or if the task's labels are not by return."""
         if task.n_offered < self.phases:
@@ -57,19 +63,66 @@ class OnlineConfig:
         return min(n for n in after if n > task.n_asked) - task.n_asked
 
 
+@dataclasses.dataclass(frozen=True)
+class PlayConfig(OnlineConfig):
+    """Settings of the segments that a method plays, which need not start as a demonstration does."""
+
+    pool_starts: bool = False
+    """Start in any state of the dataset's episodes that are not held out, instead of states of the demonstrations. The
+    states are prompts: they are read from the simulator, and need no label."""
+
+    def draw_starts(self, task: Task, n: int) -> Tensor:
+        """Draw `n` starts of segments per lane, (L, n, 2)."""
+        return task.draw_starts(n, self.length, anywhere=self.pool_starts)
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryConfig(PlayConfig):
+    """Settings of the segments that a method plays and asks the annotator to compare."""
+
+    pairs: int = 0
+    """Pairs per phase, in place of `phases`: a run has as many phases as its labels suffice for. 0: the labels are
+    divided among `phases`."""
+    epochs: float = 0.0
+    """Times that each pair of a phase is learned from, on average. When it is reached, the policy stays as it is until
+    the next phase. 0: no limit."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.pairs < 0 or self.epochs < 0:
+            raise BadInput(f"--online.pairs {self.pairs}, --online.epochs {self.epochs}: both must be at least 0")
+
+    def for_task(self, task: Task) -> Self:
+        """Return these settings for the labels that a task offers, with the number of phases if `pairs` is given.
+
+        Raises BadInput if a phase would have no query, or if the task's labels are not by return.
+        """
+        if self.pairs > task.n_offered:
+            raise BadInput(f"--online.pairs {self.pairs}: there are {task.n_offered} labels, as many as --pairs")
+        found = dataclasses.replace(self, phases=task.n_offered // self.pairs) if self.pairs else self
+        found.check_queries(task)
+        return found
+
+
 class PairBuffer:
     """Pairs of played segments: those added last or, with a capacity, that many of the newest."""
 
     def __init__(self, task: Task, capacity: int = 0):
         self.capacity, self.rng, self.device = capacity, Random(task.dims, "gathered"), task.dims.device
         self.pairs: Preferences | None = None
+        self.drawn = 0  # pairs per lane since the last were added
 
     def add(self, pairs: Preferences) -> None:
         """Add pairs; without a capacity they replace the previous ones."""
         if self.pairs and self.capacity:
             columns = zip(_flatten(self.pairs), _flatten(pairs), strict=True)
             pairs = _unflatten([torch.cat(old_and_new, 1)[:, -self.capacity :] for old_and_new in columns])
-        self.pairs = pairs
+        self.pairs, self.drawn = pairs, 0
+
+    def used_up(self, epochs: float) -> bool:
+        """Return whether each pair was drawn `epochs` times on average since the last were added; 0: never."""
+        assert self.pairs, "pairs must be added before they are drawn"
+        return bool(epochs) and self.drawn >= epochs * self.pairs.weight.shape[1]
 
     def draw(self, n_steps: int) -> Preferences:
         """Draw pairs uniformly with replacement, as many per lane as have `n_steps` steps in total."""
@@ -77,14 +130,17 @@ class PairBuffer:
         n_pairs, length = self.pairs.win.real.shape[1:]
         high = torch.full((len(self.pairs.weight),), n_pairs, device=self.device)
         index = self.rng.integers(high, max(1, n_steps // (2 * length)))
+        self.drawn += index.shape[1]
         lane = torch.arange(len(index), device=self.device)[:, None]
         return _unflatten([x[lane, index] for x in _flatten(self.pairs)])
 
     def state_dict(self) -> dict:
-        return {"rng": self.rng.state_dict(), "pairs": self.pairs and [x.clone() for x in _flatten(self.pairs)]}
+        pairs = self.pairs and [x.clone() for x in _flatten(self.pairs)]
+        return {"rng": self.rng.state_dict(), "pairs": pairs, "drawn": self.drawn}
 
     def load_state_dict(self, state: dict) -> None:
         self.rng.load_state_dict(state["rng"])
+        self.drawn = state["drawn"]
         self.pairs = state["pairs"] and _unflatten([x.to(self.device) for x in state["pairs"]])
 
 
@@ -105,6 +161,6 @@ def make_pairs(win: Clips, lose: Clips) -> Preferences:
 def query_pairs(task: Task, policy: Policy, cfg: OnlineConfig) -> Preferences:
     """Play a phase's pairs of segments of the policy, both from one start, and ask the annotator to compare them."""
     cfg.check_queries(task)
-    starts = task.draw_starts(cfg.count_queries(task), cfg.length)
+    starts = cfg.draw_starts(task, cfg.count_queries(task))
     first, second = (task.rollout(policy, starts, cfg.length) for _ in range(2))
     return task.compare(first, second)

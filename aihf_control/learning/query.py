@@ -18,7 +18,7 @@ from aihf_control.core.types import Clips, Preferences, Trajectory, correct_shar
 from aihf_control.data.labelling.teachers import Annotator
 from aihf_control.environments.gym import Envs, EnvSpec
 from aihf_control.models.lanes import Dims, Random
-from aihf_control.models.networks import Mixture, Policy
+from aihf_control.models.mixture import Actor
 
 Array = np.ndarray
 PLAY_SEED = 40_000_000  # greedy episodes start from other seeds than those of evaluations and training
@@ -36,7 +36,8 @@ class QuerySession:
     """Rollouts of segments in all lanes at once, and their comparison.
 
     A start (L, n, 2) is a demonstration of the lane and one of its steps. Two rollouts from the same start begin in the
-    same state of the simulator, as two answers to one prompt do.
+    same state of the simulator, as two answers to one prompt do. The numbers from -1 down are the episodes `prompts`,
+    which all lanes share.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class QuerySession:
         demos: Sequence[Sequence[Trajectory]],
         annotator: Annotator,
         pool: Sequence[Trajectory],
+        prompts: Sequence[Trajectory] = (),
     ):
-        self.spec, self.dims, self.demos, self.pool = spec, dims, demos, pool
+        self.spec, self.dims, self.demos, self.pool, self.prompts = spec, dims, demos, pool, prompts
         self.annotator = annotator
         self.annotators: dict[int, Annotator] = {}
         self.acting, self.choosing = Random(dims, "rollouts"), Random(dims, "starts")
@@ -57,15 +59,19 @@ class QuerySession:
         self.answered, self.right = (np.zeros(dims.n_lanes) for _ in range(2))  # answers, and correct ones, by lane
         self._envs: dict[int, Envs] = {}
 
-    def draw_starts(self, n: int, length: int, restart: bool = True) -> Tensor:
+    def draw_starts(self, n: int, length: int, restart: bool = True, anywhere: bool = False) -> Tensor:
         """Draw `n` starts per lane, (L, n, 2), after which a demonstration continues for `length` steps or to its fall.
 
         If the simulator must `restart` there and the states are unknown, the starts are first steps of demonstrations.
-        The same holds for lanes whose demonstrations are all shorter than `length`.
+        The same holds for lanes whose demonstrations are all shorter than `length`. With `anywhere` the episodes are
+        `prompts`.
         """
         u = self.choosing.uniform(n, 2).cpu().numpy()
-        lanes = [_draw_lane_starts(demos, u[i], length, restart) for i, demos in enumerate(self.demos)]
-        return torch.from_numpy(np.stack(lanes)).long()
+        sources = [self.prompts] * self.dims.n_lanes if anywhere else self.demos
+        lanes = np.stack([_draw_lane_starts(episodes, u[i], length, restart) for i, episodes in enumerate(sources)])
+        if anywhere:
+            lanes[..., 0] = -1 - lanes[..., 0]
+        return torch.from_numpy(lanes).long()
 
     def demo_clips(self, starts: Tensor, length: int) -> Clips:
         """Return the demonstrations' segments from these starts. Raises BadInput if they are subsampled or short."""
@@ -77,7 +83,7 @@ class QuerySession:
         cuts = [cut(demos, lane) for demos, lane in zip(self.demos, lanes, strict=True)]
         return Clips(*(self.dims.tensor(np.stack(column)) for column in zip(*cuts, strict=True)))
 
-    def roll_out(self, policy: Policy | Mixture, starts: Tensor, length: int) -> tuple[Rollout, Array]:
+    def roll_out(self, policy: Actor, starts: Tensor, length: int) -> tuple[Rollout, Array]:
         """Play a segment of sampled actions from each start; return it and the number of steps of each lane, (L,).
 
         Segments: obs (L, n, K, O), act (L, n, K, A), real (L, n, K), which is 0 after the end of an episode.
@@ -87,7 +93,7 @@ class QuerySession:
         clips, rewards = self._play(policy, envs, obs, length, lambda: self.acting.normal(n, self.spec.n_act))
         return Rollout(clips, self._keep(rewards)), count_steps(clips)
 
-    def play_greedy(self, policy: Policy, n: int) -> tuple[Clips, Array]:
+    def play_greedy(self, policy: Actor, n: int) -> tuple[Clips, Array]:
         """Play `n` greedy episodes per lane from initial states; return them and the steps of each lane, (L,).
 
         The initial states are the same at every call.
@@ -99,7 +105,7 @@ class QuerySession:
         return clips, count_steps(clips)
 
     def _play(
-        self, policy: Policy | Mixture, envs: Envs, obs: Array, length: int, draw_noise: Callable[[], Tensor | None]
+        self, policy: Actor, envs: Envs, obs: Array, length: int, draw_noise: Callable[[], Tensor | None]
     ) -> tuple[Clips, Array]:
         """Play a segment in each of the L n environments; return the segments and their rewards, (L n, K)."""
         lanes = self.dims.n_lanes, len(obs) // self.dims.n_lanes
@@ -120,7 +126,7 @@ class QuerySession:
         n = starts.shape[1]
         envs = self._make_envs(n)
         pairs = enumerate(starts.flatten(0, 1).tolist())
-        obs = [self._reset(envs, i, self.demos[i // n][episode], t) for i, (episode, t) in pairs]
+        obs = [self._reset(envs, i, self._episode(i // n, episode), t) for i, (episode, t) in pairs]
         return envs, np.stack(obs)
 
     def _make_envs(self, n: int) -> Envs:
@@ -128,6 +134,9 @@ class QuerySession:
         if n not in self._envs:
             self._envs[n] = Envs(self.spec, self.dims.n_lanes * n)
         return self._envs[n]
+
+    def _episode(self, lane: int, number: int) -> Trajectory:
+        return self.demos[lane][number] if number >= 0 else self.prompts[-1 - number]
 
     def _reset(self, envs: Envs, i: int, demo: Trajectory, t: int) -> Array:
         """Reset environment i to step t of a demonstration. Raises BadInput if neither seed nor state is known."""
@@ -150,18 +159,27 @@ class QuerySession:
         If the annotator knows ties, the result is (L, 2n): a tie has weight 1/2 in both orders, and other pairs have
         weight 0 in their second order.
         """
-        n, n_steps = first.clips.real.shape[1:]
-        u = self.labelling.uniform(n, 2).flatten(0, 1).cpu().numpy()
-        one, other = self.rewards[first.key], self.rewards[second.key]
-        answers = self._scaled_annotator(n_steps).label(one, other, u)
-        self._count_right(answers, one.sum(1) - other.sum(1))
-        weight = self.dims.tensor(answers).view(-1, n, 2)
+        weight = self._ask(first, second)
         first_wins = weight[..., 0] >= weight[..., 1]
         win, lose = _where(first_wins, first.clips, second.clips), _where(first_wins, second.clips, first.clips)
         high, low = weight.amax(-1), weight.amin(-1)
         if not self.annotator.equal:  # shapes depend on the annotator alone, not on another lane's ties
             return Preferences(win, lose, high)
         return Preferences(_concatenate(win, lose), _concatenate(lose, win), torch.cat([high, low], 1))
+
+    def vote(self, first: Rollout, second: Rollout, n: int) -> Tensor:
+        """Return the share of `n` answers about each pair that prefer the first, (L, pairs); ties count half."""
+        weight = torch.stack([self._ask(first, second) for _ in range(n)])
+        return (0.5 + 0.5 * (weight[..., 0] - weight[..., 1])).mean(0)
+
+    def _ask(self, first: Rollout, second: Rollout) -> Tensor:
+        """Return the annotator's weights of "first is better" and "second is better", (L, n, 2)."""
+        n, n_steps = first.clips.real.shape[1:]
+        u = self.labelling.uniform(n, 2).flatten(0, 1).cpu().numpy()
+        one, other = self.rewards[first.key], self.rewards[second.key]
+        answers = self._scaled_annotator(n_steps).label(one, other, u)
+        self._count_right(answers, one.sum(1) - other.sum(1))
+        return self.dims.tensor(answers).view(-1, n, 2)
 
     def _count_right(self, answers: Array, margin: Array) -> None:
         """Count answers (N, 2) to pairs whose first segment has a return higher by `margin`, (N,)."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aihf_control.core.types import LaneSample, Steps
+from aihf_control.core.types import LaneSample, Steps, Trajectory
 from aihf_control.models.lanes import Dims
 
 Array = np.ndarray
@@ -47,11 +47,27 @@ def given_steps(sample: LaneSample) -> list[Steps]:
 
 def given_segments(dims: Dims, samples: Sequence[LaneSample]) -> Segments:
     """Return the segments of `given_steps`; demonstrations are cut into windows as long as a compared segment."""
-    tables = [_segments_of(sample) for sample in samples]
+    return _stack(dims, [_segments_of(sample) for sample in samples])
+
+
+def _stack(dims: Dims, tables: Sequence[Array]) -> Segments:
     width = max(len(table) for table in tables)
-    padded = np.stack([np.pad(table, ((0, width - len(table)), (0, 0))) for table in tables])
+    padded = np.stack([np.pad(table, ((0, width - len(table)), (0, 0))) for table in tables]).astype(np.int64)
     first, rows, length, demo = torch.as_tensor(padded, device=dims.device).unbind(-1)
     return Segments(first, rows, length, demo)
+
+
+def demo_windows(dims: Dims, demos: Sequence[Sequence[Trajectory]], window: int) -> Segments:
+    """Return each lane's demonstrations, cut into windows of `window` rows, as rows of their buffer; 0: whole ones."""
+    tables = []
+    for lane in demos:
+        sizes = [len(t.steps().act) for t in lane]
+        edges = np.cumsum([0, *sizes])
+        cuts = [np.arange(at, at + n, window or n) for at, n in zip(edges, sizes, strict=False)]
+        first = np.concatenate(cuts)
+        last = np.concatenate([[*cut[1:], at + n] for cut, at, n in zip(cuts, edges, sizes, strict=False)])
+        tables.append(np.stack([first, last - first, last - first, np.ones_like(first)], 1))
+    return _stack(dims, tables)
 
 
 def _segments_of(sample: LaneSample) -> Array:
@@ -65,4 +81,4 @@ def _segments_of(sample: LaneSample) -> Array:
             table.append((at + first, rows, window if t.terminated else rows, 1))
         at += n
     clips = np.pad(sample.segments + np.array([at, 0, 0]), ((0, 0), (0, 1)))
-    return np.concatenate([table, clips]).astype(np.int64)
+    return np.concatenate([table, clips])

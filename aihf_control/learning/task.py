@@ -25,10 +25,11 @@ from aihf_control.learning.lane_data import LaneData
 from aihf_control.learning.preference_buffer import PreferenceBuffer
 from aihf_control.learning.query import QuerySession, Rollout
 from aihf_control.learning.replay import Buffer
-from aihf_control.learning.segments import Segments
+from aihf_control.learning.segments import Segments, demo_windows
 from aihf_control.learning.task_state import TaskState, Usage
 from aihf_control.models.lanes import Dims
-from aihf_control.models.networks import Mixture, Policy
+from aihf_control.models.mixture import Actor
+from aihf_control.models.networks import Policy
 from aihf_control.models.reward_state import Reward
 
 
@@ -62,7 +63,9 @@ class Task:
         self._data = LaneData(dataset, self.dims, self.spec.horizon, n_demos, n_pairs)
         self._collector = Collector(self.spec, self.dims)
         annotator = Annotator(**dataset.meta.get("annotator", {}))
-        self._queries = QuerySession(self.spec, self.dims, self._data.trajectories, annotator, dataset.pool)
+        held_out = set(dataset.meta["held_out"])
+        prompts = [t for i, t in enumerate(dataset.pool) if i not in held_out]
+        self._queries = QuerySession(self.spec, self.dims, self._data.trajectories, annotator, dataset.pool, prompts)
         self._usage = Usage(np.zeros(len(seeds), int))
         streams = self._data.streams() | {"acting": self._collector.rng} | self._queries.streams()
         self._state = TaskState([self._usage, self._queries, self._collector], streams)
@@ -99,6 +102,23 @@ class Task:
         self.comparisons()
         return self._data.given()
 
+    def demo_windows(self, rows: int) -> Segments:
+        """Return the demonstrations, cut into windows of so many rows of `demos`, or whole ones for 0."""
+        _ = self.demos
+        return demo_windows(self.dims, self._data.trajectories, rows)
+
+    def judge(self) -> Tensor:
+        """Return a judge's opinion of every comparison's sides by each of m principles, (L, N, m).
+
+        It is by how much the preferred segment is above the other one in the principle, in standard deviations over the
+        dataset's comparisons; see `data/labelling/principles.py`. Each principle of each comparison counts as a label.
+        Raises BadInput if there are no comparisons, or if the judge cannot see the states.
+        """
+        self.comparisons()
+        opinion = self._data.judge()
+        self._usage.n_given = opinion.shape[1] * opinion.shape[2]
+        return opinion
+
     def comparisons(self) -> PreferenceBuffer:
         """Return the lanes' comparisons and count them as labels. Raises BadInput if there are none."""
         if self._data.preferences is None:
@@ -129,20 +149,21 @@ class Task:
         self._usage.n_steps += 1
         return self._collector.collect_paid(policy, into)
 
-    def draw_starts(self, n: int, length: int, restart: bool = True) -> Tensor:
+    def draw_starts(self, n: int, length: int, restart: bool = True, anywhere: bool = False) -> Tensor:
         """Draw `n` starts of segments per lane, (L, n, 2): a demonstration and one of its steps.
 
         The demonstration continues for `length` steps or to its fall. With `restart` the simulator must be able to
-        start there: see `QuerySession.draw_starts`.
+        start there: see `QuerySession.draw_starts`. With `anywhere` the starts are in all episodes of the dataset that
+        are not held out; `rollout` takes them, `demo_clips` does not.
         """
         _ = self.demos
-        return self._queries.draw_starts(n, min(length, self.spec.horizon), restart)
+        return self._queries.draw_starts(n, min(length, self.spec.horizon), restart, anywhere)
 
     def demo_clips(self, starts: Tensor, length: int) -> Clips:
         """Return the demonstrations' segments from these starts. Raises BadInput if they are subsampled or short."""
         return self._queries.demo_clips(starts, min(length, self.spec.horizon))
 
-    def rollout(self, policy: Policy | Mixture, starts: Tensor, length: int) -> Rollout:
+    def rollout(self, policy: Actor, starts: Tensor, length: int) -> Rollout:
         """Play a segment of sampled actions from each start; all its steps are counted."""
         rollout, played = self._queries.roll_out(policy, starts, length)
         self._usage.n_steps += played
@@ -160,9 +181,20 @@ class Task:
         n pairs return (L, n) comparisons. A tie is returned in both orders with weight 1/2, a skipped pair has weight
         0. At most `n_offered` queries are allowed, so that methods compare at equal numbers of labels.
         """
-        self._usage.n_asked += first.clips.real.shape[1]
-        assert self.n_asked <= self.n_offered, "a method makes at most as many queries as it is offered"
+        self._count_queries(first.clips.real.shape[1])
         return self._queries.compare(first, second)
+
+    def vote(self, first: Rollout, second: Rollout, n: int) -> Tensor:
+        """Return the share of `n` answers about each pair that prefer the first, (L, pairs); each counts as a label.
+
+        A tie, and an answer that the annotator skips, count half for each.
+        """
+        self._count_queries(n * first.clips.real.shape[1])
+        return self._queries.vote(first, second, n)
+
+    def _count_queries(self, n: int) -> None:
+        self._usage.n_asked += n
+        assert self.n_asked <= self.n_offered, "a method makes at most as many queries as it is offered"
 
     @property
     def n_steps(self) -> np.ndarray:

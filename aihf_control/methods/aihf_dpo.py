@@ -44,6 +44,6 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
 
     def loss(s: PairScores) -> Tensor:
         pair_loss = bradley_terry(s.h_win, s.h_lose, s.weight)
-        return cfg.w_pref * pair_loss + cfg.w_demo * cfg.direct.beta * trainer.demo_loss()
+        return cfg.w_pref * pair_loss + cfg.w_demo * s.beta * trainer.demo_loss()
 
     return train_direct(task, pairs, trainer, loss)

@@ -27,7 +27,7 @@ import torch
 from aihf_control.core.errors import at_least_one
 from aihf_control.learning.bc import CloneConfig
 from aihf_control.learning.direct import DirectConfig, DirectTrainer
-from aihf_control.learning.online import ONLINE_DIRECT, PAIR_LOSSES, OnlineConfig, PairBuffer, query_pairs
+from aihf_control.learning.online import ONLINE_DIRECT, PAIR_LOSSES, PairBuffer, QueryConfig, query_pairs
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.networks import Policy
 
@@ -40,10 +40,12 @@ class Config:
     """Gradient steps."""
     loss: Literal["dpo", "ipo", "slic"] = "dpo"
     """Loss of a pair."""
+    margin: float = 1.0
+    """IPO's target of h(win) - h(lose)."""
     ensemble: int = 1
     """Policies whose weights are averaged."""
     direct: DirectConfig = ONLINE_DIRECT
-    online: OnlineConfig = OnlineConfig()
+    online: QueryConfig = QueryConfig()
     clone: CloneConfig = CloneConfig()
 
     def __post_init__(self):
@@ -51,7 +53,7 @@ class Config:
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    cfg.online.check_queries(task)
+    online = cfg.online.for_task(task)
     trainers = {f"trainer{i}": DirectTrainer(task, cfg.direct, cfg.clone) for i in range(cfg.ensemble)}
     answers, first = PairBuffer(task), trainers["trainer0"]
     policies = [trainer.policy for trainer in trainers.values()]
@@ -59,15 +61,18 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
         policy.load_state_dict(first.policy.state_dict())  # all start as the same clone
     yield Progress(first.reference, {})
     for k in task.iterations(answers=answers, **trainers):
-        if cfg.online.starts_phase(k, cfg.steps):
+        if online.starts_phase(k, cfg.steps):
             behaviour = average_policies(policies)
             for trainer in trainers.values():
                 trainer.move_reference(behaviour)
                 trainer.policy.load_state_dict(behaviour.state_dict())
-            answers.add(query_pairs(task, behaviour, cfg.online))
+            answers.add(query_pairs(task, behaviour, online))
+        if answers.used_up(online.epochs * cfg.ensemble):
+            yield first.rest()._replace(policy=average_policies(policies))
+            continue
         for trainer in reversed(trainers.values()):  # the first comes last, as its scores are logged
             scores = trainer.score(answers.draw(cfg.direct.pair_steps))
-            loss = PAIR_LOSSES[cfg.loss](scores.h_win, scores.h_lose, scores.weight)
+            loss = PAIR_LOSSES[cfg.loss](scores.h_win, scores.h_lose, scores.weight, cfg.margin)
             trainer.descend(loss)
         yield first.report(loss, scores)._replace(policy=average_policies(policies))
 

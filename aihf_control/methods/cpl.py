@@ -45,7 +45,6 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     def loss(s: PairScores) -> Tensor:
-        beta = cfg.direct.beta
-        return bradley_terry(beta * s.logp_win, cfg.bias * beta * s.logp_lose, s.weight)
+        return bradley_terry(s.beta * s.logp_win, cfg.bias * s.beta * s.logp_lose, s.weight)
 
     return train_direct(task, task.comparisons(), DirectTrainer(task, cfg.direct, cfg.clone), loss)

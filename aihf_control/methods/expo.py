@@ -10,8 +10,8 @@ Demonstrations D, comparisons P, weights w of DPO's policy, reward r_theta, retu
             step <- the candidate whose policy plays segments of the highest R_theta
         the policy is  w + step (w - w_0)
 
-Candidate 0 is no extrapolation, for the case that DPO has made the policy worse. The choice needs environment steps,
-but no true returns.
+Candidate 0 is the policy of DPO. A candidate -1 is the clone, for the case that DPO has made it worse. The choice needs
+environment steps, but no true returns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.learning.bc import CloneConfig
 from aihf_control.learning.direct import DirectConfig, DirectTrainer
-from aihf_control.learning.online import OnlineConfig
+from aihf_control.learning.online import PlayConfig
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import bradley_terry
@@ -41,18 +41,18 @@ class Config:
     reward_updates: int = 3000
     """Gradient steps of the reward before the first of the policy."""
     step_sizes: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5, 1.0)
-    """Candidate steps of extrapolation."""
+    """Candidate steps of extrapolation, at least -1, which is the clone."""
     tries: int = 4
     """Segments per candidate from which the step is chosen."""
     direct: DirectConfig = DirectConfig()
-    online: OnlineConfig = OnlineConfig(length=1000, phases=4)
+    online: PlayConfig = PlayConfig(length=1000, phases=4)
     reward: RewardConfig = RewardConfig()
     clone: CloneConfig = CloneConfig()
 
     def __post_init__(self):
         at_least_one({"--tries": self.tries})
-        if not self.step_sizes:
-            raise BadInput("--step-sizes: give at least one")
+        if min(self.step_sizes, default=-2) < -1:
+            raise BadInput("--step-sizes: give at least one, and none below -1")
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
@@ -87,7 +87,7 @@ class StepSizes:
 
 def choose_steps(task: Task, trainer: DirectTrainer, r: RewardModel, cfg: Config) -> Tensor:
     """Return the step of each lane whose segments, from the same starts, have the highest learned return, (L,)."""
-    starts, found = task.draw_starts(cfg.tries, cfg.online.length), []
+    starts, found = cfg.online.draw_starts(task, cfg.tries), []
     for size in cfg.step_sizes:
         step = torch.full((task.dims.n_lanes,), size, device=task.dims.device)
         policy = extrapolate(trainer.reference, trainer.policy, step)

@@ -25,7 +25,7 @@ from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.types import Clips
 from aihf_control.learning.bc import CloneConfig
 from aihf_control.learning.direct import DirectConfig, DirectTrainer, clip_logp
-from aihf_control.learning.online import OnlineConfig
+from aihf_control.learning.online import PlayConfig
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.lanes import Random
@@ -48,7 +48,7 @@ class Config:
     w_best: float = 0.1
     """Weight of the likelihood of each list's best segment."""
     direct: DirectConfig = DirectConfig(lr=1e-5)
-    online: OnlineConfig = OnlineConfig()
+    online: PlayConfig = PlayConfig()
     reward: RewardConfig = RewardConfig()
     clone: CloneConfig = CloneConfig()
 
@@ -66,12 +66,12 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     yield Progress(trainer.reference, {}, r)
     for k in task.iterations(trainer=trainer, r=r, lists=lists):
         if cfg.online.starts_phase(k, cfg.steps):
-            starts = task.draw_starts(cfg.lists, cfg.online.length).repeat_interleave(cfg.clips, 1)
+            starts = cfg.online.draw_starts(task, cfg.lists).repeat_interleave(cfg.clips, 1)
             clips = task.rollout(trainer.policy, starts, cfg.online.length).clips
             lists.replace(clips, r.clip_returns(*clips).detach())
         clips, returns = lists.draw(cfg.direct.pair_steps)
         logp = clip_logp(trainer.policy, clips).unflatten(1, (-1, cfg.clips))
-        loss = listwise_loss(cfg.direct.beta * logp, returns, cfg.temperature, cfg.w_best)
+        loss = listwise_loss(cfg.direct.beta_of(clips.real.shape[-1]) * logp, returns, cfg.temperature, cfg.w_best)
         trainer.descend(loss)
         yield Progress(trainer.policy, {"loss": loss.detach(), "logp": logp.detach().mean((1, 2))}, r)
 

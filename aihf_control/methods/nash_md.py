@@ -23,14 +23,14 @@ from collections.abc import Iterator
 
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.learning.bc import FOR_CRITICS, CloneConfig, clone
-from aihf_control.learning.online import OnlineConfig
+from aihf_control.learning.online import PlayConfig
 from aihf_control.learning.preference_model import PreferenceModel
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig
 from aihf_control.learning.reward_unit import RewardUnit
 from aihf_control.learning.sac import FROM_CLONE, SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
-from aihf_control.models.networks import Mixture
+from aihf_control.models.mixture import Mixture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Config:
     sac: SACConfig = FROM_CLONE
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
-    online: OnlineConfig = OnlineConfig()
+    online: PlayConfig = PlayConfig()
     clone: CloneConfig = FOR_CRITICS
 
     def __post_init__(self):
@@ -76,7 +76,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, model=model, opponent=opponent, buffer=buffer, unit=reward):
         if cfg.online.starts_phase(k, cfg.steps):
-            starts = task.draw_starts(cfg.played, cfg.online.length)
+            starts = cfg.online.draw_starts(task, cfg.played)
             model.set_opponent(task.rollout(opponent, starts, cfg.online.length).clips)
         task.collect(sac.policy, into=buffer)
         info = {}

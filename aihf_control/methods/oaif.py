@@ -22,7 +22,7 @@ from typing import Literal
 
 from aihf_control.learning.bc import CloneConfig
 from aihf_control.learning.direct import DirectConfig, DirectTrainer
-from aihf_control.learning.online import ONLINE_DIRECT, PAIR_LOSSES, OnlineConfig, PairBuffer, query_pairs
+from aihf_control.learning.online import ONLINE_DIRECT, PAIR_LOSSES, PairBuffer, QueryConfig, query_pairs
 from aihf_control.learning.task import Progress, Task
 
 
@@ -34,19 +34,24 @@ class Config:
     """Gradient steps."""
     loss: Literal["dpo", "ipo", "slic"] = "dpo"
     """Loss of a pair."""
+    margin: float = 1.0
+    """IPO's target of h(win) - h(lose)."""
     direct: DirectConfig = ONLINE_DIRECT
-    online: OnlineConfig = OnlineConfig()
+    online: QueryConfig = QueryConfig()
     clone: CloneConfig = CloneConfig()
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    cfg.online.check_queries(task)
+    online = cfg.online.for_task(task)
     trainer, answers = DirectTrainer(task, cfg.direct, cfg.clone), PairBuffer(task)
     yield Progress(trainer.reference, {})
     for k in task.iterations(trainer=trainer, answers=answers):
-        if cfg.online.starts_phase(k, cfg.steps):
-            answers.add(query_pairs(task, trainer.policy, cfg.online))
+        if online.starts_phase(k, cfg.steps):
+            answers.add(query_pairs(task, trainer.policy, online))
+        if answers.used_up(online.epochs):
+            yield trainer.rest()
+            continue
         scores = trainer.score(answers.draw(cfg.direct.pair_steps))
-        loss = PAIR_LOSSES[cfg.loss](scores.h_win, scores.h_lose, scores.weight)
+        loss = PAIR_LOSSES[cfg.loss](scores.h_win, scores.h_lose, scores.weight, cfg.margin)
         trainer.descend(loss)
         yield trainer.report(loss, scores)

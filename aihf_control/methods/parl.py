@@ -26,7 +26,7 @@ from collections.abc import Iterator
 
 from aihf_control.core.errors import at_least_one
 from aihf_control.learning.bc import FOR_CRITICS, CloneConfig, clone
-from aihf_control.learning.online import OnlineConfig, PairBuffer, query_pairs
+from aihf_control.learning.online import PairBuffer, PlayConfig, query_pairs
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.reward_unit import RewardUnit
@@ -51,7 +51,7 @@ class Config:
     sac: SACConfig = FROM_CLONE
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
-    online: OnlineConfig = OnlineConfig()
+    online: PlayConfig = PlayConfig()
     clone: CloneConfig = FOR_CRITICS
 
     def __post_init__(self):

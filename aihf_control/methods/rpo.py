@@ -38,7 +38,7 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     def loss(s: PairScores) -> Tensor:
-        anchor = cfg.direct.beta * weighted_mean(-s.logp_win, s.weight)
+        anchor = s.beta * weighted_mean(-s.logp_win, s.weight)
         return bradley_terry(s.h_win, s.h_lose, s.weight) + cfg.w_win * anchor
 
     return train_direct(task, task.comparisons(), DirectTrainer(task, cfg.direct, cfg.clone), loss)

@@ -25,7 +25,7 @@ from torch import Tensor
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.learning.bc import CloneConfig
 from aihf_control.learning.direct import DirectConfig, DirectTrainer, PairScores
-from aihf_control.learning.online import ONLINE_DIRECT, OnlineConfig, PairBuffer, make_pairs
+from aihf_control.learning.online import ONLINE_DIRECT, PairBuffer, PlayConfig, make_pairs
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.losses import bradley_terry
 
@@ -43,7 +43,7 @@ class Config:
     w_sampling: float = 0.1
     """Weight of the bilevel term."""
     direct: DirectConfig = ONLINE_DIRECT
-    online: OnlineConfig = OnlineConfig()
+    online: PlayConfig = PlayConfig()
     clone: CloneConfig = CloneConfig()
 
     def __post_init__(self):
@@ -58,20 +58,20 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     yield Progress(trainer.reference, {})
     for k in task.iterations(trainer=trainer, duels=own_pairs):
         if cfg.online.starts_phase(k, cfg.steps):
-            starts = task.draw_starts(cfg.played, cfg.online.length)
+            starts = cfg.online.draw_starts(task, cfg.played)
             first, second = (task.rollout(trainer.policy, starts, cfg.online.length).clips for _ in range(2))
             own_pairs.add(make_pairs(first, second))
         scores = trainer.score(pairs.draw(cfg.direct.pair_steps))
         loss = (1 - cfg.own) * bradley_terry(scores.h_win, scores.h_lose, scores.weight)
-        pair_loss, sampling = own_terms(trainer.score(own_pairs.draw(cfg.direct.pair_steps)), cfg.direct.beta)
+        pair_loss, sampling = own_terms(trainer.score(own_pairs.draw(cfg.direct.pair_steps)))
         loss = loss + cfg.own * pair_loss + cfg.w_sampling * sampling
         trainer.descend(loss)
         yield trainer.report(loss, scores)
 
 
-def own_terms(s: PairScores, beta: float) -> tuple[Tensor, Tensor]:
+def own_terms(s: PairScores) -> tuple[Tensor, Tensor]:
     """Return the loss of own pairs with the policy's own labels, and the loss of the bilevel term, each (L,)."""
     pair_loss = F.softplus(-(s.h_win - s.h_lose).abs())
     factor = -pair_loss.detach()
     factor = factor - factor.mean(-1, keepdim=True)
-    return pair_loss.mean(-1), -(factor * beta * (s.logp_win + s.logp_lose)).mean(-1)
+    return pair_loss.mean(-1), -(factor * s.beta * (s.logp_win + s.logp_lose)).mean(-1)

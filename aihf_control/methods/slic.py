@@ -7,8 +7,9 @@ Demonstrations D, comparisons P, policy pi, reference pi_ref, h = mean of beta l
         (win, lose) ~ P,  (s, a) ~ D
         descend  max(0, 1 - h(win) + h(lose)) - w_demo beta log pi(a | s)
 
-The hinge is on log ratios, as in OAIF and BPO, which compare it with DPO and IPO. On plain likelihoods, as in the
-paper, it has a different margin for every pair. No environment steps are taken.
+D is the data of the clone (`--clone.on`), as the paper's is that of supervised fine-tuning. The hinge is on log ratios,
+as in OAIF and BPO, which compare it with DPO and IPO. On plain likelihoods, as in the paper, it has a different margin
+for every pair. No environment steps are taken.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Config:
     steps: int = 2000
     """Gradient steps."""
     w_demo: float = 1.0
-    """The paper's lambda, weight of the demonstrations' likelihood."""
+    """The paper's lambda, weight of the cloned data's likelihood."""
     direct: DirectConfig = DirectConfig()
     clone: CloneConfig = CloneConfig()
 
@@ -40,6 +41,6 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pairs, trainer = task.comparisons(), DirectTrainer(task, cfg.direct, cfg.clone)
 
     def loss(s: PairScores) -> Tensor:
-        return hinge(s.h_win, s.h_lose, s.weight) + cfg.w_demo * cfg.direct.beta * trainer.demo_loss()
+        return hinge(s.h_win, s.h_lose, s.weight) + cfg.w_demo * s.beta * trainer.cloned_loss()
 
     return train_direct(task, pairs, trainer, loss)

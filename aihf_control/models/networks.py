@@ -73,6 +73,12 @@ class ObsNormalizer(nn.Module):
         return (obs - self.mean) / self.std
 
 
+def squashed_log_prob(raw: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Return the log density (...) of tanh(raw) if raw is Gaussian; all arguments are (..., A)."""
+    gauss = -0.5 * ((raw - mean) / log_std.exp()).square() - log_std - 0.5 * math.log(2 * math.pi)
+    return (gauss - log_slope(raw)).sum(-1)
+
+
 class Policy(nn.Module):
     """A Gaussian policy squashed by tanh, the actor of SAC (Haarnoja et al., arXiv 1812.05905).
 
@@ -108,12 +114,16 @@ class Policy(nn.Module):
     def log_prob(self, obs: Tensor, raw: Tensor) -> Tensor:
         """Return the log density (L, B) of the action tanh(raw)."""
         mean, log_std = self(obs)
-        gauss = -0.5 * ((raw - mean) / log_std.exp()).square() - log_std - 0.5 * math.log(2 * math.pi)
-        return (gauss - log_slope(raw)).sum(-1)
+        return squashed_log_prob(raw, mean, log_std)
 
     def greedy(self, obs: Tensor) -> Tensor:
         """Return the greedy action (L, B, A), with its gradient."""
         return self(obs)[0].tanh()
+
+    @torch.no_grad()
+    def last_hidden(self, obs: Tensor) -> Tensor:
+        """Return the inputs of the last layer, (L, B, H), computed with float32 products."""
+        return perceptron(self.units(obs), self.body.pairs(), torch.float32).relu()
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -124,27 +134,6 @@ class Policy(nn.Module):
     def frozen_copy(self) -> Self:
         """Return a copy without gradients."""
         return copy.deepcopy(self).requires_grad_(False)
-
-
-class Mixture(nn.Module):
-    """The normalised geometric mixture a^(1 - c) b^c of the densities of two policies.
-
-    Before squashing, it is a Gaussian whose precision is the weighted sum of the two precisions, and whose mean is
-    the mean of the two weighted by precision.
-    """
-
-    def __init__(self, a: Policy, b: Policy, c: float):
-        super().__init__()
-        self.b, self.c = b, c
-        self.a = [a]  # in a list, so that its state is not part of this module's
-
-    @torch.no_grad()
-    def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Return actions (L, B, A), computed with float32 products; greedy without noise."""
-        (mean_a, log_a), (mean_b, log_b) = (policy(obs, torch.float32) for policy in (self.a[0], self.b))
-        precision_a, precision_b = (1 - self.c) * (-2 * log_a).exp(), self.c * (-2 * log_b).exp()
-        mean = (precision_a * mean_a + precision_b * mean_b) / (precision_a + precision_b)
-        return (mean if noise is None else mean + (precision_a + precision_b).rsqrt() * noise).tanh()
 
 
 class TwinQ(nn.Module):

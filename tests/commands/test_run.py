@@ -34,7 +34,7 @@ TIME = r"\d{8}-\d{6}-\d{3}"  # a run's folder
 FEW = {"evaluations": 2, "eval_episodes": 1, "final_episodes": 2}
 LEARNS_REWARD = [m for m in methods.names() if hasattr(load(m).Config, "reward")]
 PLAYS_CLIPS = [m for m in methods.names() if hasattr(load(m).Config, "online")]
-ASKS = ("oaif", "bpo", "parl")
+ASKS = ("oaif", "bpo", "parl", "zpg")
 PAID = ("offline_joint", "offline_pre")
 """The only methods that may read the true reward, by `Task.collect_paid`."""
 HAS_SAC = [m for m in methods.names() if hasattr(load(m).Config, "sac")]

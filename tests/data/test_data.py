@@ -293,6 +293,14 @@ def test_held_out_episodes_are_in_no_training_comparison(dataset):
     assert not used["train"] & held_out and not demos & (used["train"] | held_out)
 
 
+def test_demonstrators_in_turn(policy_zips):
+    levels = ("expert", "weak+0.6", "weak+0.6")
+    cfg = DataConfig(demos=5, demo_levels=levels, episodes=4, noise=(0.0,), pairs=0, test_pairs=0, clip=10)
+    made = make_dataset("Hopper-v4", cfg, policy_zips)
+    assert [t.level for t in made.demonstrations] == ["expert", "expert", "weak+0.6", "weak+0.6", "weak+0.6"]
+    assert len({t.seed for t in made.pool}) == len(made.pool)
+
+
 def test_a_dataset_without_comparisons_is_a_dataset(policy_zips, tmp_path):
     cfg = DataConfig(demos=2, episodes=4, noise=(0.0,), pairs=0, test_pairs=0, clip=10)
     make_dataset("Hopper-v4", cfg, policy_zips, tmp_path)
@@ -315,6 +323,8 @@ def test_a_dataset_without_comparisons_is_a_dataset(policy_zips, tmp_path):
         {"memory": 0.0},
         {"memory": 1.1},
         {"demo_level": "nobody"},
+        {"demo_levels": ("expert", "nobody")},
+        {"clip_grid": 0},
         {"demo_level": "expert+many"},
         {"demo_level": "expert+1.5"},
         {"demo_every": 0},

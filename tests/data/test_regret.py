@@ -8,6 +8,7 @@ import pytest
 from aihf_control.core.errors import BadInput
 from aihf_control.data.generate import DataConfig, make_dataset
 from aihf_control.data.labelling.regret import CUT, Regret
+from aihf_control.data.labelling.segments import SegmentPool
 from aihf_control.data.pool import find_bundled_policies, play_episodes
 from aihf_control.environments.gym import spec_of
 from aihf_control.environments.rollout import rollout
@@ -22,7 +23,7 @@ def regret() -> Regret:
     if not paths:
         pytest.skip("Hopper-v4 has no bundled expert")
     spec = spec_of("Hopper-v4")
-    return Regret(spec, read_zip(paths["expert"], spec), GAMMA)
+    return Regret(spec, {level: read_zip(path, spec) for level, path in paths.items()}, GAMMA)
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +31,15 @@ def pool(regret):
     """An episode of the expert's own, one with noise, one that falls at once."""
     rng = np.random.default_rng(0)
     own, noisy = (
-        play_episodes(regret.spec, {"expert": regret.expert}, name, 1, iter([3]), rng)[0]
-        for name in ("expert", "expert+0.5")
+        play_episodes(regret.spec, regret.experts, name, 1, iter([3]), rng)[0] for name in ("expert", "expert+0.5")
     )
     (fallen,) = rollout(regret.spec, lambda obs: np.ones((len(obs), 3), np.float32), [3], state=True)
     assert len(own) == 1000 and noisy.qpos is not None and fallen.terminated and len(fallen) < 60
-    return [own, noisy, fallen]
+    return [own, noisy, dataclasses.replace(fallen, level="expert")]
 
 
 def value(regret: Regret, episode, t: int) -> float:
-    return float(regret.values([(episode.qpos[t], episode.qvel[t])])[0])
+    return float(regret.values([(episode.qpos[t], episode.qvel[t])], "expert")[0])
 
 
 def test_a_value_is_the_experts_discounted_return_from_that_state(regret, pool):
@@ -109,3 +109,36 @@ def test_what_is_no_simulator_gives_no_labels_by_regret(tmp_path):
     with pytest.raises(BadInput, match="labels by regret need the simulator's states"):
         cfg = DataConfig(demos=0, episodes=4, levels=("expert",), pairs=2, test_pairs=0, clip=10, label="regret")
         make_dataset("Pendulum-v1", cfg, random_policies("Pendulum-v1", tmp_path))
+
+
+def test_a_segment_is_regretted_against_the_level_that_acted(regret, pool):
+    """The weak policy's own greedy steps have no regret against itself, and some against the expert."""
+    rng = np.random.default_rng(0)
+    (weak,) = play_episodes(regret.spec, regret.experts, "weak", 1, iter([3]), rng)
+    own = dataclasses.replace(weak, level="weak+0.3")  # the noise of a level is not part of its policy
+    clips = [(0, t) for t in range(0, len(weak) - 20, 20)]
+    acted, by_expert = (
+        dataclasses.replace(regret, of=of).step_scores([own], clips, 20).sum(1) for of in ("", "expert")
+    )
+    assert np.abs(acted).mean() < 0.2 * np.abs(by_expert).mean()
+    with pytest.raises(BadInput, match="'best': there is no policy of that level; known are"):
+        dataclasses.replace(regret, of="best").step_scores(pool, [(0, 0)], 5)
+
+
+def test_segments_on_a_grid_share_the_values_of_their_ends(regret, pool, monkeypatch):
+    simulated = []
+    values = Regret.values
+    monkeypatch.setattr(Regret, "values", lambda self, s, level: simulated.append(len(s)) or values(self, s, level))
+    free, grid = (SegmentPool(pool, [1], 10, regret, step) for step in (1, 5))
+    clips = grid.draw(200, np.random.default_rng(0))
+    assert {t % 5 for _, t in clips} == {0} and max(t for _, t in clips) == (len(pool[1]) - 1) // 5 * 5
+    grid.step_scores(clips)
+    free.step_scores(free.draw(200, np.random.default_rng(0)))
+    assert simulated[0] <= len(pool[1]) // 5 + 1 < simulated[1]
+
+
+def test_a_grid_of_one_draws_as_before(pool):
+    starts = SegmentPool(pool, [0], 10).draw(50, np.random.default_rng(4))
+    rng = np.random.default_rng(4)
+    rng.choice([0], 50)
+    assert [t for _, t in starts] == [int(rng.integers(991)) for _ in range(50)]

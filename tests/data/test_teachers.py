@@ -10,7 +10,7 @@ from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, make_dataset
 from aihf_control.data.labelling.comparisons import collect_comparisons, to_rows
 from aihf_control.data.labelling.segments import SegmentPool
-from aihf_control.data.labelling.teachers import TEACHERS, Annotator, make_teacher
+from aihf_control.data.labelling.teachers import TEACHERS, Annotator, majority, make_teacher
 from aihf_control.data.ties import draw_rows, find_second_halves
 
 N, K = 40_000, 20
@@ -188,3 +188,44 @@ def test_the_config_selects_a_teacher_and_its_settings(policy_zips):
     gains = [made.pool[i].return_of(s, 10) for i, s in zip(train["win_episode"], train["win_start"], strict=True)]
     assert said["spread"] > 0 and min(gains) < said["mean"] < max(gains)
     assert isinstance(made, Dataset)
+
+
+# ------------------------------------------------------------------------------------------- preferences in a circle
+
+
+def thirds(*returns: float) -> np.ndarray:
+    """A segment of six steps with these returns by third."""
+    return np.repeat(returns, 2)[None] / 2
+
+
+def test_the_cyclic_teacher_by_hand():
+    """A beats B, B beats C and C beats A, each in two thirds, whatever their sums."""
+    a, b, c = thirds(3, 1, 2), thirds(2, 3, 1), thirds(1, 2, 3)
+    teacher, u = make_teacher("cyclic"), np.array([[0.5, 0.9]])
+    assert [teacher.label(x, y, u)[0, 0] for x, y in ((a, b), (b, c), (c, a))] == [1, 1, 1]
+    assert [teacher.label(y, x, u)[0, 0] for x, y in ((a, b), (b, c), (c, a))] == [0, 0, 0]
+    assert teacher.label(thirds(1, 1, -9), thirds(0, 0, 9), u)[0, 0] == 1  # the lower sum
+    assert make_teacher("oracle").label(thirds(1, 1, -9), thirds(0, 0, 9), u)[0, 0] == 0
+
+
+def test_the_majority_of_three_by_hand():
+    half, sure, never = np.array([0.5]), np.array([1.0]), np.array([0.0])
+    assert majority(half, half, half) == 0.5 and majority(sure, sure, never) == 1
+    assert majority(np.array([0.9]), np.array([0.8]), never) == pytest.approx(0.72)
+
+
+def test_a_doubting_cyclic_teacher_doubts_in_each_third(clips):
+    weight, _ = asked(clips, "cyclic", temperature=0.5)
+    first, second, _ = clips
+    gaps = [x.sum(1) for x in np.array_split(first - second, 3, axis=1)]
+    p = [1 / (1 + np.exp(-gap / (0.5 * SPREAD / 3))) for gap in gaps]
+    rate(weight[:, 0], majority(*p).mean())
+    sure = majority(*p) > 0.9
+    rate(weight[sure, 0], majority(*p)[sure].mean())
+
+
+def test_other_numbers_of_parts_are_refused():
+    with pytest.raises(BadInput, match="1 or 3 parts of a segment that vote, got 7"):
+        Annotator(parts=7)
+    with pytest.raises(BadInput, match="neither myopic nor cyclic"):
+        make_dataset("Hopper-v4", DataConfig(label="regret", teacher="cyclic"))

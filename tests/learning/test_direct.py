@@ -17,7 +17,8 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips
 from aihf_control.learning.bc import CloneConfig
 from aihf_control.learning.direct import DirectConfig, DirectTrainer, PairScores, train_direct
-from aihf_control.learning.online import PAIR_LOSSES, OnlineConfig, PairBuffer, make_pairs, query_pairs
+from aihf_control.learning.imitated import SOURCES
+from aihf_control.learning.online import PAIR_LOSSES, OnlineConfig, PairBuffer, QueryConfig, make_pairs, query_pairs
 from aihf_control.learning.task import Task
 from aihf_control.learning.tilt import TiltConfig
 from aihf_control.methods import bpo, expo, lire, mpo, sail, var
@@ -69,17 +70,17 @@ def test_the_pair_losses_by_hand():
 @pytest.mark.parametrize("name", PAIR_LOSSES)
 def test_every_pair_loss_raises_the_winner_and_lowers_the_loser(name):
     win, lose = torch.zeros(1, 4, requires_grad=True), torch.zeros(1, 4, requires_grad=True)
-    up, down = torch.autograd.grad(PAIR_LOSSES[name](win, lose, torch.ones(1, 4)).sum(), [win, lose])
+    up, down = torch.autograd.grad(PAIR_LOSSES[name](win, lose, torch.ones(1, 4), 1.0).sum(), [win, lose])
     assert (up < 0).all() and (down > 0).all()
 
 
 @pytest.mark.parametrize("name", PAIR_LOSSES)
 def test_a_skipped_pair_has_no_gradient_and_a_tie_pulls_to_equality(name):
     win = torch.tensor([[0.3, -0.2]], requires_grad=True)
-    (g,) = torch.autograd.grad(PAIR_LOSSES[name](win, torch.zeros(1, 2), t(1.0, 0.0)).sum(), win)
+    (g,) = torch.autograd.grad(PAIR_LOSSES[name](win, torch.zeros(1, 2), t(1.0, 0.0), 1.0).sum(), win)
     assert g[0, 0] != 0 and g[0, 1] == 0
     gap = torch.zeros(1, 1, requires_grad=True)
-    both = PAIR_LOSSES[name](torch.cat([gap, 0 * gap], 1), torch.cat([0 * gap, gap], 1), t(0.5, 0.5))
+    both = PAIR_LOSSES[name](torch.cat([gap, 0 * gap], 1), torch.cat([0 * gap, gap], 1), t(0.5, 0.5), 1.0)
     (g,) = torch.autograd.grad(both.sum(), gap)
     assert g.abs() < 1e-6
 
@@ -180,17 +181,17 @@ def offline(task: Task, pairs: PairBuffer, steps: int, loss_of) -> list:
 
 @pytest.mark.parametrize("loss", PAIR_LOSSES)
 def test_bpo_of_one_phase_is_offline_learning_on_the_clones_pairs(loss, dataset):
-    online = OnlineConfig(length=6, phases=1)
+    online = QueryConfig(length=6, phases=1)
     whole = play("bpo", make_task(dataset), 8, online=online, loss=loss)[-1]
     task = make_task(dataset)
     answers = PairBuffer(task)
     answers.add(query_pairs(task, DirectTrainer(make_task(dataset), DIRECT, CLONE).policy, online))
-    by_hand = offline(task, answers, 8, lambda s: PAIR_LOSSES[loss](s.h_win, s.h_lose, s.weight))[-1]
+    by_hand = offline(task, answers, 8, lambda s: PAIR_LOSSES[loss](s.h_win, s.h_lose, s.weight, 1.0))[-1]
     same_policy(whole.policy, by_hand.policy)
 
 
 def test_bpo_and_oaif_part_where_the_reference_moves(dataset):
-    one, two = OnlineConfig(length=6, phases=1), OnlineConfig(length=6, phases=2)
+    one, two = QueryConfig(length=6, phases=1), QueryConfig(length=6, phases=2)
     bpo_1, oaif_1, bpo_2, oaif_2 = (
         play(name, make_task(dataset), 8, online=online)[-1] for online in (one, two) for name in ("bpo", "oaif")
     )
@@ -241,7 +242,7 @@ def test_online_methods_query_the_whole_budget(name, dataset):
     task, in_a_phase = make_task(dataset, n_pairs=20), []
     answer = task._queries.compare
     task._queries.compare = lambda a, b: in_a_phase.append(a.clips.real.shape[1]) or answer(a, b)
-    play(name, task, 9, online=OnlineConfig(length=6, phases=3))
+    play(name, task, 9, online=QueryConfig(length=6, phases=3))
     assert in_a_phase == [6, 7, 7] and task.n_labels == 20
     assert (task.n_steps > 0).all() and (task.n_steps <= 2 * 20 * 6).all()
 
@@ -293,8 +294,8 @@ def test_sapos_reference_is_the_average_of_its_policy(dataset):
 def test_sails_own_terms_by_hand():
     """Gaps 2 and -1: surprises log(1 + e^-2) and log(1 + e^-1); the likelier pair's likelihood is to rise."""
     logp = torch.zeros(1, 2, requires_grad=True)
-    s = PairScores(logp, logp * 0, t(2.0, 0.0), t(0.0, 1.0), torch.ones(1, 2))
-    pair_loss, sampling = sail.own_terms(s, beta=2.0)
+    s = PairScores(logp, logp * 0, t(2.0, 0.0), t(0.0, 1.0), torch.ones(1, 2), 2.0)
+    pair_loss, sampling = sail.own_terms(s)
     near, far = math.log(1 + math.exp(-1)), math.log(1 + math.exp(-2))
     torch.testing.assert_close(pair_loss, t((near + far) / 2)[0])
     (g,) = torch.autograd.grad(sampling.sum(), logp)
@@ -379,3 +380,138 @@ def test_long_clips_are_looked_at_every_few_steps(dataset):
         first |= set(win.real[:, 0, 0].tolist())
     assert first == {0.0, 1.0, 2.0}
     assert pairs.read_all().win.real.shape == (2, 5, 76)
+
+
+# ------------------------------------------------------------------------------------------------ what a regime may set
+
+
+def rows_of(obs: Tensor) -> set:
+    return {tuple(row) for row in obs.flatten(0, -2).tolist()}
+
+
+@pytest.mark.parametrize("on", SOURCES)
+def test_the_clone_is_trained_on_the_data_that_is_named(on, dataset):
+    task = make_task(dataset)
+    pairs, n = task.comparisons(), task.demos.count
+    demos = rows_of(task.demos.data[:1, : n[0], :11])
+    clips = rows_of(task.clips.data[:1, : task.clips.count[0], :11])
+    winners = rows_of(pairs.win.obs[:1][pairs.win.real[:1] > 0])
+    drawn = rows_of(SOURCES[on](task).sample(4000).obs[:1])
+    expected = {"demos": demos, "clips": clips, "both": demos | clips, "winners": winners}[on]
+    assert drawn <= expected and len(drawn) > 0.8 * len(expected)
+    assert winners < clips
+
+
+def test_all_transitions_of_both_are_drawn_alike(dataset):
+    task = make_task(dataset)
+    n_demos, n_clips = int(task.demos.count[0]), int(task.clips.count[0])
+    demos = rows_of(task.demos.data[:1, :n_demos, :11])
+    drawn = SOURCES["both"](task).sample(20_000).obs[0].tolist()
+    share = np.mean([tuple(row) in demos for row in drawn])
+    assert share == pytest.approx(n_demos / (n_demos + n_clips), abs=0.02)
+
+
+def test_a_skipped_winner_is_not_imitated(dataset):
+    task = make_task(dataset)
+    task.comparisons().weight[:, 1:] = 0
+    drawn = rows_of(SOURCES["winners"](task).sample(500).obs[:1])
+    assert drawn == rows_of(task.comparisons().win.obs[:1, :1])
+
+
+def test_the_clone_on_clips_differs_and_is_each_methods_reference(dataset):
+    on_clips = dataclasses.replace(CLONE, on="clips")
+    first = play("dpo", make_task(dataset), 0, clone=on_clips)[0].policy
+    assert not torch.equal(first.mean.bias, play("dpo", make_task(dataset), 0)[0].policy.mean.bias)
+    task = make_task(dataset)
+    trainer = DirectTrainer(task, DIRECT, on_clips)
+    same_policy(trainer.reference, first)
+    assert trainer.cloned is task.clips
+
+
+def test_a_clone_of_clips_needs_comparisons(dataset):
+    with pytest.raises(BadInput, match=r"--clone\.on needs compared segments"):
+        play("bc", make_task(dataset, 0), 1, clone=CloneConfig(on="clips"))
+
+
+def test_beta_by_sum_is_beta_by_mean_times_the_length(dataset):
+    """Segments of 10 steps: 0.1 on the sum is 1 on the mean."""
+    by_sum, by_mean = (dataclasses.replace(DIRECT, **beta) for beta in ({"beta": 9.0, "beta_sum": 0.1}, {"beta": 1.0}))
+    for name in ("dpo", "cpl", "rpo", "slic", "aihf_dpo", "lire"):
+        online = {"online": OnlineConfig(length=10, phases=2)} if name == "lire" else {}
+        one, other = (play(name, make_task(dataset), 5, direct=direct, **online)[-1] for direct in (by_sum, by_mean))
+        for p, q in zip(one.policy.parameters(), other.policy.parameters(), strict=True):
+            torch.testing.assert_close(p, q)
+    assert by_sum.beta_of(50) == 5 and by_mean.beta_of(50) == 1
+    with pytest.raises(BadInput, match=r"--direct\.beta-sum"):
+        DirectConfig(beta_sum=-1.0)
+
+
+@pytest.mark.parametrize("name", ["oaif", "bpo"])
+def test_pairs_per_phase_and_epochs_per_phase(name, dataset):
+    """20 labels, 8 a phase: two phases of 10. 3 epochs of 10 pairs, 5 pairs a step: six steps, then rest."""
+    task = make_task(dataset, n_pairs=20)
+    online = QueryConfig(length=10, pairs=8, epochs=3)
+    direct = dataclasses.replace(DIRECT, pair_steps=100)
+    cfg = dataclasses.replace(small_config(name, 20), online=online, direct=direct, clone=CLONE)
+    run = itertools.islice(methods.load(name).train(task, cfg), 21)
+    biases = [step.policy.mean.bias.detach().clone() for step in run]
+    assert task.n_asked == 20
+    moved = [not torch.equal(a, b) for a, b in itertools.pairwise(biases)]
+    assert moved == [True] * 6 + [False] * 4 + [True] * 6 + [False] * 4
+    with pytest.raises(BadInput, match=r"--online\.pairs 30: there are 20 labels"):
+        play(name, make_task(dataset, 20), 1, online=QueryConfig(pairs=30))
+
+
+def test_starts_anywhere_are_states_of_episodes_that_are_not_held_out(dataset):
+    task = make_task(dataset)
+    starts = task.draw_starts(300, 6, anywhere=True)
+    assert (starts[..., 0] < 0).all()
+    held_out = set(dataset.meta["held_out"])
+    prompts = [t for i, t in enumerate(dataset.pool) if i not in held_out]
+    assert set((-1 - starts[..., 0]).flatten().tolist()) == set(range(len(prompts)))
+    one = starts[:, :5]
+    rollout = task.rollout(DirectTrainer(task, DIRECT, CLONE).policy, one, 3)
+    for lane in range(2):
+        for i, (episode, t_) in enumerate(one[lane].tolist()):
+            np.testing.assert_allclose(rollout.clips.obs[lane, i, 0], prompts[-1 - episode].obs[t_], atol=1e-5)
+
+
+def test_ipos_margin_reaches_the_online_methods():
+    win, lose = t(2.0), t(0.0)
+    assert PAIR_LOSSES["ipo"](win, lose, t(1.0), 5.0) == 9 and PAIR_LOSSES["dpo"](win, lose, t(1.0), 5.0) < 1
+
+
+def test_expos_candidate_of_minus_one_is_the_clone(dataset):
+    task = make_task(dataset)
+    last = play("expo", task, 8, step_sizes=(-1.0,))[-1].policy
+    for p, q in zip(last.parameters(), task.parts["trainer"].reference.parameters(), strict=True):
+        torch.testing.assert_close(p, q, atol=1e-6, rtol=1e-6)
+    with pytest.raises(BadInput, match="none below -1"):
+        expo.Config(step_sizes=(-1.5, 0.0))
+
+
+def test_vars_baseline_by_hand():
+    """Returns 1 + 2 s and residuals (.3, -.3, 0, 0): the weights are those of the residuals."""
+    s, rest = torch.arange(4.0), torch.tensor([0.3, -0.3, 0.0, 0.0])
+    x = torch.stack([torch.ones(4), s], -1)[None]
+    factors = var.ridge(x, (1 + 2 * s)[None])
+    torch.testing.assert_close(factors.squeeze(), torch.tensor([1.0, 2.0]), atol=2e-2, rtol=0)
+    residual = (1 + 2 * s + rest)[None] - torch.bmm(x, factors).squeeze(-1)
+    torch.testing.assert_close(var.weigh(residual, 0.1), var.weigh(rest[None], 0.1), atol=2e-2, rtol=0)
+
+
+def test_vars_baseline_takes_the_first_states_share_of_the_return(task):
+    class ByState:
+        def clip_returns(self, obs, act, real):
+            return 3 * obs[:, :, 0, 5] + act[:, :, 0, 0]
+
+    b = var.fit_baseline(task, task.comparisons(), ByState())  # type: ignore[arg-type]
+    win, lose, _ = task.comparisons().read_all()
+    for clips in (win, lose):
+        rest = 3 * clips.obs[:, :, 0, 5] + clips.act[:, :, 0, 0] - b(clips)
+        assert (rest.std(1) < 0.5 * (3 * clips.obs[:, :, 0, 5]).std(1)).all()
+
+
+def test_with_its_baseline_var_weighs_otherwise(dataset):
+    plain, based = (play("var", make_task(dataset), 6, baseline=on)[-1].policy for on in (False, True))
+    assert not torch.equal(plain.mean.bias, based.mean.bias)

@@ -17,7 +17,8 @@ from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.task import Task
 from aihf_control.models.lanes import Dims
 from aihf_control.models.losses import clip_return
-from aihf_control.models.networks import Mixture, Policy
+from aihf_control.models.mixture import Mixture
+from aihf_control.models.networks import Policy
 from tests.helpers import TINY, make_task, play, tiny
 
 FAST = RewardConfig(hidden=(16,), batch=32, lr=1e-2, pair_steps=400, penalty=1.0, mistakes=0.0)

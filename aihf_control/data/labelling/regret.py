@@ -1,9 +1,13 @@
-"""Regret of segments: how much less than the greedy expert a segment collects from its first state on.
+"""Regret of segments: how much less than a greedy policy a segment collects from its first state on.
 
 CPL (Hejna et al., arXiv 2310.13639) compares segments by sum gamma^t A(s_t, a_t), which telescopes to
 sum gamma^t r_t + gamma^K V(s_K) - V(s_0), with V from the critic of a trained expert. No critic is bundled here, so V
-is simulated: the simulator is set to the state and the greedy expert acts from there. The result is exact up to the
-share `CUT` of V at which the rollout stops. Each of a segment's two ends takes hundreds of environment steps.
+is simulated: the simulator is set to the state and the greedy policy acts from there. The result is exact up to the
+share `CUT` of V at which the rollout stops. Each of a segment's two ends takes hundreds of environment steps, which
+segments with a common end share.
+
+The policy is that of the level that acted, without its noise. V of another policy, for instance of the expert in states
+of a weaker gait, is not the value that the actions led to, and orders segments by their states.
 """
 
 from __future__ import annotations
@@ -28,14 +32,16 @@ AT_A_TIME = 64
 
 @dataclasses.dataclass(frozen=True)
 class Regret:
-    """Reference policy whose advantages score segments, and the discount."""
+    """Policies whose advantages score segments, by level, and the discount."""
 
     spec: EnvSpec
-    expert: Expert
+    experts: dict[str, Expert]
     gamma: float
+    of: str = ""
+    """Level of the policy for all segments; "": the level that acted."""
 
     def step_scores(self, pool: Sequence[Trajectory], clips: Sequence[tuple[int, int]], length: int) -> Array:
-        """Compute scores (N, K) of segments (episode, start) that sum to the discounted sum of expert advantages.
+        """Compute scores (N, K) of segments (episode, start) that sum to the discounted sum of advantages.
 
         The value of the first state is subtracted from the first step; the value of the last state is added to the
         last step. Raises BadInput if the pool has no simulator states or the environment cannot be set to them.
@@ -43,28 +49,41 @@ class Regret:
         scores = np.stack([pool[i].padded_rewards(start, length) for i, start in clips]) * self.gamma ** np.arange(
             length
         )
-        ends = {(i, t) for i, start in clips for t in (start, start + length) if t <= _last_valued_step(pool[i])}
-        value = dict(
-            zip(sorted(ends), self.values([_simulator_state(pool[i], t) for i, t in sorted(ends)]), strict=True)
-        )
+        value = self._end_values(pool, clips, length)
         scores[:, 0] -= [value[clip] for clip in clips]
         scores[:, -1] += [self.gamma**length * value.get((i, start + length), 0.0) for i, start in clips]
         return scores
 
-    def values(self, states: Sequence[State]) -> Array:
-        """Simulate the discounted true returns (N,) of the greedy expert from each state; 0 after termination."""
+    def _end_values(
+        self, pool: Sequence[Trajectory], clips: Sequence[tuple[int, int]], length: int
+    ) -> dict[tuple[int, int], float]:
+        """Simulate the value of each first and last state of segments, by (episode, step)."""
+        ends = {(i, t) for i, start in clips for t in (start, start + length) if t <= _last_valued_step(pool[i])}
+        by_level: dict[str, list[tuple[int, int]]] = {}
+        for i, t in sorted(ends):
+            by_level.setdefault(self.of or pool[i].level.partition("+")[0], []).append((i, t))
+        values: dict[tuple[int, int], float] = {}
+        for level, at in by_level.items():
+            values |= zip(at, self.values([_simulator_state(pool[i], t) for i, t in at], level), strict=True)
+        return values
+
+    def values(self, states: Sequence[State], level: str) -> Array:
+        """Simulate the discounted true returns (N,) of a level's greedy policy from each state; 0 after termination."""
+        if level not in self.experts:
+            known = ", ".join(self.experts)
+            raise BadInput(f"--regret-of {level!r}: there is no policy of that level; known are {known}")
         envs = Envs(self.spec, min(AT_A_TIME, len(states)))
         parts = [states[i : i + AT_A_TIME] for i in range(0, len(states), AT_A_TIME)]
-        return np.concatenate([self._simulate(envs, part) for part in parts])
+        return np.concatenate([self._simulate(envs, self.experts[level], part) for part in parts])
 
-    def _simulate(self, envs: Envs, states: Sequence[State]) -> Array:
+    def _simulate(self, envs: Envs, expert: Expert, states: Sequence[State]) -> Array:
         value = np.zeros(len(states))
         for i in range(len(states)):
             envs.reset(i, i)  # gives the contact solver the same initial guess in every run
         now = np.stack([envs.put(i, *state) for i, state in enumerate(states)])
         which, discount = np.arange(len(states)), 1.0
         for _ in range(math.ceil(math.log(CUT) / math.log(self.gamma))):
-            act = self.expert.act(torch.as_tensor(now[which])).numpy()
+            act = expert.act(torch.as_tensor(now[which])).numpy()
             now[which], reward, terminated, truncated = envs.step(act, which.tolist())
             value[which] += discount * reward
             which, discount = which[~(terminated | truncated)], discount * self.gamma

@@ -25,6 +25,8 @@ class SegmentPool:
     length: int
     regret: Regret | None = None
     """Compare segments by this regret; without it, by their true return."""
+    grid: int = 1
+    """Segments start at multiples of this many steps."""
     groups: Sequence[int] | None = None
     """Group of each episode of the pool, if only segments of the same group may be compared."""
 
@@ -45,7 +47,7 @@ class SegmentPool:
             min(self.pool[i].starts(self.length), 1 if self.length >= len(self.pool[i]) else len(self.pool[i]))
             for i in chosen
         ]
-        return [(int(i), int(rng.integers(k))) for i, k in zip(chosen, whole, strict=True)]
+        return [(int(i), int(rng.integers(-(-k // self.grid))) * self.grid) for i, k in zip(chosen, whole, strict=True)]
 
     def pairs(self, n: int, rng: np.random.Generator) -> tuple[list[Clip], list[Clip]]:
         """Draw `n` pairs of two different segments; return the first ones and the second ones.
