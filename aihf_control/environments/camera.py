@@ -13,6 +13,7 @@ from PIL import Image
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Trajectory
 from aihf_control.environments import watchdog
+from aihf_control.environments.faults import report_faults
 from aihf_control.environments.gym import Envs, EnvSpec, make_env
 
 Array = np.ndarray
@@ -80,7 +81,7 @@ class Camera:
     def _draw_states(self, t: Trajectory, start: int, stop: int, every: int) -> Iterator[Array]:
         assert t.qpos is not None and t.qvel is not None
         for step in range(start, stop + 1, every):
-            with watchdog.calling():
+            with report_faults(self.spec.id, "in set_state"):
                 self.inner.set_state(t.qpos[step], t.qvel[step])
             yield self._render()
 
