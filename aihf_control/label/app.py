@@ -20,6 +20,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainT
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from aihf_control.core.errors import BadInput
 from aihf_control.label.clip_folder import ClipFolder
 from aihf_control.label.plan import SECONDS
 from aihf_control.label.results import summarise_answers
@@ -210,7 +211,8 @@ def make_app(store: Store, clips: ClipFolder, access: Access, page: Page, hosts:
         Mount("/static", _OwnFiles(directory=HERE / "static")),
     ]
     guard = Middleware(Guard, hosts=hosts, port=access.port)
-    return Starlette(routes=routes, middleware=[guard], exception_handlers={HTTPException: _refusal})
+    handlers = {HTTPException: _refusal, BadInput: _not_stored}
+    return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers)
 
 
 class _OwnFiles(StaticFiles):
@@ -218,6 +220,11 @@ class _OwnFiles(StaticFiles):
 
     def lookup_path(self, path: str) -> Any:
         return super().lookup_path(path) if path in ("page.js", "page.css") else ("", None)
+
+
+def _not_stored(request: Request, e: Exception) -> Response:
+    """Tell the page that the disk did not take an answer, which is then asked again."""
+    return PlainTextResponse(f"{e}\n", 507)
 
 
 def _refusal(request: Request, e: Exception) -> Response:

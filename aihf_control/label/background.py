@@ -31,7 +31,7 @@ def render_next(store: Store, clips: ClipFolder, source: SegmentSource, camera: 
     if due is None:
         return False
     try:
-        render_clip(clips.path(due), source.segment(store.source(due)), camera)
+        render_clip(clips.path(due), source.segment(due, store.source(due)), camera)
     except BadInput as e:
         store.add_fault(due, str(e))
     return True

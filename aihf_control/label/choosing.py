@@ -34,7 +34,7 @@ class Chooser:
         self.shared = shared_pairs(pool, plan, len(store.annotators()))
         self.seen: Any = None
 
-    def segment(self, source: Any) -> Segment:
+    def segment(self, clip: str, source: Any) -> Segment:
         """Return the segment that the stored `source` names. Raises BadInput if the dataset does not have it."""
         episode, start, length = (source[name] for name in ("episode", "start", "length"))
         return Segment(self.episodes[episode], start, length, self.frames[episode] if self.frames else None)
@@ -55,7 +55,7 @@ class Chooser:
                 for q in chosen
                 for clip in (q.first, q.second)
             }
-            ids = {clip: self.segment(source).digest(self.spec) for clip, source in sources.items()}
+            ids = {clip: self.segment("", source).digest(self.spec) for clip, source in sources.items()}
             self.store.add_clips({ids[clip]: source for clip, source in sources.items()})
             self.store.add_questions(annotator, [q.draft(ids) for q in chosen])
             found = True

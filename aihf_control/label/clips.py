@@ -55,8 +55,8 @@ class Segment:
 class SegmentSource(Protocol):
     """Where questions and the segments of their clips come from: a dataset, or a run."""
 
-    def segment(self, source: Any) -> Segment:
-        """Return the segment that a stored `source` describes. Raises BadInput if it is not there."""
+    def segment(self, clip: str, source: Any) -> Segment:
+        """Return the segment of a clip that the stored `source` describes. Raises BadInput if it is not there."""
         ...
 
     def choose(self) -> bool:

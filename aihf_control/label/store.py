@@ -210,6 +210,10 @@ class Store:
         sql = f"SELECT {FIELDS} FROM questions q WHERE q.annotator = ? AND {UNANSWERED} ORDER BY q.id LIMIT ?"
         return [Question(*row) for row in self._read(sql, annotator, limit)]
 
+    def count_open(self) -> int:
+        """Return how many questions nobody has answered."""
+        return self._read(f"SELECT COUNT(*) FROM questions q WHERE {UNANSWERED}")[0][0]
+
     def left_of(self, question: int) -> Side | None:
         """Return which clip of a question is shown on the left, or None for an unknown question."""
         rows = self._read("SELECT left FROM questions WHERE id = ?", question)

@@ -181,6 +181,16 @@ def test_answers_are_by_side_and_only_to_own_open_questions(fresh_ann):
     assert post(client, "/api/undo", {"question": 1}).status_code == 400
 
 
+def test_an_answer_that_the_disk_does_not_take_is_said_so_and_asked_again(fresh_ann):
+    client, _, store = fresh_ann
+    store._db.execute("PRAGMA query_only = ON")  # as a disk that became read-only
+    reply = post(client)
+    assert reply.status_code == 507 and reply.text.startswith("cannot write") and reply.text.count("\n") == 1
+    store._db.execute("PRAGMA query_only = OFF")
+    assert client.get("/api/state").json()["questions"][0]["id"] == 1
+    assert post(client).status_code == 200
+
+
 PATHS = [
     "/clip/../answers.sqlite", "/clip/..%2fanswers.sqlite", "/clip/%2e%2e/answers.sqlite", "/clip//etc/passwd",
     "/clip/" + "0" * 31, "/clip/" + "f" * 32, "/clip/" + "A" * 32, "/clip/", "/clip/x.mp4", f"/clip/{clip_id(0)}.mp4",

@@ -22,14 +22,14 @@ TEACHERS: dict[TeacherName, dict[str, float]] = {
     "myopic": {"memory": 0.9},
     "equal": {"equal": 0.1},
 }
-"""B-Pref's teachers: the field of `Annotator` in which each differs from the oracle. Two values are not B-Pref's.
+"""B-Pref's teachers: the field of `Teacher` in which each differs from the oracle. Two values are not B-Pref's.
 Its temperature of 1 on raw returns gives nearly deterministic labels in one environment and nearly random ones in
 another. Its skip threshold, a tenth of the mean return, skips no pair of a pool whose worst segments exceed it. Half a
 standard deviation below the mean skips a tenth of the pairs of a pool with normally distributed returns."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Annotator:
+class Teacher:
     """Teacher that compares two segments by their undiscounted true returns G_a and G_b; temperature 0 is the oracle.
 
     Operations, in this order. A pair is skipped if neither G exceeds `mean` by more than `skip` spreads. It is a tie if
@@ -76,7 +76,7 @@ class Annotator:
         return 0.5 * (1 + np.tanh(0.5 * margin / scale)) if scale > 0 else 0.5 * (1 + np.sign(margin))
 
 
-def make_teacher(name: TeacherName, **settings: float | None) -> Annotator:
+def make_teacher(name: TeacherName, **settings: float | None) -> Teacher:
     """Build the teacher of this name (`TEACHERS`); `settings` that are not None replace its defaults."""
     given = {field: value for field, value in settings.items() if value is not None}
-    return Annotator(**{"temperature": 0.0, **TEACHERS[name], **given})
+    return Teacher(**{"temperature": 0.0, **TEACHERS[name], **given})
