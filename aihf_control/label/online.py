@@ -187,7 +187,8 @@ def _reporting(store: Store, watch: Callable[[], None], failed: Callable[[], Non
                 return
             n = store.count_open()
             if n and not waiting:
-                print(f"waiting for {n} answers, about {math.ceil(n * SECONDS / 60)} min", file=sys.stderr, flush=True)
+                minutes = math.ceil(n * SECONDS / 60)
+                print(f"waiting for {n} answer{'s' * (n > 1)}, about {minutes} min", file=sys.stderr, flush=True)
             waiting = bool(n)
 
     thread = threading.Thread(target=report, daemon=True, name="page report")
