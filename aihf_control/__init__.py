@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aihf_control.data.generate import DataConfig as DataConfig
     from aihf_control.data.generate import make_dataset as make_dataset
     from aihf_control.environments.modules import allow_module as allow_module
+    from aihf_control.learning.annotators import FunctionAnnotator as FunctionAnnotator
     from aihf_control.models.saved import TrainedPolicy as TrainedPolicy
     from aihf_control.models.saved import TrainedReward as TrainedReward
     from aihf_control.models.saved import load_policy as load_policy
@@ -37,6 +38,7 @@ _HOMES = {
     "make_dataset": "data.generate",
     "load_dataset": "data.dataset",
     "allow_module": "environments.modules",
+    "FunctionAnnotator": "learning.annotators",
     "TrainedPolicy": "models.saved",
     "load_policy": "models.saved",
     "TrainedReward": "models.saved",

@@ -12,6 +12,7 @@ from aihf_control.core.placeholders import install_for_help
 COMMANDS = {
     "run": "run",
     "data": "data.__main__",
+    "label": "label.__main__",
     "experts": "experts.__main__",
     "bench": "bench.__main__",
     "report": "report.__main__",

@@ -9,6 +9,7 @@ python -m aihf_control.run --resume results/runs/Hopper-v4/aihf/20261121-072237-
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
 import sys
@@ -22,20 +23,23 @@ import tyro
 
 from aihf_control import methods
 from aihf_control.core.cli import ends_with_reader, exit_code, make_console
+from aihf_control.core.errors import BadInput
 from aihf_control.core.files import check_writable
 from aihf_control.core.signals import signal_handlers
 from aihf_control.data.dataset import Dataset, check_sizes
 from aihf_control.environments.cards import folder_name
 from aihf_control.environments.checks import determinism_note
-from aihf_control.environments.gym import EnvSpec
+from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.environments.modules import allow_module
 from aihf_control.environments.watchdog import TIMEOUT_CODE, EnvTimeout, watch
+from aihf_control.learning.annotators import Annotator
 from aihf_control.models.device import default_workers
 from aihf_control.training.display import Display
+from aihf_control.training.events import Evaluated, Event, Notice
 from aihf_control.training.options import Options, dataset_of, locate_dataset, run_spec_of, with_sizes
 from aihf_control.training.plan import planned_data, planned_default, print_plan
 from aihf_control.training.result import Collector, train_run
-from aihf_control.training.run import CheckpointPlace, Evaluated, Event, Notice, RunSpec, check_start
+from aihf_control.training.run import CheckpointPlace, RunSpec, check_start
 from aihf_control.training.run_folder import (
     CHECKPOINT,
     append,
@@ -132,6 +136,7 @@ def run(options: Options, cfg: Any, dry_run: bool = False) -> int:
         return 0
     dataset, where = dataset_of(options)
     options, run_spec = with_sizes(options, run_spec, dataset)
+    _check_asks(options, run_spec, dataset)
     with run_in(folder):
         if options.resume:
             run_spec, workers = check_resume(folder, run_spec, dataset)
@@ -162,6 +167,7 @@ def _print_dry_run(options: Options, run_spec: RunSpec, folder: Path) -> None:
         if options.resume:
             run_spec, workers = check_resume(folder, run_spec, dataset)
         check_start(run_spec, dataset)
+        _check_asks(options, run_spec, dataset)
         data = planned_data(dataset, where)
     print_plan(make_console(), run_spec, data, workers, folder)
     _print_determinism(data.spec)
@@ -188,14 +194,41 @@ def _train(
         pause.set()
         print(f"\npausing; writing a checkpoint to {folder}", file=sys.stderr)
 
-    with signal_handlers({signal.SIGINT: end_early, signal.SIGTERM: write_and_pause}), recorder.display:
-        result = train_run(run_spec, dataset, workers, recorder, stop, pause, place, options.step_timeout)
+    with (
+        signal_handlers({signal.SIGINT: end_early, signal.SIGTERM: write_and_pause}),
+        _annotator_of(options, dataset, folder, pause.set) as annotator,
+        recorder.display,
+    ):
+        timeout = options.step_timeout
+        result = train_run(run_spec, dataset, workers, recorder, stop, pause, place, timeout, annotator)
     if result is None:
         print(_resume_hint(folder, options.env))
         return 143
     save(folder, result, interrupted=stop.is_set())
     recorder.display.table(result, folder)
     return 0
+
+
+def _annotator_of(
+    options: Options, dataset: Dataset, folder: Path, failed: Callable[[], None]
+) -> contextlib.AbstractContextManager[Annotator | None]:
+    """Return a context of the annotator that the options name, None for the teacher; people's page is served in it."""
+    if options.annotator == "teacher":
+        return contextlib.nullcontext()
+    from aihf_control.label.online import page_of_run  # its packages are an extra
+
+    spec = spec_of(dataset.meta["env"], **dataset.meta["options"])
+    served = options.annotators, options.port, options.wait, options.step_timeout
+    return page_of_run(folder / "labels", spec, *served, failed)
+
+
+def _check_asks(options: Options, run_spec: RunSpec, dataset: Dataset) -> None:
+    """Raise BadInput if people are to annotate a method that does not ask while it trains."""
+    if options.annotator == "page" and not check_start(run_spec, dataset).asks:
+        raise BadInput(
+            f"--annotator page: {options.method} asks nobody while it trains; label its dataset before: "
+            "python -m aihf_control.label DATASET"
+        )
 
 
 class _Recorder:

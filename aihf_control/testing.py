@@ -18,7 +18,8 @@ import numpy as np
 from aihf_control.core.files import replace_nonfinite
 from aihf_control.data.dataset import Dataset
 from aihf_control.methods import registry
-from aihf_control.training.run import CheckpointPlace, Evaluated, Finished, Paused, RunSpec, train_lanes
+from aihf_control.training.events import Evaluated, Finished, Paused
+from aihf_control.training.run import CheckpointPlace, RunSpec, train_lanes
 
 NAME = "method under test"
 

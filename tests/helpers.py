@@ -150,6 +150,6 @@ def words(method: str, dataset: Path, out: Path, *more: str, steps: int = STEPS)
     return [*where, *size, *few, *flags(small_config(method, steps)), *more]
 
 
-def in_this_process(whole, dataset, workers, stop=None, pause=None, place=None, step_timeout=0.0):
+def in_this_process(whole, dataset, workers, stop=None, pause=None, place=None, step_timeout=0.0, annotator=None):
     """In place of `cell.deal`: without the seconds that a new process takes to import torch."""
-    return run.train_lanes(whole, dataset, stop, pause, place)
+    return run.train_lanes(whole, dataset, stop, pause, place, annotator)

@@ -42,7 +42,7 @@ from typing import Any
 from aihf_control import methods
 from aihf_control.bench.sheet import Sheet, existing_data, method_names, read_sheet
 from aihf_control.bench.sweep import MAX_CELLS, Setting, settings_of, swept_values
-from aihf_control.core.config import check_known, convert, override, read_toml, table_of
+from aihf_control.core.config import OF_PEOPLE, check_known, convert, override, read_toml, table_of
 from aihf_control.core.errors import BadInput
 from aihf_control.data.generate import DataConfig
 from aihf_control.report.config import ReportConfig
@@ -51,6 +51,7 @@ from aihf_control.report.tables import TABLES
 from aihf_control.training.options import Options, run_spec_of
 
 ELSEWHERE = {"env", "method", "seeds", "first_seed", "demos", "pairs", "dataset", "workers", "out", "folder", "resume"}
+ELSEWHERE |= OF_PEOPLE
 IN_RUN = [f.name for f in dataclasses.fields(Options) if f.name not in ELSEWHERE]  # what the table [run] may set
 
 

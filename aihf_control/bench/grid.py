@@ -19,7 +19,7 @@ from aihf_control import methods
 from aihf_control.bench.experiment import Experiment, GridCell
 from aihf_control.bench.fingerprint import code_of
 from aihf_control.bench.local import Job
-from aihf_control.core.config import CHANGES_NO_NUMBER, as_word, check_known, flags, jsonable
+from aihf_control.core.config import CHANGES_NO_NUMBER, OF_PEOPLE, as_word, check_known, flags, jsonable
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_bytes, sha256, write_bytes
 from aihf_control.data.dataset import Dataset
@@ -139,7 +139,7 @@ def _resolved(options: Options) -> Options:
 
 def _settings_key(options: Options, cfg: Any, dataset: Path) -> str:
     """Return a hash of all flags that change a number, and of the data, which its folder is named by."""
-    given = {name: x for name, x in dataclasses.asdict(options).items() if name not in CHANGES_NO_NUMBER}
+    given = {n: x for n, x in dataclasses.asdict(options).items() if n not in CHANGES_NO_NUMBER | OF_PEOPLE}
     tree = [given, dataclasses.asdict(cfg), dataset.name]
     return sha256(json.dumps(jsonable(tree), sort_keys=True, default=str).encode())[:12]
 

@@ -23,6 +23,8 @@ PLAIN |= {dict: "a table"}
 
 CHANGES_NO_NUMBER = frozenset({"out", "folder", "resume", "dataset", "checkpoint", "tensorboard", "step_timeout"})
 """Flags that change no number of a run; a dataset is compared by its digest, not by its folder."""
+OF_PEOPLE = frozenset({"annotator", "annotators", "wait", "port"})
+"""Flags of the people who annotate a run; a grid has none."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:

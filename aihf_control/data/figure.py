@@ -12,7 +12,7 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.files import write_bytes
 from aihf_control.core.statistics import estimate, mean
 from aihf_control.data.dataset import Dataset
-from aihf_control.data.labelling.teachers import Annotator
+from aihf_control.data.labelling.teachers import Teacher
 from aihf_control.data.pairs import margins
 from aihf_control.data.summary import group_episodes, return_spread
 from aihf_control.data.ties import find_ties
@@ -77,7 +77,7 @@ def _plot_expectation(ax: Axes, dataset: Dataset, margin: Array) -> None:
     if not numbers or annotator["memory"] != 1 or annotator.get("parts", 1) != 1 or config.get("label") != "return":
         return
     x = np.linspace(0, margin.max(), 200)[1:]
-    prefers = Annotator(annotator["temperature"], spread=annotator["spread"]).preference_probability(
+    prefers = Teacher(annotator["temperature"], spread=annotator["spread"]).preference_probability(
         x * return_spread(dataset)
     )
     right = prefers * (1 - 2 * annotator["error"]) + annotator["error"]

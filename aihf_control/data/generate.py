@@ -25,7 +25,7 @@ from aihf_control.data.dataset import Dataset
 from aihf_control.data.labelling.comparisons import collect_comparisons
 from aihf_control.data.labelling.regret import Regret
 from aihf_control.data.labelling.segments import SegmentPool
-from aihf_control.data.labelling.teachers import Annotator, TeacherName, make_teacher
+from aihf_control.data.labelling.teachers import Teacher, TeacherName, make_teacher
 from aihf_control.data.pool import check_expert, evaluate_returns, find_bundled_policies, load_experts, play_episodes
 from aihf_control.environments.cards import folder_name
 from aihf_control.environments.gym import EnvSpec, groups_of, spec_of
@@ -169,7 +169,7 @@ def _collect_comparisons(
     pool: list[Trajectory],
     held_out: list[int],
     rng: np.random.Generator,
-) -> tuple[Annotator, pd.DataFrame]:
+) -> tuple[Teacher, pd.DataFrame]:
     """Scale the annotator to the pool; return it with the training comparisons and the oracle's held-out ones."""
     regret = Regret(spec, experts, cfg.discount, cfg.regret_of) if cfg.label == "regret" else None
     training = sorted(set(range(cfg.demos, len(pool))) - set(held_out))
@@ -241,6 +241,6 @@ def _check_annotator(cfg: DataConfig) -> None:
         raise BadInput("--label regret scores whole segments: --memory must be 1, --teacher neither myopic nor cyclic")
 
 
-def _make_annotator(cfg: DataConfig) -> Annotator:
+def _make_annotator(cfg: DataConfig) -> Teacher:
     names = ("temperature", "error", "skip", "equal", "memory")
     return make_teacher(cfg.teacher, **{name: getattr(cfg, name) for name in names})

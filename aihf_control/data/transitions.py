@@ -10,6 +10,7 @@ import numpy as np
 from aihf_control.core.errors import BadInput, BadLines
 from aihf_control.core.types import Trajectory
 from aihf_control.data.arrays import read_hdf5, read_npz
+from aihf_control.data.states import STATES, episode_states, read_states
 from aihf_control.environments.gym import EnvSpec
 
 Array = np.ndarray
@@ -24,6 +25,7 @@ NAMES = {
     "done": ("done", "dones"),
     "length": ("length", "lengths", "episode_lengths"),
     "indices": ("indices",),
+    **{name: (name,) for name in STATES},
 }
 """Accepted names of the columns of transitions: ours, Minari's, D4RL's and imitation's."""
 HINTS = {
@@ -65,10 +67,12 @@ def _build_episode(columns: dict[str, Array], act: Array, p: slice, terminated: 
     obs, reward = columns["obs"][p].astype(np.float32), columns["reward"][p]
     if "next_obs" in columns:
         obs = np.concatenate([obs, columns["next_obs"][p][-1:].astype(np.float32)])
-        return Trajectory(obs, act[p], reward, terminated, seed, path.stem)
+        return Trajectory(obs, act[p], reward, terminated, seed, path.stem, **episode_states(columns, p, len(reward)))
     if terminated:  # learners mask the state after a termination, so its observation has no effect
-        return Trajectory(np.concatenate([obs, obs[-1:]]), act[p], reward, True, seed, path.stem)
-    return Trajectory(obs, act[p][:-1], reward[:-1], False, seed, path.stem)
+        states = episode_states(columns, p, len(reward))
+        return Trajectory(np.concatenate([obs, obs[-1:]]), act[p], reward, True, seed, path.stem, **states)
+    states = episode_states(columns, p, len(reward) - 1)
+    return Trajectory(obs, act[p][:-1], reward[:-1], False, seed, path.stem, **states)
 
 
 def _note_derived(path: Path, episodes: Sequence[Trajectory], parts: Sequence[slice], notes: list[str]) -> None:
@@ -89,6 +93,7 @@ def _split_stacked(
     n, stops = len(lengths), np.cumsum(lengths)
     act, steps = _rescale_actions(columns["act"], spec), np.split(np.arange(len(columns["act"])), stops[:-1])
     obs = np.split(columns["obs"].astype(np.float32), np.cumsum(lengths + 1)[:-1])
+    rows = [slice(int(stop - n), int(stop)) for stop, n in zip(np.cumsum(lengths + 1), lengths + 1, strict=True)]
     flags = columns.get("terminated", columns.get("done"))
     if flags is None:
         raise BadInput(f"{path} lacks terminals or terminal: whether each of its {n} episodes terminated")
@@ -100,7 +105,10 @@ def _split_stacked(
         steps = _cut_at_terminations(path, flags, steps, notes)
         terminal = np.array([flags[s[-1]] for s in steps])
     return [
-        Trajectory(obs[i][: len(s) + 1], act[s], columns["reward"][s], bool(terminal[i]), -1 - i, path.stem)
+        Trajectory(
+            *(obs[i][: len(s) + 1], act[s], columns["reward"][s], bool(terminal[i]), -1 - i, path.stem),
+            **episode_states(columns, rows[i], len(s)),
+        )
         for i, s in enumerate(steps)
     ]
 
@@ -215,6 +223,7 @@ def _read_columns(path: Path) -> dict[str, Array]:
     }
     if "next_obs" in rows and rows["next_obs"].shape != rows["obs"].shape:
         raise BadInput(f"{path}: next_obs has another shape than obs, {rows['next_obs'].shape} and {rows['obs'].shape}")
+    rows |= read_states(path, columns)
     flags = {name: columns[name] for name in ("terminated", "truncated", "done") if name in columns}
     flags = {name: _flatten(path, name, flag).astype(bool) for name, flag in flags.items()}
     return {**columns, **rows, **flags, "reward": _flatten(path, "reward", columns["reward"]).astype(np.float64)}

@@ -35,22 +35,29 @@ def render_comparison(dataset: Dataset, row: int, path: Path) -> int:
     if path.suffix.lower() not in (".mp4", ".gif"):
         raise BadInput(f"--out {path}: give a name that ends in .mp4 or .gif")
     if path.suffix.lower() == ".mp4":
-        _import_av()  # fails before anything is rendered
+        import_av()  # fails before anything is rendered
     if not 0 <= row < len(dataset.pairs):
         raise BadInput(f"--render {row}: the dataset has {len(dataset.pairs)} comparisons, numbered from 0")
     rows = dataset.pairs.iloc[[row]]
     with Camera(spec_of(dataset.meta["env"], **dataset.meta["options"])) as camera:
-        slow = rows["length"].item() / camera.rate < SHORT
-        every = 1 if slow else max(1, round(camera.rate / PER_SECOND))
+        every, rate = frame_rate(camera, rows["length"].item())
         word = "tied with" if find_ties(dataset.pairs)[row] else "preferred to"
         sides = [
             _render_side(camera, dataset, references(rows, side)[0], every, suffix)
             for side, suffix in (("win", f" {word}"), ("lose", ""))
         ]
     frames = [np.hstack(both) for both in zip(*sides, strict=True)]
-    encode = _encode_mp4 if path.suffix.lower() == ".mp4" else _encode_gif
-    write_bytes(path, encode(frames, PER_SECOND if slow else camera.rate / every))
+    encode = encode_mp4 if path.suffix.lower() == ".mp4" else _encode_gif
+    write_bytes(path, encode(frames, rate))
     return len(frames)
+
+
+def frame_rate(camera: Camera, length: int) -> tuple[int, float]:
+    """Return every how many steps of a segment are drawn, and the frames per second that they are shown at."""
+    if length / camera.rate < SHORT:
+        return 1, PER_SECOND
+    every = max(1, round(camera.rate / PER_SECOND))
+    return every, camera.rate / every
 
 
 def _render_side(camera: Camera, dataset: Dataset, clip: tuple[int, int, int], every: int, suffix: str) -> list[Array]:
@@ -73,8 +80,9 @@ def _encode_gif(frames: list[Array], rate: float) -> bytes:
     return out.getvalue()
 
 
-def _encode_mp4(frames: list[Array], rate: float) -> bytes:
-    av = _import_av()
+def encode_mp4(frames: list[Array], rate: float) -> bytes:
+    """Encode pictures (H, W, 3) of even size as H.264 in mp4. Raises BadInput without PyAV."""
+    av = import_av()
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as container:
         fps = Fraction(rate).limit_denominator(1000)
@@ -86,7 +94,8 @@ def _encode_mp4(frames: list[Array], rate: float) -> bytes:
     return out.getvalue()
 
 
-def _import_av() -> Any:
+def import_av() -> Any:
+    """Import PyAV. Raises BadInput if it is not installed."""
     try:
         import av
     except ImportError as e:

@@ -13,6 +13,7 @@ from PIL import Image
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Trajectory
 from aihf_control.environments import watchdog
+from aihf_control.environments.faults import report_faults
 from aihf_control.environments.gym import Envs, EnvSpec, make_env
 
 Array = np.ndarray
@@ -82,7 +83,7 @@ class Camera:
         if hasattr(self.inner, "variant_of"):  # the seed determines what is drawn
             Envs(self.spec, 1, [self.env]).put(0, t.qpos[0], t.qvel[0], t.seed)
         for step in range(start, stop + 1, every):
-            with watchdog.calling():
+            with report_faults(self.spec.id, "in set_state"):
                 self.inner.set_state(t.qpos[step], t.qvel[step])
             yield self._render()
 

@@ -51,7 +51,11 @@ class OnlineConfig:
         return task.draw_starts(n, self.length)
 
     def check_queries(self, task: Task) -> None:
-        """Raise BadInput if a phase would have no query, or if the task's labels are not by return."""
+        """Announce that the method asks the annotator.
+
+        Raises BadInput if a phase would have no query, or if the task's labels are not by return.
+        """
+        task.asks = True
         if task.n_offered < self.phases:
             raise BadInput(f"--pairs {task.n_offered}: this method asks in {self.phases} phases; give at least as many")
         if task.by_regret:

@@ -1,12 +1,13 @@
 """Rollouts from states of the demonstrations, and their comparison by the annotator.
 
-True rewards stay in this module. A method receives segments without rewards, and a key with which to compare them.
+True rewards are only passed to the annotator. A method receives segments without rewards, and a key with which to
+compare them.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips, Preferences, Trajectory, correct_share, cut
-from aihf_control.data.labelling.teachers import Annotator
 from aihf_control.environments.gym import Envs, EnvSpec
+from aihf_control.learning.annotators import Annotator, Played, Query
 from aihf_control.models.lanes import Dims, Random
 from aihf_control.models.mixture import Actor
 
@@ -26,7 +27,7 @@ N_COMPARABLE = 64  # last rollouts whose rewards are kept, so that they can be c
 
 
 class Rollout(NamedTuple):
-    """Segments that a policy played, and the key of their rewards in the `QuerySession`."""
+    """Segments that a policy played, and the key of what the annotator is shown of them in the `QuerySession`."""
 
     clips: Clips
     key: int
@@ -46,15 +47,15 @@ class QuerySession:
         dims: Dims,
         demos: Sequence[Sequence[Trajectory]],
         annotator: Annotator,
-        pool: Sequence[Trajectory],
+        ended: Callable[[], bool] = lambda: False,
         prompts: Sequence[Trajectory] = (),
     ):
-        self.spec, self.dims, self.demos, self.pool, self.prompts = spec, dims, demos, pool, prompts
-        self.annotator = annotator
-        self.annotators: dict[int, Annotator] = {}
+        """`ended` is whether the run is to pause or to stop; an annotator asks it while it waits for answers."""
+        self.spec, self.dims, self.demos, self.prompts = spec, dims, demos, prompts
+        self.annotator, self.ended = annotator, ended
         self.acting, self.choosing = Random(dims, "rollouts"), Random(dims, "starts")
         self.labelling = Random(dims, "annotator")
-        self.rewards: dict[int, Array] = {}
+        self.played: dict[int, Played] = {}
         self.key = 0
         self.answered, self.right = (np.zeros(dims.n_lanes) for _ in range(2))  # answers, and correct ones, by lane
         self._envs: dict[int, Envs] = {}
@@ -90,8 +91,12 @@ class QuerySession:
         """
         envs, obs = self._restart(starts)
         length, n = min(length, self.spec.horizon), starts.shape[1]
-        clips, rewards = self._play(policy, envs, obs, length, lambda: self.acting.normal(n, self.spec.n_act))
-        return Rollout(clips, self._keep(rewards)), count_steps(clips)
+        recorder = SegmentRecorder() if self.annotator.watches else None
+        noise = partial(self.acting.normal, n, self.spec.n_act)
+        clips, rewards = self._play(policy, envs, obs, length, noise, recorder)
+        played, acts, real = (x.flatten(0, 1).cpu().numpy() for x in clips)
+        segments = recorder.segments(played, acts, real, rewards) if recorder else []
+        return Rollout(clips, self._keep(Played(rewards, segments))), count_steps(clips)
 
     def play_greedy(self, policy: Actor, n: int) -> tuple[Clips, Array]:
         """Play `n` greedy episodes per lane from initial states; return them and the steps of each lane, (L,).
@@ -105,11 +110,19 @@ class QuerySession:
         return clips, count_steps(clips)
 
     def _play(
-        self, policy: Actor, envs: Envs, obs: Array, length: int, draw_noise: Callable[[], Tensor | None]
+        self,
+        policy: Actor,
+        envs: Envs,
+        obs: Array,
+        length: int,
+        draw_noise: Callable[[], Tensor | None],
+        recorder: SegmentRecorder | None = None,
     ) -> tuple[Clips, Array]:
         """Play a segment in each of the L n environments; return the segments and their rewards, (L n, K)."""
         lanes = self.dims.n_lanes, len(obs) // self.dims.n_lanes
         steps, live = [], np.ones(len(obs), bool)
+        if recorder:
+            recorder.begin(envs, obs)
         for _ in range(length):
             act = policy.act(self.dims.tensor(obs).view(*lanes, -1), draw_noise()).flatten(0, 1).cpu().numpy()
             before, real, reward = obs.copy(), live.copy(), np.zeros(len(live))
@@ -117,6 +130,8 @@ class QuerySession:
             if which:
                 obs[which], reward[which], terminated, truncated = envs.step(act[which], which)
                 live[which] = ~(terminated | truncated)
+                if recorder:
+                    recorder.add(envs, obs, which, terminated)
             steps.append((before, act, real, reward))
         *columns, rewards = (np.stack(column, 1) for column in zip(*steps, strict=True))
         return Clips(*(self.dims.tensor(x).view(*lanes, *x.shape[1:]) for x in columns)), rewards
@@ -146,24 +161,24 @@ class QuerySession:
             raise BadInput("this method starts where demonstrations do; these contain neither seeds nor states")
         return envs.put(i, demo.qpos[t], demo.qvel[t], demo.seed)
 
-    def _keep(self, rewards: Array) -> int:
-        """Keep the rewards of a rollout, and drop those of the oldest; return their key."""
+    def _keep(self, played: Played) -> int:
+        """Keep what the annotator is shown of a rollout, and drop that of the oldest; return its key."""
         self.key += 1
-        self.rewards[self.key] = rewards
-        self.rewards.pop(self.key - N_COMPARABLE, None)
+        self.played[self.key] = played
+        self.played.pop(self.key - N_COMPARABLE, None)
         return self.key
 
     def compare(self, first: Rollout, second: Rollout) -> Preferences:
         """Return the annotator's preferences between n pairs per lane, (L, n); a skipped pair has weight 0.
 
         If the annotator knows ties, the result is (L, 2n): a tie has weight 1/2 in both orders, and other pairs have
-        weight 0 in their second order.
+        weight 0 in their second order. Raises WaitingEnded if the run is to pause or to stop before there are answers.
         """
         weight = self._ask(first, second)
         first_wins = weight[..., 0] >= weight[..., 1]
         win, lose = _where(first_wins, first.clips, second.clips), _where(first_wins, second.clips, first.clips)
         high, low = weight.amax(-1), weight.amin(-1)
-        if not self.annotator.equal:  # shapes depend on the annotator alone, not on another lane's ties
+        if not self.annotator.ties:  # shapes depend on the annotator alone, not on another lane's ties
             return Preferences(win, lose, high)
         return Preferences(_concatenate(win, lose), _concatenate(lose, win), torch.cat([high, low], 1))
 
@@ -174,11 +189,11 @@ class QuerySession:
 
     def _ask(self, first: Rollout, second: Rollout) -> Tensor:
         """Return the annotator's weights of "first is better" and "second is better", (L, n, 2)."""
-        n, n_steps = first.clips.real.shape[1:]
+        n = first.clips.real.shape[1]
         u = self.labelling.uniform(n, 2).flatten(0, 1).cpu().numpy()
-        one, other = self.rewards[first.key], self.rewards[second.key]
-        answers = self._scaled_annotator(n_steps).label(one, other, u)
-        self._count_right(answers, one.sum(1) - other.sum(1))
+        one, other = self.played[first.key], self.played[second.key]
+        answers = self.annotator.compare(Query(one, other, u, self.ended))
+        self._count_right(answers, one.rewards.sum(1) - other.rewards.sum(1))
         return self.dims.tensor(answers).view(-1, n, 2)
 
     def _count_right(self, answers: Array, margin: Array) -> None:
@@ -188,24 +203,42 @@ class QuerySession:
         for total, x in ((self.answered, answered), (self.right, right)):
             total += x.reshape(len(total), -1).sum(1)
 
-    def _scaled_annotator(self, length: int) -> Annotator:
-        """Return the dataset's annotator with thresholds in units of the returns of the pool's segments this long."""
-        if length not in self.annotators:
-            gains = [t.return_of(s, length) for t in self.pool for s in range(0, t.starts(length), max(1, length // 2))]
-            units = {"spread": float(np.std(gains)), "mean": float(np.mean(gains))} if gains else {}
-            self.annotators[length] = dataclasses.replace(self.annotator, **units)
-        return self.annotators[length]
-
     def streams(self) -> dict[str, Random]:
         """Return the random streams by name."""
         return {"rollouts": self.acting, "starts": self.choosing, "annotator": self.labelling}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counts of answers; random streams are saved by `TaskState`, rewards are not saved."""
+        """Return the counts of answers; random streams are saved by `TaskState`, what was played is not saved."""
         return {"answers": [self.answered.tolist(), self.right.tolist()]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.answered, self.right = map(np.array, state["answers"])
+
+
+class SegmentRecorder:
+    """Records simulator states and last observations while N segments are played, for annotators that watch."""
+
+    def begin(self, envs: Envs, obs: Array) -> None:
+        """Record the start of all segments; obs (N, O)."""
+        self.states = [[envs.state(i)] for i in range(len(obs))]
+        self.last, self.terminated = obs.copy(), np.zeros(len(obs), bool)
+
+    def add(self, envs: Envs, obs: Array, which: Sequence[int], terminated: Array) -> None:
+        """Record the step that the segments `which` have taken."""
+        for i in which:
+            self.states[i].append(envs.state(i))
+        self.last[which], self.terminated[which] = obs[which], terminated
+
+    def segments(self, obs: Array, act: Array, real: Array, rewards: Array) -> list[Trajectory]:
+        """Return the segments as trajectories, given obs (N, K, O), act (N, K, A), real and rewards (N, K)."""
+        return [self._segment(i, int(n), obs[i], act[i], rewards[i]) for i, n in enumerate(real.sum(1))]
+
+    def _segment(self, i: int, n: int, obs: Array, act: Array, rewards: Array) -> Trajectory:
+        rows = np.concatenate([obs[:n], self.last[i : i + 1]])
+        states = [state for state in self.states[i] if state is not None]
+        known = len(states) == len(self.states[i])
+        qpos, qvel = (np.stack(x) for x in zip(*states, strict=True)) if known else (None, None)
+        return Trajectory(rows, act[:n], rewards[:n], bool(self.terminated[i]), -1 - i, "policy", qpos, qvel)
 
 
 def _draw_lane_starts(demos: Sequence[Trajectory], u: Array, length: int, restart: bool) -> Array:

@@ -7,7 +7,7 @@ the rewards of a rollout are kept for the annotator and never returned. The exce
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,9 +17,10 @@ from torch import Tensor
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips, Preferences
 from aihf_control.data.dataset import Dataset
-from aihf_control.data.labelling.teachers import Annotator
+from aihf_control.data.labelling.teachers import Teacher
 from aihf_control.environments.goals import Goals, goals_of
 from aihf_control.environments.gym import EnvSpec, spec_of
+from aihf_control.learning.annotators import Annotator, TeacherAnnotator
 from aihf_control.learning.collector import Collector
 from aihf_control.learning.lane_data import LaneData
 from aihf_control.learning.preference_buffer import PreferenceBuffer
@@ -55,17 +56,25 @@ class Task:
         n_pairs: int,
         device: torch.device | str = "cpu",
         products: torch.dtype = torch.float32,
+        annotator: Annotator | None = None,
+        ended: Callable[[], bool] = lambda: False,
     ):
+        """Set up the lanes of `seeds`. Without an `annotator`, the dataset's synthetic teacher is asked.
+
+        `ended` is whether the run is to pause or to stop, so that nobody waits for answers any more.
+        """
         self.spec: EnvSpec = spec_of(dataset.meta["env"], **dataset.meta["options"])
         self.dims = Dims(tuple(seeds), self.spec.n_obs, self.spec.n_act, torch.device(device), products)
         self.n_offered = n_pairs
         self.by_regret = dataset.meta.get("config", {}).get("label") == "regret"
         self._data = LaneData(dataset, self.dims, self.spec.horizon, n_demos, n_pairs)
         self._collector = Collector(self.spec, self.dims)
-        annotator = Annotator(**dataset.meta.get("annotator", {}))
         held_out = set(dataset.meta["held_out"])
         prompts = [t for i, t in enumerate(dataset.pool) if i not in held_out]
-        self._queries = QuerySession(self.spec, self.dims, self._data.trajectories, annotator, dataset.pool, prompts)
+        annotator = annotator or TeacherAnnotator(Teacher(**dataset.meta.get("annotator", {})), dataset.pool)
+        self._queries = QuerySession(self.spec, self.dims, self._data.trajectories, annotator, ended, prompts)
+        self.asks = False
+        """Whether the method has said that it will ask the annotator (`OnlineConfig.check_queries`)."""
         self._usage = Usage(np.zeros(len(seeds), int))
         streams = self._data.streams() | {"acting": self._collector.rng} | self._queries.streams()
         self._state = TaskState([self._usage, self._queries, self._collector], streams)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aihf_control.core.cli import make_console
-from aihf_control.core.config import CHANGES_NO_NUMBER
+from aihf_control.core.config import CHANGES_NO_NUMBER, OF_PEOPLE
 from aihf_control.core.errors import BadInput
 from aihf_control.core.statistics import LATE, estimate, improvement_estimate, late_mean, mean
 from aihf_control.report.columns import BUDGET, OPTIONAL
@@ -94,7 +94,8 @@ def _read_settings(run: Path) -> dict[str, Any]:
     config = read_table(path)
     if not all(isinstance(config.get(n), dict) for n in ("options", "cell", "dataset")):
         raise BadInput(f"{path} is not a run's: its options, cell or dataset are missing or wrong")
-    options = {name: value for name, value in config["options"].items() if name not in CHANGES_NO_NUMBER}
+    unnamed = CHANGES_NO_NUMBER | OF_PEOPLE
+    options = {name: value for name, value in config["options"].items() if name not in unnamed or value == "page"}
     tree = {**options, **config["cell"], "data": config["dataset"].get("digest"), "workers": config.get("workers")}
     return flatten({**tree, "versions": config.get("versions", {}), "commit": config.get("commit")})
 

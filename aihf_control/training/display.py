@@ -16,8 +16,9 @@ from aihf_control.core.statistics import Estimate
 from aihf_control.core.text import count
 from aihf_control.report.run_files import method_row
 from aihf_control.training.estimate import duration
+from aihf_control.training.events import Evaluated, Event
 from aihf_control.training.result import Collector, Result
-from aihf_control.training.run import Evaluated, Event, RunSpec
+from aihf_control.training.run import RunSpec
 from aihf_control.training.summary import summarise
 
 Array = np.ndarray

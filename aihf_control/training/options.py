@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, Literal
 
-from aihf_control.core.config import CHANGES_NO_NUMBER
-from aihf_control.core.errors import BadInput, above_zero
+from aihf_control.core.config import CHANGES_NO_NUMBER, OF_PEOPLE
+from aihf_control.core.errors import BadInput, above_zero, at_least_one
 from aihf_control.data.dataset import Dataset, check_sizes
 from aihf_control.data.generate import DataConfig, default_folder, make_dataset
 from aihf_control.data.pool import explain_missing, find_bundled_policies
@@ -17,7 +18,7 @@ from aihf_control.models.device import device_of, matmul_precision
 from aihf_control.training.run import RunSpec
 
 DATASETS, RUNS = Path("results/datasets"), Path("results/runs")
-MAY_DIFFER = CHANGES_NO_NUMBER - {"out", "dataset"}
+MAY_DIFFER = (CHANGES_NO_NUMBER - {"out", "dataset"}) | (OF_PEOPLE - {"annotator"})
 """Flags that may differ when a run is resumed."""
 
 
@@ -61,6 +62,15 @@ class Options:
     """Minutes between checkpoints; a run that is killed resumes from the last."""
     step_timeout: float = DEFAULT_TIMEOUT
     """Seconds after which a run ends if its environment does not return from one call; 0 is no limit."""
+    annotator: Literal["teacher", "page"] = "teacher"
+    """Who compares segments for methods that ask while they train: the dataset's synthetic teacher, or people on a
+    local page. The page needs `pip install 'aihf_control[label]'`."""
+    annotators: int = 1
+    """With --annotator page: number of people; each gets a link and every so many-th question."""
+    wait: float = math.inf
+    """With --annotator page: minutes that the run waits for answers before it goes on with those that there are."""
+    port: int = 8321
+    """With --annotator page: port of the page; 0 takes a free one."""
     resume: Path | None = None
     """Folder of a run to resume, to the same numbers as without the interruption. Needs no other flag."""
 
@@ -68,6 +78,8 @@ class Options:
 def run_spec_of(options: Options, cfg: Any) -> RunSpec:
     """Return the run specification that the settings name on this machine. Raises BadInput."""
     above_zero("--checkpoint", options.checkpoint, "minutes")
+    above_zero("--wait", options.wait, "minutes")
+    at_least_one({"--annotators": options.annotators})
     if options.workers < 0:
         raise BadInput(f"--workers must be at least 0, got {options.workers}")
     check_limit(options.step_timeout)

@@ -13,22 +13,15 @@ import torch
 from aihf_control import methods
 from aihf_control.core.errors import BadInput
 from aihf_control.core.statistics import late_mean, normalised
+from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import EnvSpec, spec_of
+from aihf_control.learning.annotators import Annotator, as_annotator
 from aihf_control.models.lanes import Dims
 from aihf_control.models.reward_state import join_lanes
 from aihf_control.models.saved import TrainedPolicy, TrainedReward, policy_from
-from aihf_control.training.run import (
-    CheckpointPlace,
-    Evaluated,
-    Event,
-    Failed,
-    Finished,
-    Paused,
-    RunSpec,
-    Tick,
-    train_lanes,
-)
+from aihf_control.training.events import Evaluated, Event, Failed, Finished, Paused, Tick
+from aihf_control.training.run import CheckpointPlace, RunSpec, train_lanes
 from aihf_control.training.workers import run_workers
 
 Array = np.ndarray
@@ -119,6 +112,7 @@ def train(
     cfg: Any = None,
     workers: int = 1,
     on_event: Callable[[Event, Collector], Any] | None = None,
+    annotator: Annotator | Callable[[Trajectory, Trajectory], float | None] | None = None,
     **settings: Any,
 ) -> Result:
     """Train `method` on `dataset` for some seeds and return the result.
@@ -126,7 +120,9 @@ def train(
     With `workers` above 1 the seeds are split across that many processes; a script that does so needs the usual
     `if __name__ == "__main__":`. With 1 everything runs in this process, on one thread. `cfg` is the method's `Config`,
     `on_event` is called at every event, and `settings` are fields of `RunSpec` (demos, pairs, evaluations, device,
-    ...). Raises BadInput.
+    ...). `annotator` compares the segments of methods that ask while they train, in place of the dataset's teacher: a
+    function of two segments (`Trajectory`) that returns 1 if the first is better, 0 if the second is, 0.5 for a tie, or
+    None to skip the pair. Raises BadInput.
     """
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     cfg = cfg or methods.load(method).Config()
@@ -135,7 +131,8 @@ def train(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        result = train_run(run_spec, dataset, workers if workers > 1 else 0, on_event)
+        asked = None if annotator is None else as_annotator(annotator)
+        result = train_run(run_spec, dataset, workers if workers > 1 else 0, on_event, annotator=asked)
     finally:
         torch.set_num_threads(threads)
     assert result is not None, "nothing pauses this run"
@@ -151,6 +148,7 @@ def train_run(
     pause: Any = None,
     place: CheckpointPlace | None = None,
     step_timeout: float = 0.0,
+    annotator: Annotator | None = None,
 ) -> Result | None:
     """Train a run to its result, in this process (`workers` 0) or in workers. Raises BadInput.
 
@@ -158,9 +156,9 @@ def train_run(
     """
     collector = Collector(run_spec, dataset)
     if workers:
-        events = run_workers(run_spec, dataset, workers, stop, pause, place, step_timeout)
+        events = run_workers(run_spec, dataset, workers, stop, pause, place, step_timeout, annotator)
     else:
-        events = train_lanes(run_spec, dataset, stop, pause, place)
+        events = train_lanes(run_spec, dataset, stop, pause, place, annotator)
     for event in events:
         collector.add(event)
         if on_event:

@@ -9,22 +9,24 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import multiprocessing as mp
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from aihf_control import methods
 from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import EVALUATION_SEED
+from aihf_control.learning.annotators import Annotator, WaitingEnded
 from aihf_control.learning.evaluation import RewardEvaluator, greedy_returns, group_columns
 from aihf_control.learning.task import Progress, Task
 from aihf_control.models.reward_state import RewardState
 from aihf_control.training.checkpoint import Checkpoints, Saved, restore
+from aihf_control.training.events import Evaluated, Event, Finished, Notice, Paused, Tick
 
 TICK_EVERY = 0.5  # seconds between two progress events
 
@@ -67,58 +69,6 @@ class RunSpec:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tick:
-    """Progress: the lanes of `seeds` have done `step` iterations."""
-
-    seeds: tuple[int, ...]
-    step: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluated:
-    """An evaluation: one row a lane with seed, step, returns of the episodes, reward quality, the method's scalars."""
-
-    step: int
-    rows: list[dict[str, Any]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Finished:
-    """The result of the lanes of `seeds`: the state of the policy and the reward, lanes first."""
-
-    seeds: tuple[int, ...]
-    step: int
-    policy: dict[str, Tensor]
-    reward: RewardState | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Failed:
-    """A worker cannot continue, because of bad input or of a bug (then `message` is a traceback)."""
-
-    message: str
-    bad_input: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Paused:
-    """The lanes of `seeds` have stopped as requested, with a checkpoint on the disk."""
-
-    seeds: tuple[int, ...]
-    step: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Notice:
-    """A message to the user that does not stop the run."""
-
-    message: str
-
-
-Event = Tick | Evaluated | Finished | Failed | Paused | Notice
-
-
-@dataclasses.dataclass(frozen=True)
 class CheckpointPlace:
     """The folder of a worker's checkpoints, and the minutes from one to the next."""
 
@@ -127,12 +77,18 @@ class CheckpointPlace:
 
 
 def train_lanes(
-    run_spec: RunSpec, dataset: Dataset, stop: Any = None, pause: Any = None, place: CheckpointPlace | None = None
+    run_spec: RunSpec,
+    dataset: Dataset,
+    stop: Any = None,
+    pause: Any = None,
+    place: CheckpointPlace | None = None,
+    annotator: Annotator | None = None,
 ) -> Iterator[Event]:
     """Train the run's lanes in this process.
 
     `stop.is_set()` ends training early, with the policy of that step. With a `place` training resumes from its last
-    checkpoint, to the same bits as without an interruption, and `pause.is_set()` writes a checkpoint and stops.
+    checkpoint, to the same bits as without an interruption, and `pause.is_set()` writes a checkpoint and stops. A
+    method that asks while it trains asks the `annotator`, by default the dataset's synthetic teacher.
     """
     checkpointer, notices = _Checkpointer(place, run_spec.steps), []
     done = checkpointer.store and checkpointer.store.finished(notices.append)
@@ -143,7 +99,7 @@ def train_lanes(
         return
     saved = checkpointer.store and checkpointer.store.last(notices.append)
     yield from map(Notice, notices)
-    for event in _train(run_spec, dataset, saved, stop, pause, checkpointer):
+    for event in _train(run_spec, dataset, saved, stop, pause, checkpointer, annotator):
         checkpointer.observe(event)
         yield event
 
@@ -174,24 +130,42 @@ class _Checkpointer:
 
 
 def _train(
-    run_spec: RunSpec, dataset: Dataset, saved: Saved | None, stop: Any, pause: Any, checkpointer: _Checkpointer
+    run_spec: RunSpec,
+    dataset: Dataset,
+    saved: Saved | None,
+    stop: Any,
+    pause: Any,
+    checkpointer: _Checkpointer,
+    annotator: Annotator | None,
 ) -> Iterator[Event]:
     """Train from the start or a checkpoint until the end, a stop or a pause."""
-    task = _task_of(run_spec, dataset)
+    task = _task_of(run_spec, dataset, annotator, lambda: _is_set(stop) or _is_set(pause) or _is_orphan())
     evaluator = RewardEvaluator(dataset, len(run_spec.seeds), run_spec.device)
     if saved:
         restore(task, saved)
     steps, last_tick = methods.load(run_spec.method).train(task, run_spec.cfg), time.monotonic()
     step, progress, at = saved.step if saved else 0, next(steps), run_spec.evaluated_at()
+    if annotator and not task.asks:
+        raise BadInput(
+            f"{run_spec.method} asks no people while it trains; label its dataset before: "
+            "python -m aihf_control.label DATASET"
+        )
     yield from (
         _replay_rows(saved.rows) if saved else [_evaluate(task, evaluator, progress, step, run_spec.final_episodes)]
     )
-    while step < run_spec.steps and not (stop and stop.is_set() and task.step == step):  # first restore the state
-        if pause and pause.is_set():
+    reached: Progress | None = progress
+    while step < run_spec.steps and not (_is_set(stop) and task.step == step):  # first restore the state
+        if _is_set(pause):
             checkpointer.write(task, now=True)
             yield Paused(run_spec.seeds, step)
             return
-        step, progress = step + 1, next(steps)
+        reached = _advance(steps)
+        if reached is None and not _is_set(stop):
+            yield Paused(run_spec.seeds, step)
+            return
+        if reached is None:
+            break
+        step, progress = step + 1, reached
         if time.monotonic() - last_tick > TICK_EVERY:
             last_tick = time.monotonic()
             yield Tick(run_spec.seeds, step)
@@ -199,7 +173,7 @@ def _train(
             if step in at:
                 yield _evaluate(task, evaluator, progress, step, run_spec.eval_episodes)
             checkpointer.write(task)
-    if step < run_spec.steps:
+    if step < run_spec.steps and reached is not None:
         checkpointer.write(task, now=True)
     if step:
         yield _evaluate(task, evaluator, progress, step, run_spec.final_episodes)
@@ -207,17 +181,46 @@ def _train(
     yield Finished(run_spec.seeds, step, policy, progress.reward.export() if progress.reward else None)
 
 
-def check_start(run_spec: RunSpec, dataset: Dataset) -> None:
-    """Start the method, with one update of its clone, so that it checks its data. Raises BadInput."""
+def _advance(steps: Iterator[Progress]) -> Progress | None:
+    """Return what the next iteration yields, or None if the run was to pause or to stop while it waited for answers.
+
+    The iteration is then half done, and nothing of it is saved: a resumed run does it anew and finds the answers.
+    """
+    try:
+        return next(steps)
+    except WaitingEnded:
+        return None
+
+
+def _is_set(event: Any) -> bool:
+    return bool(event and event.is_set())
+
+
+def _is_orphan() -> bool:
+    """Return whether the process that started this one has ended."""
+    parent = mp.parent_process()
+    return parent is not None and not parent.is_alive()
+
+
+def check_start(run_spec: RunSpec, dataset: Dataset) -> Task:
+    """Start the method, with one update of its clone, so that it checks its data; return its task. Raises BadInput."""
     cfg = run_spec.cfg
     with contextlib.suppress(AttributeError, BadInput):  # a method without a clone, or bc, whose updates are its steps
         cfg = dataclasses.replace(cfg, clone=dataclasses.replace(cfg.clone, updates=1))
-    next(methods.load(run_spec.method).train(_task_of(run_spec, dataset), cfg))
+    task = _task_of(run_spec, dataset)
+    next(methods.load(run_spec.method).train(task, cfg))
+    return task
 
 
-def _task_of(run_spec: RunSpec, dataset: Dataset) -> Task:
+def _task_of(
+    run_spec: RunSpec,
+    dataset: Dataset,
+    annotator: Annotator | None = None,
+    ended: Callable[[], bool] = lambda: False,
+) -> Task:
     dtype = getattr(torch, run_spec.products)
-    return Task(dataset, run_spec.seeds, run_spec.demos, run_spec.pairs, run_spec.device, dtype)
+    sizes = run_spec.demos, run_spec.pairs
+    return Task(dataset, run_spec.seeds, *sizes, run_spec.device, dtype, annotator, ended)
 
 
 def _replay_rows(rows: list[dict[str, Any]]) -> Iterator[Evaluated]:

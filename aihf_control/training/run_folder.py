@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from aihf_control import methods
-from aihf_control.core.config import jsonable, rebuild
+from aihf_control.core.config import OF_PEOPLE, jsonable, rebuild
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import lock, read_json, remove_temporary_files, replace_nonfinite, write_json, writing
 from aihf_control.core.provenance import commit, versions
@@ -127,7 +127,8 @@ def save(folder: Path, result: Result, interrupted: bool) -> None:
 def read_begun(folder: Path) -> tuple[Options, Any]:
     """Read the options of a run and the config of its method. Raises BadInput if `folder` holds no run."""
     config = _config(folder)
-    before_flag = {"step_timeout": DEFAULT_TIMEOUT}  # missing in runs that were started before the flag existed
+    newer = {"step_timeout": DEFAULT_TIMEOUT} | {name: getattr(Options, name) for name in OF_PEOPLE}
+    before_flag = jsonable(newer)  # missing in runs that were started before these flags existed
     given = rebuild(Options, before_flag | config["options"], folder)
     return given, rebuild(methods.load(given.method).Config, config["cell"].get("cfg"), folder)
 

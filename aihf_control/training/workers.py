@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import multiprocessing as mp
+import pickle
 import queue
 import signal
 import traceback
@@ -18,8 +19,10 @@ from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments import watchdog
 from aihf_control.environments.modules import allowed_modules, set_allowed_modules
+from aihf_control.learning.annotators import Annotator
 from aihf_control.models.device import use_one_thread
-from aihf_control.training.run import CheckpointPlace, Event, Failed, Finished, Paused, RunSpec, train_lanes
+from aihf_control.training.events import Event, Failed, Finished, Paused
+from aihf_control.training.run import CheckpointPlace, RunSpec, train_lanes
 
 
 def run_workers(
@@ -30,13 +33,16 @@ def run_workers(
     pause: Any = None,
     place: CheckpointPlace | None = None,
     step_timeout: float = 0.0,
+    annotator: Annotator | None = None,
 ) -> Iterator[Event]:
     """Split the seeds across worker processes, each with its own checkpoints, and yield the events of all.
 
-    Raises EnvTimeout if a call into the environment takes longer than `step_timeout` seconds (0: no limit).
+    Every process gets a copy of the `annotator`. Raises BadInput if it cannot be sent there, and EnvTimeout if a call
+    into the environment takes longer than `step_timeout` seconds (0: no limit).
     """
     parts = [tuple(p.tolist()) for p in np.array_split(np.array(run_spec.seeds), min(workers, len(run_spec.seeds)))]
-    pool = _Pool([dataclasses.replace(run_spec, seeds=p) for p in parts], dataset, place)
+    _check_portable(annotator)
+    pool = _Pool([dataclasses.replace(run_spec, seeds=p) for p in parts], dataset, place, annotator)
     try:
         while pool.running:
             pool.forward(stop, pause)
@@ -57,14 +63,16 @@ def run_workers(
 class _Pool:
     """The worker processes of a run, one for each specification of a part of its seeds."""
 
-    def __init__(self, specs: Sequence[RunSpec], dataset: Dataset, place: CheckpointPlace | None):
+    def __init__(
+        self, specs: Sequence[RunSpec], dataset: Dataset, place: CheckpointPlace | None, annotator: Annotator | None
+    ):
         context = mp.get_context("spawn")
         self.events, self.stopping, self.pausing = context.Queue(), context.Event(), context.Event()
         self.clocks = [context.Value("d", 0.0, lock=False) for _ in specs]
         self.running: dict[tuple[int, ...], Any] = {}
         for spec, clock in zip(specs, self.clocks, strict=True):
             signals = self.events, self.stopping, self.pausing
-            args = (spec, dataset, *signals, _place_of(place, spec.seeds), allowed_modules(), clock)
+            args = (spec, dataset, *signals, _place_of(place, spec.seeds), annotator, allowed_modules(), clock)
             self.running[spec.seeds] = context.Process(target=_worker, args=args, daemon=True)
         self.processes = list(self.running.values())
         with _signals_blocked():  # the workers inherit that for good
@@ -89,6 +97,16 @@ class _Pool:
         """Wait for the workers to end if all have finished; otherwise kill them."""
         for process in self.processes:
             process.kill() if self.running else process.join()
+
+
+def _check_portable(annotator: Annotator | None) -> None:
+    """Raise BadInput if the annotator cannot be sent to another process, as a function inside a function cannot."""
+    try:
+        pickle.dumps(annotator)
+    except (pickle.PicklingError, AttributeError, TypeError) as e:
+        raise BadInput(
+            f"the annotator cannot be sent to worker processes ({e}); use a function of a module, or 1 worker"
+        ) from e
 
 
 def _place_of(place: CheckpointPlace | None, seeds: tuple[int, ...]) -> CheckpointPlace | None:
@@ -116,6 +134,7 @@ def _worker(
     stop: Any,
     pause: Any,
     place: CheckpointPlace | None,
+    annotator: Annotator | None,
     modules: tuple[str, ...],
     clock: Any,
 ) -> None:
@@ -125,7 +144,7 @@ def _worker(
     parent = mp.parent_process()
     assert parent is not None
     try:
-        for event in train_lanes(run_spec, dataset, stop, pause, place):
+        for event in train_lanes(run_spec, dataset, stop, pause, place, annotator):
             if not parent.is_alive():  # killed, so nobody reads the queue any more
                 events.cancel_join_thread()
                 return

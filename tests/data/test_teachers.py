@@ -10,7 +10,7 @@ from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, make_dataset
 from aihf_control.data.labelling.comparisons import collect_comparisons, to_rows
 from aihf_control.data.labelling.segments import SegmentPool
-from aihf_control.data.labelling.teachers import TEACHERS, Annotator, majority, make_teacher
+from aihf_control.data.labelling.teachers import TEACHERS, Teacher, majority, make_teacher
 from aihf_control.data.ties import draw_rows, find_second_halves
 
 N, K = 40_000, 20
@@ -59,8 +59,8 @@ def test_the_noisy_teacher_follows_the_bradley_terry_model(clips):
 
 def test_the_temperature_is_in_spreads(clips):
     first, second, u = clips
-    small = Annotator(0.5, spread=1.0).label(first, second, u)
-    assert np.array_equal(Annotator(0.5, spread=100.0).label(100 * first, 100 * second, u), small)
+    small = Teacher(0.5, spread=1.0).label(first, second, u)
+    assert np.array_equal(Teacher(0.5, spread=100.0).label(100 * first, 100 * second, u), small)
 
 
 @pytest.mark.parametrize("error", [None, 0.3])
@@ -103,7 +103,7 @@ def test_the_order_is_skip_equal_myopia_doubt_mistake():
     """The last step alone decides for one without memory; a mistake turns it; neither touches ties and skips."""
     first = np.array([[5.0, 1.0], [5.0, 1.0], [0.1, 0.0], [0.0, 2.0]])
     second = np.array([[0.0, 2.0], [4.9, 1.0], [0.0, 0.05], [5.0, 1.0]])
-    odd = Annotator(0.0, error=0.4, spread=1.0, mean=0.0, skip=0.2, equal=0.2, memory=1e-6)
+    odd = Teacher(0.0, error=0.4, spread=1.0, mean=0.0, skip=0.2, equal=0.2, memory=1e-6)
     sure, slip = np.array([[0.5, 0.9]] * 4), np.array([[0.5, 0.1]] * 4)
     assert odd.label(first, second, sure).tolist() == [[0, 1], [0.5, 0.5], [0, 0], [1, 0]]
     assert odd.label(first, second, slip).tolist() == [[1, 0], [0.5, 0.5], [0, 0], [0, 1]]
@@ -226,6 +226,6 @@ def test_a_doubting_cyclic_teacher_doubts_in_each_third(clips):
 
 def test_other_numbers_of_parts_are_refused():
     with pytest.raises(BadInput, match="1 or 3 parts of a segment that vote, got 7"):
-        Annotator(parts=7)
+        Teacher(parts=7)
     with pytest.raises(BadInput, match="neither myopic nor cyclic"):
         make_dataset("Hopper-v4", DataConfig(label="regret", teacher="cyclic"))

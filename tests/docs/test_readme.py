@@ -17,6 +17,7 @@ from aihf_control import compare, methods, retrain, run
 from aihf_control.bench import __main__ as bench
 from aihf_control.data.__main__ import main as data_main
 from aihf_control.experts.__main__ import main as experts_main
+from aihf_control.label import __main__ as label
 from aihf_control.methods import registry
 from aihf_control.report import __main__ as report
 from aihf_control.speed import __main__ as speed
@@ -53,6 +54,7 @@ def test_every_command_of_the_readme_exists(capsys):
     doors |= {
         "bench": bench.main,
         "compare": compare.main,
+        "label": label.main,
         "report": report.main,
         "retrain": retrain.main,
         "yardstick": yardstick.main,

@@ -41,12 +41,12 @@ RETRAINING = ["--updates", "12", "--envs", "2", "--episodes", "2", "--workers", 
 CARD = "# Trained.\nrandom_return = -1200.5\nexpert_return = -150\nmedium_return = -300.0\n"
 
 
-def run_here(whole, dataset, workers, stop=None, pause=None, place=None, step_timeout=0.0):
+def run_here(whole, dataset, workers, stop=None, pause=None, place=None, step_timeout=0.0, annotator=None):
     """Train in this process, with a checkpoint after every step, in place of `run_workers`."""
     return train_lanes(whole, dataset, stop, pause, place and dataclasses.replace(place, minutes=1e-9))
 
 
-def _run_half(whole, dataset, workers, stop=None, pause=None, place=None, step_timeout=0.0):
+def _run_half(whole, dataset, workers, stop=None, pause=None, place=None, step_timeout=0.0, annotator=None):
     return run_here(whole, dataset, workers, stop, After(8), place)
 
 

@@ -25,7 +25,8 @@ from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import make_dataset
 from aihf_control.learning import task
 from aihf_control.models import kernel
-from aihf_control.training.run import Evaluated, Finished, RunSpec, train_lanes
+from aihf_control.training.events import Evaluated, Finished
+from aihf_control.training.run import RunSpec, train_lanes
 from tests.helpers import SMALL_DATA, goals_for_tests, random_policies, small_config
 
 STORE = Path(__file__).with_name("golden.json")

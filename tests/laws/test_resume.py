@@ -32,7 +32,8 @@ from aihf_control.models.lanes import Dims
 from aihf_control.models.saved import TrainedPolicy
 from aihf_control.testing import After
 from aihf_control.training.checkpoint import FORM, Checkpoints
-from aihf_control.training.run import CheckpointPlace, Evaluated, Finished, Notice, Paused, RunSpec, train_lanes
+from aihf_control.training.events import Evaluated, Finished, Notice, Paused
+from aihf_control.training.run import CheckpointPlace, RunSpec, train_lanes
 from aihf_control.training.run_folder import lock_run
 from aihf_control.training.trees import pack, unpack, write_tree
 from tests.helpers import EACH_METHOD, in_this_process, small_config, words
@@ -430,7 +431,7 @@ def left_off(dataset_folder, tmp_path, monkeypatch, capsys) -> tuple[Path, list[
     """A run that SIGTERM stopped at its seventh step, and the words that began it."""
     args = words("aihf", dataset_folder, tmp_path / "runs")
 
-    def interrupted(whole, dataset, workers, stop, pause, place, step_timeout):
+    def interrupted(whole, dataset, workers, stop, pause, place, step_timeout, annotator):
         for event in train_lanes(whole, dataset, stop, After(7), place):
             yield event
             if isinstance(event, Evaluated) and event.step == 0:

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from aihf_control.core.errors import BadInput
-from aihf_control.data.labelling.teachers import Annotator
+from aihf_control.data.labelling.teachers import Teacher
 from aihf_control.data.pairs import references
+from aihf_control.learning.annotators import TeacherAnnotator
 from aihf_control.learning.query import QuerySession
 from aihf_control.learning.task import Task
 from aihf_control.models.networks import Policy
@@ -134,20 +135,22 @@ def test_a_lane_plays_alike_beside_others(dataset, policy):
 
 
 def by_hand(task: Task, answers: np.ndarray) -> QuerySession:
-    class Fixed(Annotator):
-        def label(self, first, second, u):
+    class Fixed:
+        ties, watches = True, False
+
+        def compare(self, query):
             return answers
 
-    task._queries.annotator = Fixed(equal=0.1)
+    task._queries.annotator = Fixed()
     return task._queries
 
 
 def test_the_better_of_two_segments_is_that_of_higher_return(task, policy):
     starts = task.draw_starts(4, LENGTH)
     first, second = (task.rollout(policy, starts, LENGTH) for _ in range(2))
-    task._queries.annotator = Annotator(temperature=0.0)
+    task._queries.annotator = TeacherAnnotator(Teacher(temperature=0.0), [])
     win, lose, weight = task.compare(first, second)
-    returns = [task._queries.rewards[x.key].sum(1).reshape(3, 4) for x in (first, second)]
+    returns = [task._queries.played[x.key].rewards.sum(1).reshape(3, 4) for x in (first, second)]
     better = torch.as_tensor(returns[0] > returns[1])[..., None, None]
     assert torch.equal(win.obs, torch.where(better, first.clips.obs, second.clips.obs))
     assert torch.equal(lose.obs, torch.where(better, second.clips.obs, first.clips.obs))
@@ -160,7 +163,7 @@ def test_answers_are_counted_as_right_wrong_or_half(task, policy, dataset):
     answers = np.tile(np.array([[1, 0], [0, 1], [0.5, 0.5], [0, 0]], np.float32), (3, 1))
     rollouts, starts = by_hand(task, answers), task.draw_starts(4, LENGTH)
     first, second = (task.rollout(policy, starts, LENGTH) for _ in range(2))
-    rollouts.rewards[first.key][:], rollouts.rewards[second.key][:] = 1, 0
+    rollouts.played[first.key].rewards[:], rollouts.played[second.key].rewards[:] = 1, 0
     assert task.labels_right is None
     task.compare(first, second)
     assert rollouts.answered.tolist() == [3] * 3
@@ -211,8 +214,9 @@ def test_no_method_queries_more_than_its_budget(task, policy):
 
 
 def test_the_annotators_doubts_are_in_units_of_clips_that_long(task):
-    short, long = task._queries._scaled_annotator(4).spread, task._queries._scaled_annotator(16).spread
-    gains = [t.return_of(s, 4) for t in task._queries.pool for s in range(0, t.starts(4), 2)]
+    annotator = task._queries.annotator
+    short, long = annotator.scaled(4).spread, annotator.scaled(16).spread
+    gains = [t.return_of(s, 4) for t in annotator.pool for s in range(0, t.starts(4), 2)]
     assert short == pytest.approx(np.std(gains)) and long > short
 
 

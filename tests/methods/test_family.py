@@ -15,6 +15,7 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips, Trajectory
 from aihf_control.data.labelling.principles import features as principle_features
 from aihf_control.data.labelling.teachers import make_teacher
+from aihf_control.learning.annotators import TeacherAnnotator
 from aihf_control.learning.online import OnlineConfig
 from aihf_control.learning.principled_reward import MOST, PrincipledReward, draw_principles, prefers_first
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
@@ -96,12 +97,13 @@ def test_zpg_ascends_along_its_gradient(task):
 def test_votes_are_shares_of_answers_and_count_as_labels(dataset):
     """Of 6 pairs with 3 votes each: an oracle is unanimous, and prefers the higher return."""
     task = make_task(dataset, n_pairs=20)
-    task._queries.annotator = make_teacher("oracle")
+    task._queries.annotator = TeacherAnnotator(make_teacher("oracle"), dataset.pool)
     starts = task.draw_starts(6, 8)
     policy = Policy(task.dims, (8,))
     first, second = (task.rollout(policy, starts, 8) for _ in range(2))
     share = task.vote(first, second, 3)
-    margin = (task._queries.rewards[first.key] - task._queries.rewards[second.key]).sum(1).reshape(2, 6)
+    played = [task._queries.played[x.key].rewards for x in (first, second)]
+    margin = (played[0] - played[1]).sum(1).reshape(2, 6)
     assert task.n_asked == 18 and np.array_equal(share.numpy(), (margin > 0).astype(np.float32))
 
 

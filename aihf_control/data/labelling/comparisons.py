@@ -11,7 +11,7 @@ import pandas as pd
 from aihf_control.core.errors import BadInput
 from aihf_control.data.labelling.queries import CANDIDATES, ROUNDS, choose_pairs
 from aihf_control.data.labelling.segments import Clip, Row, SegmentPool
-from aihf_control.data.labelling.teachers import Annotator
+from aihf_control.data.labelling.teachers import Teacher
 from aihf_control.data.pairs import PAIR_COLUMNS
 
 Array = np.ndarray
@@ -21,7 +21,7 @@ MAX_QUESTIONS = 20  # questions per wanted answer before a teacher that skips to
 def collect_comparisons(
     segment_pool: SegmentPool,
     n: int,
-    annotator: Annotator,
+    annotator: Teacher,
     split: str,
     rng: np.random.Generator,
     query: str = "uniform",

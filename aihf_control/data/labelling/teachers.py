@@ -25,7 +25,7 @@ TEACHERS: dict[TeacherName, dict[str, float]] = {
     "equal": {"equal": 0.1},
     "cyclic": {"parts": 3},
 }
-"""B-Pref's teachers and `cyclic`: the field of `Annotator` in which each differs from the oracle. Two values of its
+"""B-Pref's teachers and `cyclic`: the field of `Teacher` in which each differs from the oracle. Two values of its
 teachers are not B-Pref's. Its temperature of 1 on raw returns gives nearly deterministic labels in one environment and
 nearly random ones in another. Its skip threshold, a tenth of the mean return, skips no pair of a pool whose worst
 segments exceed it. Half a standard deviation below the mean skips a tenth of the pairs of a pool with normally
@@ -33,7 +33,7 @@ distributed returns."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Annotator:
+class Teacher:
     """Teacher that compares two segments by their undiscounted true returns G_a and G_b; temperature 0 is the oracle.
 
     Operations, in this order. A pair is skipped if neither G exceeds `mean` by more than `skip` spreads. It is a tie if
@@ -98,7 +98,7 @@ def majority(p: Array, q: Array, r: Array) -> Array:
     return p * q + q * r + r * p - 2 * p * q * r
 
 
-def make_teacher(name: TeacherName, **settings: float | None) -> Annotator:
+def make_teacher(name: TeacherName, **settings: float | None) -> Teacher:
     """Build the teacher of this name (`TEACHERS`); `settings` that are not None replace its defaults."""
     given = {field: value for field, value in settings.items() if value is not None}
-    return Annotator(**{"temperature": 0.0, **TEACHERS[name], **given})
+    return Teacher(**{"temperature": 0.0, **TEACHERS[name], **given})
