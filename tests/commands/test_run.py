@@ -165,8 +165,8 @@ def test_two_runs_do_not_share_a_folder(dataset_folder, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_ends_a_run_with_what_there_is(dataset_folder, tmp_path, monkeypatch, capfd):
-    def interrupted(whole, dataset, workers, stop, pause, place, step_timeout):
-        for event in cell.train_lanes(whole, dataset, stop, pause, place):
+    def interrupted(whole, dataset, workers, stop, pause, place, step_timeout, annotator):
+        for event in cell.train_lanes(whole, dataset, stop, pause, place, annotator):
             yield event
             if isinstance(event, cell.Evaluated) and event.step == STEPS // 2 and not stop.is_set():
                 signal.raise_signal(signal.SIGINT)
