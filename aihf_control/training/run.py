@@ -5,7 +5,6 @@ Yields the run as a stream of events. Prints nothing and writes only checkpoints
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import math
@@ -203,13 +202,31 @@ def _is_orphan() -> bool:
 
 
 def check_start(run_spec: RunSpec, dataset: Dataset) -> Task:
-    """Start the method, with one update of its clone, so that it checks its data; return its task. Raises BadInput."""
-    cfg = run_spec.cfg
-    with contextlib.suppress(AttributeError, BadInput):  # a method without a clone, or bc, whose updates are its steps
-        cfg = dataclasses.replace(cfg, clone=dataclasses.replace(cfg.clone, updates=1))
+    """Start the method, with hardly any training, so that it checks its data; return its task. Raises BadInput."""
     task = _task_of(run_spec, dataset)
-    next(methods.load(run_spec.method).train(task, cfg))
+    next(methods.load(run_spec.method).train(task, _shorten_start(run_spec.cfg)))
     return task
+
+
+BEFORE_THE_FIRST_YIELD = {
+    "reward_updates": 1,
+    "reward_warmup": 0,
+    "clone": {"updates": 1},
+    "tilt": {"updates": 1, "episodes": 1},
+}
+"""The least of all that methods do before their first yield."""
+
+
+def _shorten_start(cfg: Any) -> Any:
+    """Return a method's config with hardly any training before its first yield."""
+    given = {name: least for name, least in BEFORE_THE_FIRST_YIELD.items() if hasattr(cfg, name)}
+    for name, least in given.items():
+        if isinstance(least, dict):
+            given[name] = dataclasses.replace(getattr(cfg, name), **least)
+    try:
+        return dataclasses.replace(cfg, **given)
+    except BadInput:  # bc, whose updates are its steps
+        return cfg
 
 
 def _task_of(
