@@ -29,9 +29,12 @@ ROOT = Path(__file__).parents[1]
 STEPS = 20
 FAST_METHODS = ("aihf", "bc", "dpo", "nash_md", "oaif", "parl")  # one of each kind
 EACH_METHOD = [pytest.param(name, marks=[] if name in FAST_METHODS else pytest.mark.slow) for name in methods.names()]
+UPDATES_ARE_STEPS = ("bc", "ask", "density")
 NEED_NO_PAIRS = ("bc", "density", "irl", "metric_rl", "offline_joint", "offline_pre", "sapo")
 NEED_PAIRS = [name for name in methods.names() if name not in NEED_NO_PAIRS]
-SMALL_DATA = DataConfig(demos=4, episodes=4, noise=(0.0,), pairs=60, test_pairs=30, clip=10)
+SMALL_DATA = DataConfig(
+    demos=4, demo_level="expert", episodes=4, noise=(0.0,), pairs=60, test_pairs=30, clip=10, teacher="noisy"
+)
 
 
 def goals_for_tests(spec: EnvSpec) -> Goals:
@@ -83,7 +86,7 @@ def small(config: Any, **given: Any) -> Any:
 
 def small_config(method: str, steps: int = 30) -> Any:
     given: dict[str, Any] = {"steps": steps}
-    if method == "bc":  # its --steps are the updates of the clone
+    if method in UPDATES_ARE_STEPS:  # its --steps are the updates of the clone
         given["clone"] = dataclasses.replace(small(CloneConfig()), updates=CloneConfig.updates)
     return small(methods.load(method).Config(), **given)
 
@@ -128,8 +131,10 @@ def tiny(name: str, **more):
     settings = {k: v for k, v in (TINY | more).items() if k in fields}
     if "online" in fields:
         settings["online"] = more.get("online", dataclasses.replace(config().online, length=6, phases=2))
-    if name == "bc":
+    if name in UPDATES_ARE_STEPS:
         settings["clone"] = dataclasses.replace(settings["clone"], updates=CloneConfig.updates)
+    if name == "salmon":  # refuses other rewards
+        settings["reward"] = dataclasses.replace(settings["reward"], actions=True, span=0.0, mistakes=0.0)
     return config(**settings)
 
 

@@ -41,8 +41,9 @@ class DataConfig:
 
     demos: int = 10
     """Demonstrations in the pool; each lane of a run draws its own from them."""
-    demo_level: str = "expert"
-    """Level of the demonstrator (expert, medium, weak), with `+0.3` appended for 30 % random actions."""
+    demo_level: str = ""
+    """Level of the demonstrator (expert, medium, weak), with `+0.3` appended for 30 % random actions. By default
+    medium, or the first level where there is no medium one."""
     demo_levels: tuple[str, ...] = ()
     """Levels of the demonstrators in turn, in place of `demo_level`, for demonstrations of mixed quality; a level may
     stand there several times."""
@@ -60,9 +61,9 @@ class DataConfig:
     """Training comparisons; each lane of a run draws its own from them."""
     test_pairs: int = 500
     """Held-out comparisons of episodes that no training comparison uses, labelled by the oracle."""
-    clip: int = 50
+    clip: int = 0
     """Steps of a compared segment (clip); 0 compares whole trajectories."""
-    teacher: TeacherName = "noisy"
+    teacher: TeacherName = "mistake"
     """Synthetic teacher: one of B-Pref's six, or `cyclic`, whose preferences go in a circle. The settings temperature
     to memory override its defaults."""
     label: Literal["return", "regret"] = "return"
@@ -118,6 +119,8 @@ def make_dataset(
     experts = load_experts(env, spec, policies)
     if policies and cfg.levels == DataConfig.levels:
         cfg = dataclasses.replace(cfg, levels=tuple(policies))
+    if not cfg.demo_level:
+        cfg = dataclasses.replace(cfg, demo_level="medium" if "medium" in experts else next(iter(experts)))
     expert_returns, random_returns = evaluate_returns(spec, _choose_expert(experts, cfg)), evaluate_returns(spec, None)
     if not force:
         check_expert(expert_returns, random_returns)

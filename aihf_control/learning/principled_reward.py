@@ -28,11 +28,14 @@ def draw_principles(u: Tensor) -> Tensor:
     return torch.where(among, torch.where(sign < 0.5, -1.0, 1.0), 0.0)
 
 
-def prefers_first(gaps: Tensor, principles: Tensor) -> Tensor:
-    """Return whether the first of each pair wins, (...), by the principle in force with the largest gap, (..., m)."""
+def decide(gaps: Tensor, principles: Tensor) -> Tensor:
+    """Return 1 where the first of a pair wins, -1 where the second does, 0 where the judge sees no difference, (...).
+
+    The principle in force with the largest gap decides; gaps and principles have shape (..., m).
+    """
     strength = torch.where(principles != 0, gaps.abs(), -1.0)
     decisive = strength.argmax(-1, keepdim=True)
-    return (gaps * principles).gather(-1, decisive).squeeze(-1) > 0
+    return (gaps * principles).gather(-1, decisive).squeeze(-1).sign()
 
 
 class PrincipledReward:
@@ -69,14 +72,14 @@ class PrincipledReward:
         gaps = self.opinion.gather(1, index[..., None].expand(-1, -1, self.m))
         one, other, _ = self.pairs.read(index)
         margin = self.clip_returns(one, c) - self.clip_returns(other, c)
-        margin = torch.where(prefers_first(gaps, c), margin, -margin)
-        return bradley_terry(margin, torch.zeros_like(margin), torch.ones_like(margin))
+        winner = decide(gaps, c)
+        return bradley_terry(winner * margin, torch.zeros_like(margin), winner.abs())
 
     def clip_returns(self, clips: Clips, principles: Tensor) -> Tensor:
         """Return the returns of segments, each with its principles (L, n, m), in logits of Bradley-Terry, (L, n)."""
         c = principles[:, :, None].expand(*clips.act.shape[:3], self.m)
-        told = torch.cat([clips.act, c], -1)
-        reward = self.net(clips.obs.flatten(1, 2), told.flatten(1, 2)).view(clips.real.shape)
+        inputs = torch.cat([clips.act, c], -1)
+        reward = self.net(clips.obs.flatten(1, 2), inputs.flatten(1, 2)).view(clips.real.shape)
         return clip_return(reward, clips.real, self.cfg.tau)
 
     @torch.no_grad()

@@ -40,8 +40,6 @@ class RewardConfig:
     """Bound of the alive bonus."""
     span: float = 0.25
     """Largest difference of a step's reward from the alive bonus; 0: unbounded."""
-    unit: bool = True
-    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
     alive_lr: float = 1e-3
     """Adam's learning rate for the alive bonus."""
     batch: int = 256
@@ -73,7 +71,7 @@ class RewardConfig:
             raise BadInput(f"--reward.mistakes must be from 0 to below 0.5 and --reward.span at least 0, {given}")
 
 
-PAPERS_REWARD = RewardConfig(actions=True, span=0.0, unit=False, mistakes=0.0)
+PAPERS_REWARD = RewardConfig(actions=True, span=0.0, mistakes=0.0)
 """A reward r(s, a) with the plain Bradley-Terry model, as in the paper of AIHF."""
 
 

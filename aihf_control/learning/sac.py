@@ -66,6 +66,8 @@ class SACConfig:
         if len(self.kl) not in (0, 2) or min(self.kl, default=1) <= 0:
             raise BadInput(f"--sac.kl {' '.join(map(str, self.kl))}: give two budgets above 0, for instance 0.3 4")
         at_least_one({"--sac.kl-updates": self.kl_updates})
+        if self.hold < 0:
+            raise BadInput(f"--sac.hold must be at least 0, got {self.hold}")
         if min(self.alpha_start, self.alpha_fade) < 0:
             raise BadInput(
                 f"--sac.alpha-start {self.alpha_start}, --sac.alpha-fade {self.alpha_fade}: both must be at least 0"

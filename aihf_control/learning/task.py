@@ -132,7 +132,7 @@ class Task:
         """Return the lanes' comparisons and count them as labels. Raises BadInput if there are none."""
         if self._data.preferences is None:
             raise BadInput("this method learns from comparisons; give at least one with --pairs")
-        self._usage.n_given = self._data.preferences.n
+        self._usage.n_given = max(self._usage.n_given, self._data.preferences.n)  # a judge gives more of each
         return self._data.preferences
 
     def compute_obs_stats(self) -> tuple[Tensor, Tensor]:

@@ -149,7 +149,7 @@ def clone_demos(
     comparisons. A mixture of gaits, or segments that the reward ranks wrongly, can make a clone that falls.
     """
     plain = clone(task, cfg, hidden)
-    if not tilt.share:
+    if not tilt.share or cfg.on != "demos":
         return plain, GivenDemos(task)
     demos = TiltedDemos(task, reward, tilt)
     tilted = clone(task, cfg, hidden, demos)

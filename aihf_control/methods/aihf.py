@@ -4,12 +4,16 @@ Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of s
 
     D <- segments of D and P, weighted by a reward fitted to P       where their clone is better: learning/tilt.py
     pi, pi_0 <- clone of D
+    theta <- ascend  E_P log P_theta(win > lose)                     first on the comparisons alone
     for k = 1, 2, ...:
         one step of pi, into the replay buffer                       policy alignment (lower level, L3):
         pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] - alpha KL(pi || pi_0)
         every reward_every steps:                                    reward (upper level, w1 L1 + w2 L2):
             theta <- descend  w1 (E_pi r_theta - E_D r_theta)          likelihood of the demonstrations
-                            - w2 E_P log sigmoid(R_theta(win) - R_theta(lose))
+                            - w2 E_P log P_theta(win > lose)
+
+P_theta(win > lose) = (1 - 2 m) sigmoid(R_theta(win) - R_theta(lose)) + m, where m is the expected share of wrong labels
+(`--reward.mistakes`); m = 0 is the paper's.
 """
 
 from __future__ import annotations
@@ -45,6 +49,8 @@ class Config:
     """w2, weight of the preferences' likelihood."""
     kl_to_clone: bool = True
     """Whether the KL divergence from the clone is penalised, instead of rewarding entropy."""
+    reward_unit: bool = True
+    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
     sac: SACConfig = FROM_CLONE
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
@@ -60,7 +66,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pi_0, demos = clone_demos(task, cfg.clone, cfg.sac.hidden, cfg.reward, cfg.tilt)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r = RewardModel(task, cfg.reward)
-    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward.unit)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
     r.fit(cfg.reward_warmup)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer, demos=demos, unit=reward):

@@ -10,7 +10,8 @@ Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of s
                             - w2 E_P log sigmoid(R_theta(win) - R_theta(lose))
 
 The policy starts at random, its entropy is rewarded instead of its nearness to a clone, the replay contains its own
-steps only, and the reward is neither bounded nor scaled. The demonstrations are not tilted.
+steps only, and the reward is neither bounded nor scaled. The demonstrations are not tilted. The alive bonus, which sets
+the reward's zero for tasks that end by a fall, and the gradient penalty are not the paper's; both are as in `aihf`.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Config:
     """w2, weight of the preferences' likelihood."""
     log_std: float = 0.0
     """Log standard deviation of the untrained policy before squashing."""
+    reward_unit: bool = False
+    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
     sac: SACConfig = SACConfig()
     reward: RewardConfig = PAPERS_REWARD
     replay: ReplayConfig = ReplayConfig(demos=0.0, clips=0.0)
@@ -56,7 +59,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pi = initial_policy(task, cfg.sac.hidden, cfg.log_std)
     sac = SAC(task.dims, cfg.sac, pi)
     r = RewardModel(task, cfg.reward)
-    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward.unit)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
     yield Progress(pi, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer, unit=reward):
         task.collect(sac.policy, into=buffer)

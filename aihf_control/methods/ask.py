@@ -55,6 +55,8 @@ class Config:
         check_share(self.share, self.window)
         if self.clone.on != CloneConfig.on:
             raise BadInput(f"--clone.on {self.clone.on}: this method clones demonstrations; leave it at demos")
+        if self.clone.updates != CloneConfig.updates:
+            raise BadInput(f"--clone.updates: ask takes --steps gradient steps; give --steps {self.clone.updates}")
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:

@@ -54,6 +54,8 @@ class Config:
             raise BadInput(f"--bandwidth must be above 0, got {self.bandwidth}")
         if self.clone.on != CloneConfig.on:
             raise BadInput(f"--clone.on {self.clone.on}: this method clones demonstrations; leave it at demos")
+        if self.clone.updates != CloneConfig.updates:
+            raise BadInput(f"--clone.updates: density takes --steps gradient steps; give --steps {self.clone.updates}")
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:

@@ -50,6 +50,8 @@ class Config:
     """Share of a batch with the largest losses, to which it is moved; 0: to the largest alone, the exact maximum."""
     kl_to_clone: bool = True
     """Whether the KL divergence from the clone is penalised, instead of rewarding entropy."""
+    reward_unit: bool = True
+    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
     sac: SACConfig = FROM_CLONE
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
@@ -64,7 +66,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r = RewardModel(task, cfg.reward)
-    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward.unit)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
     for _ in range(cfg.reward_updates):
         r.descend(robust_pair_term(task, r, cfg) + r.clip_penalty())
         r.recentre()

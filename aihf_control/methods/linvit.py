@@ -52,6 +52,8 @@ class Config:
     """Standard deviations of the critics that are added to their mean in the policy's objective; -1: the least one."""
     prior: bool = True
     """Whether the prior is the clone, instead of the uniform policy."""
+    reward_unit: bool = True
+    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
     sac: SACConfig = FROM_CLONE
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
@@ -67,7 +69,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     first = clone(task, cfg.clone, cfg.sac.hidden) if cfg.prior else initial_policy(task, cfg.sac.hidden, 0.0)
     learner = Linvit(task.dims, cfg.sac, first, first.frozen_copy() if cfg.prior else None, cfg.optimism)
     r = RewardModel(task, cfg.reward)
-    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward.unit)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
     r.fit(cfg.reward_updates)
     yield Progress(first, {})
     for k in task.iterations(sac=learner, r=r, buffer=buffer, unit=reward):

@@ -45,6 +45,8 @@ class Config:
     direct_updates: int = 2000
     """Gradient steps of DPO on the easy half."""
     direct: DirectConfig = DirectConfig()
+    reward_unit: bool = True
+    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
     sac: SACConfig = FROM_CLONE
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
@@ -61,7 +63,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
         s = trainer.score(pairs.draw(cfg.direct.pair_steps, easy))
         trainer.descend(bradley_terry(s.h_win, s.h_lose, s.weight))
     sac = SAC(task.dims, cfg.sac, trainer.policy, prior=trainer.policy.frozen_copy())
-    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward.unit)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
     for k in task.iterations(sac=sac, r=r, buffer=buffer, unit=reward):
         task.collect(sac.policy, into=buffer)
         info = {}

@@ -51,6 +51,8 @@ class Config:
     """Features of a segment in the cyclic term."""
     kl_to_clone: bool = True
     """Whether the KL divergence from the clone is penalised, instead of rewarding entropy."""
+    reward_unit: bool = True
+    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
     sac: SACConfig = FROM_CLONE
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
@@ -71,7 +73,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     model = PreferenceModel(task, cfg.reward, cfg.features)
     opponent = Mixture(sac.policy, pi_0.frozen_copy(), cfg.mixture)
-    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, model, cfg.reward.unit)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, model, cfg.reward_unit)
     model.fit(cfg.reward_updates)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, model=model, opponent=opponent, buffer=buffer, unit=reward):

@@ -58,7 +58,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     for k in task.iterations(sac=sac, buffer=buffer, paid=paid):
         paid.add(task.collect_paid(sac.policy, into=buffer))
         info = {}
-        if k > cfg.warmup:
+        for _ in range(sac.due(k - cfg.warmup)):
             batch, demos = buffer.sample(cfg.batch), task.demos.sample(cfg.batch)
             weight = task.dims.tensor([[imitation_weight(cfg, k)]] * task.dims.n_lanes)
             info = sac.update(batch, paid.of(batch), imitation=Imitation(demos.obs, demos.act, weight))

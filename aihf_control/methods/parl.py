@@ -48,6 +48,8 @@ class Config:
     """Weight of the agent's mean reward per step, relative to the demonstrations'."""
     kl_to_clone: bool = True
     """Whether the KL divergence from the clone is penalised, instead of rewarding entropy."""
+    reward_unit: bool = True
+    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
     sac: SACConfig = FROM_CLONE
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
@@ -63,7 +65,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r, answers = RewardModel(task, cfg.reward), PairBuffer(task, 2 * task.n_offered)  # a tie is stored in both orders
-    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward.unit)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer, answers=answers, unit=reward):
         if cfg.online.starts_phase(k, cfg.steps):

@@ -36,6 +36,8 @@ class Config:
     """Gradient steps of the reward before the first of the policy."""
     kl_to_clone: bool = True
     """Whether the KL divergence from the clone is penalised, instead of rewarding entropy."""
+    reward_unit: bool = True
+    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
     sac: SACConfig = FROM_CLONE
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
@@ -48,7 +50,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pi_0, demos = clone_demos(task, cfg.clone, cfg.sac.hidden, cfg.reward, cfg.tilt)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r = RewardModel(task, cfg.reward)
-    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward.unit)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
     r.fit(cfg.reward_updates)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer, demos=demos, unit=reward):

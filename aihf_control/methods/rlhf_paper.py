@@ -36,6 +36,8 @@ class Config:
     """Gradient steps of the reward before the first of the policy."""
     log_std: float = 0.0
     """Log standard deviation of the untrained policy before squashing."""
+    reward_unit: bool = False
+    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
     sac: SACConfig = SACConfig()
     reward: RewardConfig = PAPERS_REWARD
     replay: ReplayConfig = ReplayConfig(demos=0.0, clips=0.0)
@@ -46,7 +48,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pi = initial_policy(task, cfg.sac.hidden, cfg.log_std)
     sac = SAC(task.dims, cfg.sac, pi)
     r = RewardModel(task, cfg.reward)
-    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward.unit)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
     r.fit(cfg.reward_updates)
     yield Progress(pi, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer, unit=reward):

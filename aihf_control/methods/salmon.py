@@ -30,7 +30,7 @@ from aihf_control.core.errors import BadInput
 from aihf_control.learning.bc import FOR_CRITICS, CloneConfig, clone
 from aihf_control.learning.principled_reward import PrincipledReward
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
-from aihf_control.learning.reward_model import RewardConfig, RewardModel
+from aihf_control.learning.reward_model import PAPERS_REWARD, RewardConfig, RewardModel
 from aihf_control.learning.reward_unit import RewardUnit
 from aihf_control.learning.sac import FROM_CLONE, SAC, SACConfig
 from aihf_control.learning.task import Progress, Task
@@ -56,12 +56,19 @@ class Config:
     """Principle of actions that change little, from -1 to 1."""
     kl_to_clone: bool = True
     """Whether the KL divergence from the clone is penalised, instead of rewarding entropy."""
+    reward_unit: bool = True
+    """Whether the policy learns from the reward minus its running mean, divided by its running standard deviation."""
     sac: SACConfig = FROM_CLONE
-    reward: RewardConfig = RewardConfig()
+    reward: RewardConfig = PAPERS_REWARD
     replay: ReplayConfig = ReplayConfig()
     clone: CloneConfig = FOR_CRITICS
 
     def __post_init__(self):
+        if self.reward.span or self.reward.mistakes or not self.reward.actions:
+            raise BadInput(
+                "SALMON's reward is of observation and action, unbounded, and learned from a judge without mistakes; "
+                "leave --reward.actions, --reward.span and --reward.mistakes as they are"
+            )
         if not any(self.principles) or max(map(abs, self.principles)) > 1:
             raise BadInput("--speed, --effort, --height and --smoothness must be from -1 to 1, and one of them not 0")
 
@@ -76,7 +83,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r = steered_reward(task, cfg, opinion)
-    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward.unit)
+    buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
     yield Progress(pi_0, {})
     for k in task.iterations(sac=sac, r=r, buffer=buffer, unit=reward):
         task.collect(sac.policy, into=buffer)

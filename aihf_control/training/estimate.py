@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import numpy as np
@@ -37,7 +38,8 @@ def estimate_seconds(run_spec: RunSpec, spec: EnvSpec, workers: int) -> float | 
     dims = Dims(
         tuple(range(n)), spec.n_obs, spec.n_act, torch.device(run_spec.device), getattr(torch, run_spec.products)
     )
-    sac = SAC(dims, run_spec.cfg.sac)
+    cfg = run_spec.cfg.sac
+    sac = SAC(dims, dataclasses.replace(cfg, kl=()))  # a budget needs a clone
     size = getattr(run_spec.cfg, "replay", run_spec.cfg).batch  # a replay without given data has its size in the config
     obs, act = (
         torch.randn(n, size, spec.n_obs, device=dims.device),
@@ -53,4 +55,4 @@ def estimate_seconds(run_spec: RunSpec, spec: EnvSpec, workers: int) -> float | 
         synchronize(dims.device)
         times.append(clock() - begun)
     torch.set_num_threads(threads)
-    return float(np.median(times)) * 1.5 * run_spec.steps  # the rest of the loop costs about half as much again
+    return float(np.median(times)) * (1.5 * run_spec.steps + cfg.hold)  # the rest of the loop costs about half as much

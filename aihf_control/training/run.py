@@ -54,6 +54,8 @@ class RunSpec:
         for name, n in {"seeds": len(self.seeds), **counts}.items():
             if n < 1:
                 raise BadInput(f"--{name.replace('_', '-')} must be at least 1, got {n}")
+        if getattr(self.cfg, "warmup", 0) < 0:
+            raise BadInput(f"--warmup must be at least 0, got {self.cfg.warmup}")
         if not 0 <= min(self.seeds) <= max(self.seeds) < EVALUATION_SEED or len(set(self.seeds)) < len(self.seeds):
             raise BadInput(f"seeds must differ and be from 0 to {EVALUATION_SEED - 1}, got {self.seeds}")
 

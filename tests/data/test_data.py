@@ -271,7 +271,7 @@ def test_whole_trajectories_are_compared_when_the_clip_is_zero(policy_zips, tmp_
 
 
 def test_without_doubt_the_better_clip_wins(policy_zips):
-    cfg = DataConfig(demos=0, episodes=4, noise=(0.0,), pairs=50, test_pairs=50, clip=10, temperature=0.0)
+    cfg = DataConfig(demos=0, episodes=4, noise=(0.0,), pairs=50, test_pairs=50, clip=10, teacher="oracle")
     dataset = make_dataset("Hopper-v4", cfg, policy_zips)
     gain = {
         side: [
@@ -350,6 +350,7 @@ def test_senseless_settings_are_refused(policy_zips, wrong, tmp_path):
 
 def test_the_command_makes_and_shows_a_dataset(policy_zips, tmp_path, capsys):
     sizes = ["--demos", "2", "--episodes", "4", "--noise", "0", "--pairs", "10", "--test-pairs", "5", "--clip", "10"]
+    sizes += ["--demo-level", "expert", "--teacher", "noisy"]
     policies = ["--policy", *(f"{level}={path}" for level, path in policy_zips.items())]
     assert (
         data_main(
@@ -559,8 +560,16 @@ def test_demonstrations_thinned_by_no_number_are_refused(copy, every):
 def test_levels_may_have_their_own_numbers_of_episodes(policy_zips):
     cfg = DataConfig(demos=1, levels=("weak", "expert+0.5"), noise=(0.0,), balance=(2, 5), pairs=4, clip=10)
     dataset = make_dataset("Hopper-v4", cfg, policy_zips)
-    assert [t.level for t in dataset.pool] == ["expert", *["weak"] * 2, *["expert+0.5"] * 5]
+    assert [t.level for t in dataset.pool] == ["medium", *["weak"] * 2, *["expert+0.5"] * 5]
     assert dataset.meta["held_out"] == [7]
+
+
+def test_the_demonstrator_is_the_medium_level_or_the_first(policy_zips):
+    cfg = DataConfig(demos=1, episodes=4, noise=(0.0,), pairs=0, test_pairs=0)
+    assert make_dataset("Hopper-v4", cfg, policy_zips).pool[0].level == "medium"
+    one = {"good": policy_zips["expert"]}
+    dataset = make_dataset("Hopper-v4", cfg, one)
+    assert dataset.pool[0].level == dataset.meta["config"]["demo_level"] == "good"
 
 
 def test_comparisons_name_their_columns(dataset):

@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from aihf_control import methods
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips, Trajectory
 from aihf_control.data.labelling.principles import features as principle_features
 from aihf_control.data.labelling.teachers import make_teacher
 from aihf_control.learning.annotators import TeacherAnnotator
 from aihf_control.learning.online import OnlineConfig
-from aihf_control.learning.principled_reward import MOST, PrincipledReward, draw_principles, prefers_first
+from aihf_control.learning.principled_reward import MOST, PrincipledReward, decide, draw_principles
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.segments import Segments
 from aihf_control.learning.selection import ChosenDemos, keep_best
@@ -197,7 +198,7 @@ def test_salmons_label_by_hand():
     """Gaps speed +.3, effort -.8: under both b wins, by effort; under speed alone a; to avoid effort, a."""
     gaps = torch.tensor([0.3, -0.8, 0.0, 0.0])
     for c, first in (((1, 1, 0, 0), False), ((1, 0, 0, 0), True), ((0, -1, 0, 0), True), ((-1, 0, 0, 0), False)):
-        assert bool(prefers_first(gaps, torch.tensor(c, dtype=torch.float))) is first
+        assert bool(decide(gaps, torch.tensor(c, dtype=torch.float)) > 0) is first
 
 
 def test_one_to_three_principles_are_in_force_each_with_a_random_sign(task):
@@ -414,3 +415,28 @@ def test_what_is_kept_whole_is_bc_on_all_demonstrations(dataset):
 def test_a_clone_of_something_else_is_refused(name):
     with pytest.raises(BadInput, match="this method clones demonstrations"):
         tiny(name, clone=dataclasses.replace(TINY["clone"], on="clips"))
+
+
+def test_a_judge_that_sees_no_difference_decides_nothing():
+    gaps = torch.tensor([[0.0, 0.0], [0.5, 0.0]])
+    assert decide(gaps, torch.tensor([[1.0, -1.0], [-1.0, 1.0]])).tolist() == [0.0, -1.0]
+
+
+def test_salmon_counts_the_judges_opinions_also_after_its_reward_was_made(dataset):
+    task = make_task(dataset, n_pairs=20)
+    play("salmon", task, 1)
+    assert task.n_labels == 20 * 4
+
+
+@pytest.mark.parametrize("more", [{"span": 0.1}, {"mistakes": 0.1}, {"actions": False}])
+def test_salmon_refuses_settings_that_its_reward_does_not_have(more):
+    config = methods.load("salmon").Config
+    with pytest.raises(BadInput, match=r"leave --reward\.actions"):
+        config(reward=dataclasses.replace(config().reward, **more))
+
+
+@pytest.mark.parametrize("name", ["ask", "density"])
+def test_a_clones_updates_are_refused_where_steps_count(name):
+    config = methods.load(name).Config
+    with pytest.raises(BadInput, match="give --steps 77"):
+        config(clone=dataclasses.replace(config().clone, updates=77))
