@@ -37,7 +37,7 @@ def make_site(folder: Path):
 
 
 def sign_in(app, tokens, store):
-    client = TestClient(app, base_url=BASE, follow_redirects=False)
+    client = TestClient(app, base_url=BASE, follow_redirects=False, headers={"x-annotator": "1"})
     assert client.get("/", params={"token": tokens[1]}).status_code == 200
     return client, tokens, store
 
@@ -191,6 +191,19 @@ def test_an_answer_that_the_disk_does_not_take_is_said_so_and_asked_again(fresh_
     assert post(client).status_code == 200
 
 
+def test_a_page_of_another_annotator_than_the_cookies_changes_nothing(fresh_ann):
+    client, tokens, store = fresh_ann
+    assert 'data-annotator="1"' in client.get("/").text
+    assert post(client).status_code == 200
+    client.get("/", params={"token": tokens[2]})  # bob's link in the same browser: ann's page is still open
+    store.answer(2, 4, "first", 1.0)
+    answer = {"question": 4, "choice": "left", "seconds": 1.0}
+    for reply in (client.get("/api/state"), post(client, body=answer), post(client, "/api/undo", {})):
+        assert reply.status_code == 403 and reply.text.startswith("another annotator's link was opened")
+    assert [a.question.id for a in store.answers()] == [1, 4]
+    assert client.get("/api/state", headers={"x-annotator": "2"}).json()["done"] == 1
+
+
 PATHS = [
     "/clip/../answers.sqlite", "/clip/..%2fanswers.sqlite", "/clip/%2e%2e/answers.sqlite", "/clip//etc/passwd",
     "/clip/" + "0" * 31, "/clip/" + "f" * 32, "/clip/" + "A" * 32, "/clip/", "/clip/x.mp4", f"/clip/{clip_id(0)}.mp4",
@@ -265,7 +278,7 @@ def test_an_old_cookie_is_valid_after_a_restart_and_an_old_token_is_not(ann):
     client, tokens, store = ann
     known, _ = make_tokens([1, 2])
     app = make_app(store, ClipFolder(store.folder / CLIPS), Access(store, PORT, known), Page("x", "?", 3), LOOPBACK)
-    again = TestClient(app, base_url=BASE)
+    again = TestClient(app, base_url=BASE, headers={"x-annotator": "1"})
     assert again.get("/", params={"token": tokens[1]}).status_code == 401
     again.cookies = client.cookies
     assert again.get("/api/state").json()["done"] == 0
