@@ -24,6 +24,7 @@ from aihf_control.core.signals import signal_handlers
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.modules import allow_module, check_module
 from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, TIMEOUT_CODE, EnvTimeout, StepTimeout, check_limit
+from aihf_control.label.hosts import check_host
 from aihf_control.label.plan import SECONDS, Plan
 from aihf_control.label.process import Background, DatasetWork, running
 from aihf_control.label.server import Links, Server, bind, check_installed, locked, serve_until
@@ -85,9 +86,6 @@ def _parse(argv: Sequence[str] | None) -> tuple[Options, Plan]:
 
 def label(options: Options, plan: Plan) -> None:
     """Serve the page until Ctrl-C, or export the answers. Raises BadInput."""
-    from aihf_control.label.app import Page
-    from aihf_control.label.security import check_host
-
     allow_module(options.env)
     check_limit(options.step_timeout)
     dataset, folder = Dataset.load(options.dataset), options.dataset / LABELS
@@ -95,6 +93,8 @@ def label(options: Options, plan: Plan) -> None:
         _export(options, dataset, folder)
         return
     check_installed()
+    from aihf_control.label.app import Page
+
     at_least_one({"--annotators": options.annotators})
     check_module(dataset.meta["env"])
     hosts = check_host(options.host, options.trust_network)

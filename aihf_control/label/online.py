@@ -27,11 +27,11 @@ from aihf_control.data.arrays import read_npz
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.environments.watchdog import EnvTimeout
 from aihf_control.label.clips import Segment
+from aihf_control.label.hosts import LOOPBACK
 from aihf_control.label.plan import SECONDS
 from aihf_control.label.process import running
 from aihf_control.label.questions import WEIGHTS
 from aihf_control.label.schema import Draft
-from aihf_control.label.security import LOOPBACK
 from aihf_control.label.server import Server, bind, check_installed, locked
 from aihf_control.label.store import Store
 from aihf_control.learning.annotators import Query, WaitingEnded
@@ -149,9 +149,9 @@ def page_of_run(
 
     Prints the links, and when the run waits. `failed` is called if the page ends before the block.
     """
+    check_installed()
     from aihf_control.label.app import Page
 
-    check_installed()
     with bind(LOOPBACK[0], port) as listening, locked(folder):
         store = Store(folder)
         store.add_annotators([f"person{i + 1}" for i in range(people)])

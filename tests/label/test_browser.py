@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("starlette", reason="needs pip install 'aihf_control[label]'")
 
 from aihf_control.label.app import Page
-from aihf_control.label.security import LOOPBACK
+from aihf_control.label.hosts import LOOPBACK
 from aihf_control.label.server import Server, bind
 from aihf_control.label.store import Store
 from tests.label.browser import browser, press, wait_for_question

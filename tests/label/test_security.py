@@ -13,8 +13,9 @@ from starlette.testclient import TestClient
 from aihf_control.core.errors import BadInput
 from aihf_control.label.app import Page, make_app
 from aihf_control.label.clip_folder import ClipFolder
+from aihf_control.label.hosts import LOOPBACK, check_host
 from aihf_control.label.process import CLIPS
-from aihf_control.label.security import LOOPBACK, MAX_BODY, Access, check_host, make_tokens
+from aihf_control.label.security import MAX_BODY, Access, make_tokens
 from aihf_control.label.store import Store
 from tests.label.conftest import add_plain_questions, clip_id, write_clips
 
@@ -228,7 +229,7 @@ def test_an_annotator_gets_own_clips_alone_and_the_owner_all(ann):
 
 
 @pytest.mark.parametrize("path", ["/", "/api/state", "/static/page.js", "/static/page.css", "/nothing"])
-def test_every_reply_has_the_headers_of_safety_and_none_of_cors(ann, path):
+def test_every_reply_has_the_security_headers_and_none_of_cors(ann, path):
     client, _, _ = ann
     headers = client.get(path, headers={"origin": "http://evil.example"}).headers
     assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
@@ -269,7 +270,8 @@ def test_other_hosts_need_a_flag_and_every_interface_is_refused(host):
 
 def test_a_trusted_host_is_the_only_name_of_the_page():
     assert check_host("192.168.1.5", trusted=True) == ("192.168.1.5",)
-    assert check_host("127.0.0.1", trusted=False) == LOOPBACK
+    assert check_host("127.0.0.1", trusted=False) == LOOPBACK and check_host("localhost", False)[0] == "localhost"
+    assert check_host("Labels.Example", trusted=True) == ("labels.example",)
     with pytest.raises(BadInput, match="every interface"):
         check_host("0.0.0.0", trusted=True)
 
