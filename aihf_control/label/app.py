@@ -237,7 +237,7 @@ class _OwnFiles(StaticFiles):
 
 
 def _not_stored(request: Request, e: Exception) -> Response:
-    """Reply that an answer could not be stored; the page asks it again."""
+    """Reply that the answers cannot be read, or that one cannot be stored; the page asks again."""
     return PlainTextResponse(f"{e}\n", 507)
 
 

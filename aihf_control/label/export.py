@@ -26,7 +26,8 @@ def export(dataset: Dataset, store: Store, out: Path, keep: bool = False) -> Dat
     comparison of a dataset in `out` would be lost.
     """
     own = store_id(store)
-    people = people_rows(store)
+    with store.reading():
+        people, answers = people_rows(store, own), len(store.answers())
     if not len(people):
         raise BadInput(f"{store.path} has no answer yet; label some pairs first")
     pairs = dataset.pairs
@@ -39,7 +40,7 @@ def export(dataset: Dataset, store: Store, out: Path, keep: bool = False) -> Dat
     touched = {c[0] for side in ("win", "lose") for c in references(table.loc[table["split"] == "train"], side)}
     meta = dataset.meta | {
         "held_out": [i for i in dataset.meta["held_out"] if i not in touched],
-        "labelled": {"answers": len(store.answers()), "by": sorted(set(people["annotator"])), "store": own},
+        "labelled": {"answers": answers, "by": sorted(set(people["annotator"])), "store": own},
     }
     return Dataset(meta, dataset.pool, table).save(out)
 
@@ -73,9 +74,12 @@ def _count(rows: pd.DataFrame) -> Counter[tuple[object, ...]]:
     return Counter(rows.reindex(columns=[*PAIR_COLUMNS, "store"]).astype(str).itertuples(index=False, name=None))
 
 
-def people_rows(store: Store) -> pd.DataFrame:
-    """Return the answers that count as rows of `COLUMNS`, in the order of the questions; a tie is two of weight 0.5."""
-    own, names, sources = store_id(store), store.annotators(), store.sources()
+def people_rows(store: Store, own: str) -> pd.DataFrame:
+    """Return the answers that count as rows of `COLUMNS`, in the order of the questions; a tie is two of weight 0.5.
+
+    `own` is the store's id.
+    """
+    names, sources = store.annotators(), store.sources()
     asked = {who: iter(questions) for who, questions in read_asked(store).items()}
     answers = {answer.question.id: answer for answer in store.answers()}
     rows = []

@@ -39,6 +39,7 @@ from aihf_control.learning.annotators import Query, WaitingEnded
 Array = np.ndarray
 SEGMENTS = "segments"  # subfolder of the simulator states of segments
 POLL = 0.3  # seconds between two looks for answers
+REPORT = 1.0  # seconds between two looks whether the page is well, and the run waits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,8 +153,7 @@ def page_of_run(
     check_installed()
     from aihf_control.label.app import Page
 
-    with bind(LOOPBACK[0], port) as listening, locked(folder):
-        store = Store(folder)
+    with bind(LOOPBACK[0], port) as listening, locked(folder), contextlib.closing(Store(folder)) as store:
         store.add_annotators([f"person{i + 1}" for i in range(people)])
         store.clear_faults()
         with running(folder, RunWork(spec)) as background:
@@ -178,14 +178,14 @@ def _reporting(store: Store, watch: Callable[[], None], failed: Callable[[], Non
 
     def report() -> None:
         waiting = False
-        while not done.wait(1.0):
+        while not done.wait(REPORT):
             try:
                 watch()
+                n = store.count_open()
             except (BadInput, EnvTimeout, RuntimeError) as e:
                 print(f"the page ended: {e}", file=sys.stderr, flush=True)
                 failed()
                 return
-            n = store.count_open()
             if n and not waiting:
                 minutes = math.ceil(n * SECONDS / 60)
                 print(f"waiting for {n} answer{'s' * (n > 1)}, about {minutes} min", file=sys.stderr, flush=True)

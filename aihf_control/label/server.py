@@ -14,7 +14,7 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.files import lock
 from aihf_control.label.hosts import every_interface
 from aihf_control.label.process import CLIPS, Background
-from aihf_control.label.store import Store
+from aihf_control.label.store import Store, cannot_write
 
 LOCK = "lock"
 STOP_SECONDS = 2.0
@@ -41,7 +41,15 @@ def check_installed() -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from serving the page of this folder. Raises BadInput if one does."""
+    """Keep other processes from serving the page of this folder. Raises BadInput if one does.
+
+    It raises it for a folder that cannot be written, too.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOCK).open("ab").close()
+    except OSError as e:
+        raise cannot_write(folder, e.strerror) from e
     file = lock(folder / LOCK, f"{folder} is in use by a running page; end it first")
     try:
         yield

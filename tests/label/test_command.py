@@ -91,6 +91,14 @@ def test_without_a_package_of_the_page_the_message_is_one_line(lacking, dataset,
     assert not (tmp_path / "labels").exists() and not (tmp_path / "data" / "labels").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_named(dataset, tmp_path, capsys):
+    dataset.save(tmp_path / "data")
+    (tmp_path / "data" / "labels").write_text("a file in place of the folder")
+    assert main([str(tmp_path / "data"), "--port", "0"]) == 2
+    err = capsys.readouterr().err
+    assert f"cannot write {tmp_path / 'data' / 'labels'}" in err and "--out" not in err and err.count("\n") == 1
+
+
 def test_labels_of_other_episodes_are_refused(dataset, tmp_path, capsys):
     folder = tmp_path / "data"
     dataset.save(folder)
