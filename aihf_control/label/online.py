@@ -49,7 +49,7 @@ class PageAnnotator:
     folder: Path
     spec: EnvSpec
     minutes: float = math.inf
-    """How long it waits before it goes on with the answers that there are."""
+    """How long it waits for answers; then it returns those that there are."""
     ties = True
     watches = True
 

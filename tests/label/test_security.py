@@ -228,6 +228,14 @@ def test_an_annotator_gets_own_clips_alone_and_the_owner_all(ann):
     assert client.get(f"/clip/{clip_id(50)}").status_code == 200 and client.get("/results").status_code == 200
 
 
+def test_a_clip_that_was_removed_is_not_found_and_its_question_waits(fresh_ann):
+    client, _, store = fresh_ann
+    assert client.get(f"/clip/{clip_id(0)}").status_code == 200 and client.get("/api/state").json()["questions"]
+    (store.folder / CLIPS / f"{clip_id(0)}.mp4").unlink()
+    assert client.get(f"/clip/{clip_id(0)}").status_code == 404
+    assert client.get("/api/state").json()["questions"] == []
+
+
 @pytest.mark.parametrize("path", ["/", "/api/state", "/static/page.js", "/static/page.css", "/nothing"])
 def test_every_reply_has_the_security_headers_and_none_of_cors(ann, path):
     client, _, _ = ann
