@@ -7,6 +7,7 @@ python -m aihf_control.label my_data --export my_labelled_data
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import sys
@@ -19,11 +20,11 @@ import tyro
 
 from aihf_control.core.cli import ends_with_reader, exit_code
 from aihf_control.core.errors import BadInput, at_least_one
-from aihf_control.core.files import check_writable
 from aihf_control.core.signals import signal_handlers
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.modules import allow_module, check_module
 from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, TIMEOUT_CODE, EnvTimeout, StepTimeout, check_limit
+from aihf_control.label.hosts import check_host
 from aihf_control.label.plan import SECONDS, Plan
 from aihf_control.label.process import Background, DatasetWork, running
 from aihf_control.label.server import Links, Server, bind, check_installed, locked, serve_until
@@ -85,9 +86,6 @@ def _parse(argv: Sequence[str] | None) -> tuple[Options, Plan]:
 
 def label(options: Options, plan: Plan) -> None:
     """Serve the page until Ctrl-C, or export the answers. Raises BadInput."""
-    from aihf_control.label.app import Page
-    from aihf_control.label.security import check_host
-
     allow_module(options.env)
     check_limit(options.step_timeout)
     dataset, folder = Dataset.load(options.dataset), options.dataset / LABELS
@@ -95,12 +93,17 @@ def label(options: Options, plan: Plan) -> None:
         _export(options, dataset, folder)
         return
     check_installed()
+    from aihf_control.label.app import Page
+
     at_least_one({"--annotators": options.annotators})
     check_module(dataset.meta["env"])
     hosts = check_host(options.host, options.trust_network)
-    check_writable(folder)
-    with bind(options.host, options.port) as listening, locked(folder):
-        store = _open(folder, dataset, options, plan)
+    with (
+        bind(options.host, options.port) as listening,
+        locked(folder),
+        contextlib.closing(Store(folder)) as store,
+    ):
+        _prepare(store, dataset, options, plan)
         work = DatasetWork(options.dataset, plan, options.frames)
         with running(folder, work) as background:
             background.wait_until_ready(options.step_timeout)
@@ -111,19 +114,17 @@ def label(options: Options, plan: Plan) -> None:
         print(f"{len(store.answers())} answers in {store.path}")
 
 
-def _open(folder: Path, dataset: Dataset, options: Options, plan: Plan) -> Store:
-    """Open the answers of a dataset. Raises BadInput if they are about other episodes or another length."""
-    store = Store(folder)
+def _prepare(store: Store, dataset: Dataset, options: Options, plan: Plan) -> None:
+    """Add the annotators to a store. Raises BadInput if its answers are about other episodes or another length."""
     now = {"pool": dataset.meta["sha256"]["pool.npz"], "clip": plan.clip}
     for name, value in now.items():
         if (before := store.fact(name, value)) != value:
             raise BadInput(
-                f"{store.path} has answers with {name} {before}, not {value}; give the same settings, or move {folder} "
-                "away"
+                f"{store.path} has answers with {name} {before}, not {value}; give the same settings, or move "
+                f"{store.folder} away"
             )
     store.add_annotators([f"person{i + 1}" for i in range(options.annotators)])
     store.clear_faults()
-    return store
 
 
 def _print_links(links: Links, options: Options, plan: Plan) -> None:
@@ -151,7 +152,8 @@ def _export(options: Options, dataset: Dataset, folder: Path) -> None:
     assert options.export
     if not (folder / FILE).exists():
         raise BadInput(f"{options.dataset} has no answers; label it first: aihf label {options.dataset}")
-    written = export(dataset, Store(folder), options.export, options.keep)
+    with contextlib.closing(Store(folder)) as store:
+        written = export(dataset, store, options.export, options.keep)
     n = written.sizes[1]
     print(f"wrote {options.export}: {n} training comparisons; train on them with")
     print(f"python -m aihf_control.run --env {dataset.meta['env']} --dataset {options.export} --pairs {n}")

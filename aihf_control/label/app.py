@@ -33,7 +33,10 @@ CLIP = re.compile(r"[0-9a-f]{32}", re.ASCII)
 SENT_AHEAD = 4  # questions that the page gets at a time; it loads their clips before they are shown
 RECENT = 20  # answers from which the time left is estimated
 MAX_SECONDS = 3600.0
-REDIRECT = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={}"><title>...</title>'
+REDIRECT = (
+    '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={}">'
+    '<link rel="icon" href="data:,"><title>...</title>'
+)
 Choice = Literal["left", "right", "tie", "skip"]
 
 
@@ -63,8 +66,9 @@ class Site:
         """Show the questions of an annotator."""
         if "token" in request.query_params:
             return self._exchange(request, owner=False)
-        name = self.store.annotators()[self._annotator(request)]
-        return HTMLResponse(self.template.render(page=self.page, results=None, name=name))
+        annotator = self._annotator(request)
+        name = self.store.annotators()[annotator]
+        return HTMLResponse(self.template.render(page=self.page, results=None, name=name, annotator=annotator))
 
     def results(self, request: Request) -> Response:
         """Show the results to the owner."""
@@ -95,6 +99,16 @@ class Site:
             raise HTTPException(401, "open the link that was printed; it has a token")
         return found
 
+    def _page_of(self, request: Request) -> int:
+        """Return the annotator of a request from the page. Raises HTTPException if the page is another annotator's.
+
+        A browser has one cookie, so the link of another annotator replaces it, while open pages stay.
+        """
+        annotator = self._annotator(request)
+        if request.headers.get("x-annotator") != str(annotator):
+            raise HTTPException(403, "another annotator's link was opened in this browser; open your own link again")
+        return annotator
+
     def clip(self, request: Request) -> Response:
         """Send a clip by its id: one of the annotator's own questions, or any for the owner."""
         annotator = None if self.access.is_owner(request) else self._annotator(request)
@@ -108,11 +122,11 @@ class Site:
 
     def state(self, request: Request) -> Response:
         """Send the next questions and the progress."""
-        return JSONResponse(self.describe(self._annotator(request)))
+        return JSONResponse(self.describe(self._page_of(request)))
 
     async def answer(self, request: Request) -> Response:
         """Store an answer, then send the next questions. The answer is on the disk before the reply is sent."""
-        annotator = await run_in_threadpool(self._annotator, request)
+        annotator = await run_in_threadpool(self._page_of, request)
         given = _check_answer(await _read_json(request))
         return await run_in_threadpool(self._store_answer, annotator, *given)
 
@@ -133,7 +147,7 @@ class Site:
 
     async def undo(self, request: Request) -> Response:
         """Take back the annotator's last answer, then send the questions, that one first."""
-        annotator = await run_in_threadpool(self._annotator, request)
+        annotator = await run_in_threadpool(self._page_of, request)
         if await _read_json(request) != {}:
             raise HTTPException(400, "send {}")
         return await run_in_threadpool(self._undo, annotator)
@@ -223,7 +237,7 @@ class _OwnFiles(StaticFiles):
 
 
 def _not_stored(request: Request, e: Exception) -> Response:
-    """Tell the page that the disk did not take an answer, which is then asked again."""
+    """Reply that the answers cannot be read, or that one cannot be stored; the page asks again."""
     return PlainTextResponse(f"{e}\n", 507)
 
 

@@ -46,14 +46,15 @@ def run_background(folder: Path, work: Work, connection: Any, modules: tuple[str
     assert parent is not None
     try:
         import_av()
-        store, clips = Store(folder), ClipFolder(folder / CLIPS)
-        spec, drawn, source = work.open(store)
-        with Camera(spec) if drawn else contextlib.nullcontext() as camera:
-            source.choose()
-            connection.send(READY)
-            while parent.is_alive():
-                chosen = source.choose()
-                if not render_next(store, clips, source, camera) and not chosen:
-                    time.sleep(IDLE)
+        clips = ClipFolder(folder / CLIPS)
+        with contextlib.closing(Store(folder)) as store:
+            spec, drawn, source = work.open(store)
+            with Camera(spec) if drawn else contextlib.nullcontext() as camera:
+                source.choose()
+                connection.send(READY)
+                while parent.is_alive():
+                    chosen = source.choose()
+                    if not render_next(store, clips, source, camera) and not chosen:
+                        time.sleep(IDLE)
     except BadInput as e:
         connection.send(str(e))

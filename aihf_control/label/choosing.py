@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from aihf_control.core.errors import BadInput
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.label.clips import Segment, check_drawable, read_frames
@@ -15,10 +16,18 @@ from aihf_control.label.store import Store
 
 
 def open_dataset(store: Store, folder: Path, plan: Plan, frames_file: Path | None) -> tuple[EnvSpec, bool, Chooser]:
-    """Return the environment, whether its pictures have to be drawn, and the chooser of questions. Raises BadInput."""
+    """Return the environment, whether its pictures have to be drawn, and the chooser of questions. Raises BadInput.
+
+    Raises it, too, if the clips of earlier questions have another length than the plan's.
+    """
     dataset = Dataset.load(folder)
     spec = spec_of(dataset.meta["env"], **dataset.meta["options"])
     pool = segment_pool(dataset, plan.clip)
+    if other := {source["length"] for source in store.sources().values()} - {pool.length}:
+        raise BadInput(
+            f"{store.path} has clips of {min(other)} steps, not {pool.length}: the dataset's comparisons have changed; "
+            f"move {store.folder} away, or label the dataset as it was"
+        )
     if frames_file is None:
         check_drawable([dataset.pool[i] for i in pool.episodes])
     frames = read_frames(frames_file, dataset.pool) if frames_file else None
@@ -63,7 +72,10 @@ class Chooser:
 
 
 def read_asked(store: Store) -> dict[int, list[Asked]]:
-    """Return the questions of each annotator about a dataset's segments; one that cannot be drawn counts as skipped."""
+    """Return the questions of each annotator about a dataset's segments.
+
+    One without an answer that cannot be drawn counts as skipped.
+    """
     sources, faulty = store.sources(), store.faulty_clips()
     choices = {answer.question.id: answer.choice for answer in store.answers()}
 
@@ -71,7 +83,7 @@ def read_asked(store: Store) -> dict[int, list[Asked]]:
         return sources[name]["episode"], sources[name]["start"]
 
     def asked(q: Question) -> Asked:
-        choice = "skip" if {q.first, q.second} & faulty else choices.get(q.id)
+        choice = choices.get(q.id) or ("skip" if {q.first, q.second} & faulty else None)
         return Asked(clip(q.first), clip(q.second), q.kind, choice)
 
     found: dict[int, list[Asked]] = {}

@@ -27,11 +27,11 @@ from aihf_control.data.arrays import read_npz
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.environments.watchdog import EnvTimeout
 from aihf_control.label.clips import Segment
+from aihf_control.label.hosts import LOOPBACK
 from aihf_control.label.plan import SECONDS
 from aihf_control.label.process import running
 from aihf_control.label.questions import WEIGHTS
 from aihf_control.label.schema import Draft
-from aihf_control.label.security import LOOPBACK
 from aihf_control.label.server import Server, bind, check_installed, locked
 from aihf_control.label.store import Store
 from aihf_control.learning.annotators import Query, WaitingEnded
@@ -39,6 +39,7 @@ from aihf_control.learning.annotators import Query, WaitingEnded
 Array = np.ndarray
 SEGMENTS = "segments"  # subfolder of the simulator states of segments
 POLL = 0.3  # seconds between two looks for answers
+REPORT = 1.0  # seconds between two looks whether the page is well, and the run waits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class PageAnnotator:
     folder: Path
     spec: EnvSpec
     minutes: float = math.inf
-    """How long it waits before it goes on with the answers that there are."""
+    """How long it waits for answers; then it returns those that there are."""
     ties = True
     watches = True
 
@@ -149,11 +150,10 @@ def page_of_run(
 
     Prints the links, and when the run waits. `failed` is called if the page ends before the block.
     """
+    check_installed()
     from aihf_control.label.app import Page
 
-    check_installed()
-    with bind(LOOPBACK[0], port) as listening, locked(folder):
-        store = Store(folder)
+    with bind(LOOPBACK[0], port) as listening, locked(folder), contextlib.closing(Store(folder)) as store:
         store.add_annotators([f"person{i + 1}" for i in range(people)])
         store.clear_faults()
         with running(folder, RunWork(spec)) as background:
@@ -178,14 +178,14 @@ def _reporting(store: Store, watch: Callable[[], None], failed: Callable[[], Non
 
     def report() -> None:
         waiting = False
-        while not done.wait(1.0):
+        while not done.wait(REPORT):
             try:
                 watch()
+                n = store.count_open()
             except (BadInput, EnvTimeout, RuntimeError) as e:
                 print(f"the page ended: {e}", file=sys.stderr, flush=True)
                 failed()
                 return
-            n = store.count_open()
             if n and not waiting:
                 minutes = math.ceil(n * SECONDS / 60)
                 print(f"waiting for {n} answer{'s' * (n > 1)}, about {minutes} min", file=sys.stderr, flush=True)

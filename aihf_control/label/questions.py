@@ -106,12 +106,16 @@ def choose_questions(
 
 
 def count_due(plan: Plan, own: Sequence[Asked]) -> tuple[int, int]:
-    """Return how many pairs are still to be chosen for an annotator, and how many of them now."""
+    """Return how many pairs are still to be chosen for an annotator, and how many of them now.
+
+    The first number is negative if more pairs were asked than the plan has: a skip was undone after its pair was
+    replaced, or the plan has fewer pairs than before.
+    """
     pairs = [q for q in own if q.kind in ("new", "shared")]
     left = plan.pairs - sum(q.choice != "skip" for q in pairs)
     waiting = sum(q.choice is None for q in pairs)
     at_once = plan.pairs if plan.query == "uniform" else math.ceil(plan.pairs / ROUNDS)
-    return left, 0 if waiting > AHEAD else min(left, at_once)
+    return left, 0 if waiting > AHEAD else max(0, min(left, at_once))
 
 
 def _choose_pairs(
@@ -176,7 +180,7 @@ def gold_pairs(pool: SegmentPool, n: int, rng: np.random.Generator) -> list[tupl
     They look like all others: segments of the upper and the lower tenth, with a margin of 1.5 standard deviations. A
     pool without rewards has none.
     """
-    if not n:
+    if n <= 0:
         return []
     clips = list(dict.fromkeys(pool.draw(max(GOLD_CANDIDATES, 20 * n), rng)))
     returns = np.array([pool.pool[i].return_of(start, pool.length) for i, start in clips])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import hmac
-import ipaddress
 import secrets
 from collections.abc import Sequence
 
@@ -17,10 +16,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aihf_control.core.errors import BadInput
 from aihf_control.label.store import Store
 
-LOOPBACK = ("127.0.0.1", "localhost")
 MAX_BODY = 4096  # bytes of a request
 HEADERS = {
     "content-security-policy": (
@@ -34,27 +31,6 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
-
-
-def check_host(host: str, trusted: bool) -> tuple[str, ...]:
-    """Return the names under which the page may be requested. Raises BadInput for a host that is not this machine's
-    own, unless its network is `trusted`, and for one that is every interface."""
-    if host in LOOPBACK:
-        return LOOPBACK
-    if host in ("", "0.0.0.0", "::", "*"):
-        raise BadInput(f"--host {host!r} is every interface; give the one address that annotators will type")
-    if ":" in host:
-        raise BadInput(f"--host {host}: give an IPv4 address or a name, and the port with --port")
-    if not trusted:
-        raise BadInput(
-            f"--host {host} lets other machines reach the page, unencrypted; use 127.0.0.1 and `ssh -L`, or accept "
-            "that with --trust-network"
-        )
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    return (host, *LOOPBACK) if loopback else (host,)
 
 
 def digest(secret: str) -> str:
@@ -109,7 +85,7 @@ def make_tokens(annotators: Sequence[int]) -> tuple[dict[str, int | None], dict[
 
 
 class Guard:
-    """Middleware that refuses requests from elsewhere, limits their bodies, and adds the headers of safety.
+    """Middleware that refuses requests from elsewhere, limits their bodies, and adds the security headers.
 
     A request needs a Host of `hosts`. One that is not GET or HEAD needs an Origin of the same, no other site behind it,
     and a body of JSON.
@@ -117,7 +93,8 @@ class Guard:
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str], port: int):
         self.app = app
-        self.hosts = {f"{host}:{port}" for host in hosts} | ({*hosts} if port == 80 else set())
+        names = {host.lower() for host in hosts}
+        self.hosts = {f"{name}:{port}" for name in names} | (names if port == 80 else set())
         self.origins = {f"http://{host}" for host in self.hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -145,7 +122,7 @@ class Guard:
             return None
         if request.method != "POST":
             return 405, "only GET and POST are served"
-        if headers.get("origin") not in self.origins:
+        if headers.get("origin", "").lower() not in self.origins:
             return 403, "wrong origin: answers are only taken from this page"
         if headers.get("sec-fetch-site", "same-origin") != "same-origin":
             return 403, "another site sent this request"

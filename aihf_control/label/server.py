@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import lock
+from aihf_control.label.hosts import every_interface
 from aihf_control.label.process import CLIPS, Background
-from aihf_control.label.store import Store
+from aihf_control.label.store import Store, cannot_write
 
 LOCK = "lock"
 STOP_SECONDS = 2.0
@@ -29,16 +30,26 @@ class Links(NamedTuple):
 def check_installed() -> None:
     """Raise BadInput if a package that the page needs is missing."""
     try:
+        import av
+        import jinja2
         import starlette
         import uvicorn
     except ImportError as e:
         raise BadInput(f"{e}; the page needs: pip install 'aihf_control[label]'") from e
-    assert starlette and uvicorn
+    assert av and jinja2 and starlette and uvicorn
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from serving the page of this folder. Raises BadInput if one does."""
+    """Keep other processes from serving the page of this folder. Raises BadInput if one does.
+
+    It raises it for a folder that cannot be written, too.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOCK).open("ab").close()
+    except OSError as e:
+        raise cannot_write(folder, e.strerror) from e
     file = lock(folder / LOCK, f"{folder} is in use by a running page; end it first")
     try:
         yield
@@ -47,7 +58,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that listens there. Raises BadInput if the address is in use or not this machine's."""
+    """Return a socket that listens there. Raises BadInput if the address is in use or not this machine's.
+
+    It raises it for a host that is every interface, too.
+    """
     if not 0 <= port < 65536:
         raise BadInput(f"--port must be from 0 (any free one) to 65535, got {port}")
     server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -55,14 +69,21 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         server.bind((host, port))
         server.listen(128)
-    except OSError as e:
+    except (OSError, UnicodeError) as e:  # UnicodeError: no host name, for example one with two dots in a row
         server.close()
-        raise BadInput(f"cannot listen on {host}:{port}: {e.strerror}; give another --port") from e
+        reason = e.strerror if isinstance(e, OSError) else e
+        raise BadInput(f"cannot listen on {host}:{port}: {reason}; give another --port or --host") from e
+    if server.getsockname()[0] == "0.0.0.0":  # "0" and some names
+        server.close()
+        raise every_interface(host)
     return server
 
 
 class Server:
-    """The web server in a thread of its own, from the start of the block to its end."""
+    """The web server in a thread of its own, from the start of the block to its end.
+
+    The links name the first of the `hosts` under which it is requested.
+    """
 
     def __init__(self, store: Store, page: Any, listening: socket.socket, hosts: tuple[str, ...]):
         import uvicorn
@@ -71,11 +92,11 @@ class Server:
         from aihf_control.label.clip_folder import ClipFolder
         from aihf_control.label.security import Access, make_tokens
 
-        host, port = listening.getsockname()[:2]
+        port = listening.getsockname()[1]
         known, tokens = make_tokens(list(store.annotators()))
         access = Access(store, port, known)
         app = make_app(store, ClipFolder(store.folder / CLIPS), access, page, hosts)
-        base = f"http://{host}:{port}"
+        base = f"http://{hosts[0]}:{port}"
         names = store.annotators().items()
         self.links = Links(
             {name: f"{base}/?token={tokens[who]}" for who, name in names}, f"{base}/results?token={tokens[None]}"

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from aihf_control.core.errors import BadInput
-from aihf_control.core.files import cannot_write, writing
 from aihf_control.label.schema import APPEND_ONLY, FIELDS, SCHEMA, TABLES, UNANSWERED, Answer, Draft, Question, Side
 
 FILE = "answers.sqlite"
@@ -27,14 +26,21 @@ class NotOpen(Exception):
     """The question has an answer already, or is not one of this annotator's."""
 
 
+def cannot_write(path: Path, reason: object) -> BadInput:
+    """Return the error for a write that failed."""
+    return BadInput(f"cannot write {path}: {reason}; check its permissions and the free space of its disk")
+
+
 class Store:
     """Questions, answers and annotators of one folder. Several threads and processes may use it at a time."""
 
     def __init__(self, folder: Path):
         """Open the file in this folder, made if needed. Raises BadInput if it is damaged or of another version."""
         self.folder, self.path = folder, folder / FILE
-        with writing(folder):
+        try:
             folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise cannot_write(folder, e.strerror) from e
         self._lock = threading.RLock()
         try:
             self._db = sqlite3.connect(self.path, timeout=BUSY, check_same_thread=False, isolation_level=None)
@@ -71,16 +77,34 @@ class Store:
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._db
+                    self._db.execute("COMMIT")
                 except BaseException:
-                    self._db.execute("ROLLBACK")
+                    if self._db.in_transaction:  # some errors have ended it already
+                        self._db.execute("ROLLBACK")
                     raise
-                self._db.execute("COMMIT")
-            except sqlite3.OperationalError as e:  # a full disk, or another process that does not end its writing
-                raise cannot_write(self.path, OSError(0, str(e))) from e
+            except (sqlite3.IntegrityError, sqlite3.ProgrammingError):  # an error of this package
+                raise
+            except sqlite3.Error as e:  # a full disk, or another process that does not end its writing
+                raise cannot_write(self.path, e) from e
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Run the block on the answers of one moment, whatever other processes write meanwhile."""
+        with self._lock:
+            self._read("BEGIN")
+            try:
+                yield
+            finally:
+                self._read("ROLLBACK")
 
     def _read(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._lock:
-            return self._db.execute(sql, values).fetchall()
+            try:
+                return self._db.execute(sql, values).fetchall()
+            except sqlite3.ProgrammingError:  # an error of this package
+                raise
+            except sqlite3.Error as e:
+                raise BadInput(f"cannot read {self.path}: {e}; it has to be intact, and on a local disk") from e
 
     def close(self) -> None:
         with self._lock:

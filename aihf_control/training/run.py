@@ -243,7 +243,7 @@ def _task_of(
 
 
 def _replay_rows(rows: list[dict[str, Any]]) -> Iterator[Evaluated]:
-    """Yield the evaluations that a checkpoint holds, step by step."""
+    """Yield the evaluations of a checkpoint, step by step."""
     for step, together in itertools.groupby(rows, lambda row: row["step"]):
         yield Evaluated(step, list(together))
 

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("starlette", reason="needs pip install 'aihf_control[label]'")
 
 from aihf_control.label.app import Page
-from aihf_control.label.security import LOOPBACK
+from aihf_control.label.hosts import LOOPBACK
 from aihf_control.label.server import Server, bind
 from aihf_control.label.store import Store
 from tests.label.browser import browser, press, wait_for_question
@@ -47,7 +47,7 @@ def open_page(chromium):
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda e: errors.append(str(e)))
-        page.on("console", lambda m: m.type == "error" and errors.append(m.text))
+        page.on("console", lambda m: m.type == "error" and errors.append(f"{m.text} {m.location}"))
         page.goto(link)
         return page
 
@@ -97,6 +97,55 @@ def test_undo_replay_and_keys_that_mean_nothing(site, open_page):
     assert wait_for_question(page, second) == first and choices(store) == []
     press(page, "ArrowDown")
     assert wait_for_question(page, first) == second and choices(store) == ["tie"]
+
+
+def test_a_pair_that_appears_while_the_page_is_hidden_can_be_answered_at_once(site, open_page):
+    links, store = site
+    page = open_page(links.annotators["ann"])
+    hide = """hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});
+        document.dispatchEvent(new Event('visibilitychange')); }"""
+    first = wait_for_question(page)
+    page.wait_for_timeout(280)
+    page.evaluate(hide, True)
+    page.wait_for_timeout(2000)
+    page.keyboard.press("ArrowLeft")
+    second = wait_for_question(page, first)
+    page.evaluate(hide, False)
+    press(page, "ArrowRight")
+    wait_for_question(page, second)
+    assert len(choices(store)) == 2 and all(0 < a.seconds < 20 for a in store.answers())
+
+
+def test_a_clip_that_does_not_load_is_loaded_again(site, open_page):
+    links, _ = site
+    page = open_page(links.annotators["ann"])
+    first = wait_for_question(page)
+    failed = []
+
+    def fail_once(route):
+        clip = route.request.url
+        route.continue_() if clip in failed else (failed.append(clip), route.abort())
+
+    page.route("**/clip/*", fail_once)
+    page.reload()
+    assert wait_for_question(page) == first and failed
+    press(page, "ArrowLeft")
+    wait_for_question(page, first)
+    open_page.errors[:] = [e for e in open_page.errors if "ERR_FAILED" not in e]
+
+
+def test_another_annotators_link_in_the_same_browser_ends_the_page(site, open_page):
+    links, store = site
+    page = open_page(links.annotators["ann"])
+    wait_for_question(page)
+    other = page.context.new_page()
+    other.goto(links.annotators["bob"])
+    wait_for_question(other)
+    press(page, "ArrowLeft")
+    page.get_by_text("another annotator's link was opened").wait_for()
+    press(page, "z")
+    assert store.answers() == []
+    open_page.errors[:] = [e for e in open_page.errors if "403" not in e]
 
 
 def test_a_reload_goes_on_where_it_was(site, open_page):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ from aihf_control.data.dataset import Dataset
 from aihf_control.data.transitions import read_transitions
 from aihf_control.environments.camera import Camera
 from aihf_control.environments.gym import spec_of
+from aihf_control.label import online
 from aihf_control.label.__main__ import main
 from aihf_control.label.clips import Segment, check_drawable, read_frames, render_clip
 from aihf_control.label.server import bind, locked
@@ -68,6 +70,33 @@ def test_a_port_in_use_and_a_folder_in_use_are_refused(tmp_path):
         bind("127.0.0.1", first.getsockname()[1])
     with locked(tmp_path), pytest.raises(BadInput, match="in use by a running page"), locked(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("lacking", ["starlette", "uvicorn", "jinja2", "av"])
+def test_without_a_package_of_the_page_the_message_is_one_line(lacking, dataset, tmp_path, capsys, monkeypatch):
+    dataset.save(tmp_path / "data")
+    monkeypatch.setitem(sys.modules, lacking, None)
+    for name in ("app", "security"):
+        monkeypatch.delitem(sys.modules, f"aihf_control.label.{name}", raising=False)
+    assert main([str(tmp_path / "data")]) == 2
+    err = capsys.readouterr().err
+    assert lacking in err and "pip install 'aihf_control[label]'" in err and err.count("\n") == 1
+    copy = importlib.util.spec_from_file_location("copy_of_online", online.__file__)
+    module = importlib.util.module_from_spec(copy)
+    monkeypatch.setitem(sys.modules, copy.name, module)
+    copy.loader.exec_module(module)  # imports without the package, as every `run` does
+    spec = spec_of("Hopper-v4")
+    with pytest.raises(BadInput, match=lacking), module.page_of_run(tmp_path / "labels", spec, 1, 0, 1, 1, print):
+        pass
+    assert not (tmp_path / "labels").exists() and not (tmp_path / "data" / "labels").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(dataset, tmp_path, capsys):
+    dataset.save(tmp_path / "data")
+    (tmp_path / "data" / "labels").write_text("a file in place of the folder")
+    assert main([str(tmp_path / "data"), "--port", "0"]) == 2
+    err = capsys.readouterr().err
+    assert f"cannot write {tmp_path / 'data' / 'labels'}" in err and "--out" not in err and err.count("\n") == 1
 
 
 def test_labels_of_other_episodes_are_refused(dataset, tmp_path, capsys):

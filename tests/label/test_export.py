@@ -14,10 +14,11 @@ from aihf_control.data.labelling.comparisons import collect_comparisons
 from aihf_control.data.labelling.teachers import make_teacher
 from aihf_control.data.ties import find_ties
 from aihf_control.environments.gym import spec_of
-from aihf_control.label.choosing import Chooser
+from aihf_control.label.choosing import Chooser, open_dataset
 from aihf_control.label.export import COLUMNS, export, people_rows
 from aihf_control.label.plan import Plan
 from aihf_control.label.questions import segment_pool
+from aihf_control.label.schema import Draft
 from aihf_control.label.store import Store
 from aihf_control.training.result import train
 from tests.helpers import tiny
@@ -66,7 +67,7 @@ def test_ties_are_two_rows_and_skipped_repeats_and_gold_are_left_out(dataset, ch
     questions = chooser.store.open_questions(1)
     new = [i for i, q in enumerate(questions) if q.kind == "new"]
     answer_all(chooser, {new[0]: "tie", new[1]: "skip"})
-    rows = people_rows(chooser.store)
+    rows = people_rows(chooser.store, "s1")
     assert len(rows) == 40 - 1 + 1 and tuple(rows.columns) == COLUMNS
     ties = find_ties(rows)
     assert ties.sum() == 2 and (rows["weight"][ties] == 0.5).all() and (rows["weight"][~ties] == 1).all()
@@ -87,7 +88,7 @@ def test_own_comparisons_are_kept_or_their_loss_is_refused(dataset, chooser, tmp
     out = tmp_path / "out"
     dataset.save(out)
     before = (out / "preferences.csv").read_bytes()
-    with pytest.raises(BadInput, match="60 training comparisons would be lost"):
+    with pytest.raises(BadInput, match="60 of its comparisons would be lost"):
         export(dataset, chooser.store, out)
     assert (out / "preferences.csv").read_bytes() == before
     for _ in range(2):  # a second export replaces the answers of the first
@@ -95,6 +96,55 @@ def test_own_comparisons_are_kept_or_their_loss_is_refused(dataset, chooser, tmp
         assert kept.sizes[1] == 100
     assert Dataset.load(out).pairs["annotator"].value_counts().to_dict() == {"synthetic": 90, "ann": 40}
     assert Dataset.load(out).pairs["query"].isna().sum() == 90
+
+
+def test_another_dataset_is_not_overwritten(dataset, chooser, tmp_path):
+    answer_all(chooser)
+    fewer = dataclasses.replace(dataset, pool=[*dataset.pool[:-1], dataset.pool[0]])
+    fewer.save(tmp_path / "episodes")
+    other = dataset.pairs.iloc[::-1].assign(weight=0.25)
+    bare = dataclasses.replace(dataset, pairs=dataset.pairs.loc[dataset.pairs["split"] == "test"])
+    dataclasses.replace(dataset, pairs=other).save(tmp_path / "pairs")
+    for name, message in (("episodes", "with other episodes"), ("pairs", f"{len(other)} of its comparisons")):
+        before = {p.name: p.read_bytes() for p in (tmp_path / name).iterdir()}
+        for keep in (False, True):
+            with pytest.raises(BadInput, match=message):
+                export(bare, chooser.store, tmp_path / name, keep)
+        assert {p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} == before
+
+
+def test_an_export_that_is_labelled_again_keeps_the_earlier_answers(dataset, chooser, tmp_path):
+    """Both are of one annotator, and about the same pairs."""
+    answer_all(chooser)
+    first = export(dataset, chooser.store, tmp_path / "first")
+    store = Store(tmp_path / "again")
+    store.add_annotators(["ann"])
+    again = Chooser(store, chooser.plan, chooser.spec, first, chooser.pool, None)
+    again.choose()
+    answer_all(again, {0: "tie"})
+    for out in ("new", "first"):
+        for _ in range(2):
+            source = Dataset.load(tmp_path / "first")
+            assert export(source, store, tmp_path / out, keep=True).sizes[1] == 40 + 41
+    with pytest.raises(BadInput, match="40 of its comparisons"):
+        export(Dataset.load(tmp_path / "first"), store, tmp_path / "first")
+
+
+def test_every_comparison_has_the_length_of_its_clips(dataset, chooser, tmp_path):
+    answer_all(chooser)
+    longer = Chooser(chooser.store, Plan(pairs=50), chooser.spec, dataset, segment_pool(dataset, 20), None)
+    longer.choose()
+    answer_all(longer)
+    assert people_rows(chooser.store, "s1")["length"].value_counts().to_dict() == {10: 40, 20: 10}
+    dataset.save(tmp_path / "data")
+    with pytest.raises(BadInput, match="has clips of 10 steps, not 20"):
+        open_dataset(chooser.store, tmp_path / "data", Plan(clip=20), None)
+
+
+def test_an_answer_counts_even_if_its_clip_cannot_be_drawn_any_more(dataset, chooser, tmp_path):
+    answer_all(chooser)
+    chooser.store.add_fault(chooser.store.questions()[0].first, "broken")
+    assert len(people_rows(chooser.store, "s1")) == 40
 
 
 def test_held_out_episodes_that_people_compared_are_no_longer_held_out(dataset, tmp_path):
@@ -110,6 +160,23 @@ def test_held_out_episodes_that_people_compared_are_no_longer_held_out(dataset, 
     labelled = export(bare, store, tmp_path / "out")
     touched = {*labelled.pairs["win_episode"], *labelled.pairs["lose_episode"]}
     assert set(labelled.meta["held_out"]) == set(range(n)) - touched and labelled.meta["held_out"]
+
+
+def test_an_answer_that_comes_during_the_export_waits_for_the_next_one(dataset, chooser, tmp_path, monkeypatch):
+    answer_all(chooser)
+    other, read = Store(chooser.store.folder), chooser.store.answers
+
+    def answers():
+        found = read()
+        q = chooser.store.questions()[0]
+        draft = Draft(q.first, q.second, "first", "new", "uniform")
+        other.answer(1, other.add_questions(1, [draft])[0], "tie", 1.0)
+        return found
+
+    monkeypatch.setattr(chooser.store, "answers", answers)
+    assert export(dataset, chooser.store, tmp_path / "out").sizes[1] == 40
+    monkeypatch.undo()
+    assert export(dataset, chooser.store, tmp_path / "out").sizes[1] > 40
 
 
 def test_without_an_answer_nothing_is_written(dataset, chooser, tmp_path):

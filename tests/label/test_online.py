@@ -21,6 +21,7 @@ pytest.importorskip("starlette", reason="needs pip install 'aihf_control[label]'
 from aihf_control import run
 from aihf_control.core.errors import BadInput
 from aihf_control.environments.gym import spec_of
+from aihf_control.label import online
 from aihf_control.label.online import PageAnnotator, RunSegments
 from aihf_control.label.store import Store
 from aihf_control.learning.annotators import FunctionAnnotator, Played, Query, WaitingEnded
@@ -104,6 +105,16 @@ def test_what_is_drawn_is_what_was_played(folder, query):
     (folder / "segments" / f"{q.first}.npz").write_bytes(b"torn")
     with pytest.raises(BadInput, match=r"cannot read .* as an npz"):
         source.segment(q.first, store.source(q.first))
+
+
+def test_the_run_ends_its_page_if_the_answers_cannot_be_read(folder, monkeypatch, capsys):
+    store, failed = Store(folder), threading.Event()
+    store._db.execute("DROP VIEW current")  # as a file that is damaged while it is open
+    monkeypatch.setattr(online, "REPORT", 0.01)
+    with online._reporting(store, lambda: None, failed.set):
+        assert failed.wait(10)
+    err = capsys.readouterr().err
+    assert err.startswith("the page ended: cannot read") and err.count("\n") == 1
 
 
 def ask(folder: Path, query: Query) -> Store:

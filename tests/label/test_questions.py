@@ -95,6 +95,19 @@ def test_nothing_is_chosen_while_enough_is_open_and_skipped_pairs_are_replaced(p
     assert choose(pool, own=[*own, *asked(more)]) == []
 
 
+def test_more_pairs_than_planned_end_the_questions(pool):
+    """A skip that is undone after its pair was replaced, and a later start with fewer pairs."""
+    own = asked(choose(pool))
+    skipped = next(i for i, q in enumerate(own) if q.kind == "new")
+    more = choose(pool, own=[*own[:skipped], own[skipped]._replace(choice="skip"), *own[skipped + 1 :]])
+    assert len(more) == 1
+    for choice in ("first", None):
+        undone = [*own[:skipped], own[skipped]._replace(choice=choice), *own[skipped + 1 :], *asked(more)]
+        assert count_due(PLAN, undone) == (-1, 0) and choose(pool, own=undone) == []
+    assert choose(pool, Plan(pairs=40), own=own) == [] and choose(pool, Plan(pairs=40, query="coverage"), own=own) == []
+    assert gold_pairs(pool, -1, np.random.default_rng(0)) == []
+
+
 @pytest.mark.parametrize(
     "query", ["coverage", *(pytest.param(name, marks=pytest.mark.slow) for name in ("disagreement", "entropy"))]
 )

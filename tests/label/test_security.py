@@ -13,8 +13,9 @@ from starlette.testclient import TestClient
 from aihf_control.core.errors import BadInput
 from aihf_control.label.app import Page, make_app
 from aihf_control.label.clip_folder import ClipFolder
+from aihf_control.label.hosts import LOOPBACK, check_host
 from aihf_control.label.process import CLIPS
-from aihf_control.label.security import LOOPBACK, MAX_BODY, Access, check_host, make_tokens
+from aihf_control.label.security import MAX_BODY, Access, make_tokens
 from aihf_control.label.store import Store
 from tests.label.conftest import add_plain_questions, clip_id, write_clips
 
@@ -37,7 +38,7 @@ def make_site(folder: Path):
 
 
 def sign_in(app, tokens, store):
-    client = TestClient(app, base_url=BASE, follow_redirects=False)
+    client = TestClient(app, base_url=BASE, follow_redirects=False, headers={"x-annotator": "1"})
     assert client.get("/", params={"token": tokens[1]}).status_code == 200
     return client, tokens, store
 
@@ -191,6 +192,19 @@ def test_an_answer_that_the_disk_does_not_take_is_said_so_and_asked_again(fresh_
     assert post(client).status_code == 200
 
 
+def test_a_page_of_another_annotator_than_the_cookies_changes_nothing(fresh_ann):
+    client, tokens, store = fresh_ann
+    assert 'data-annotator="1"' in client.get("/").text
+    assert post(client).status_code == 200
+    client.get("/", params={"token": tokens[2]})  # bob's link in the same browser: ann's page is still open
+    store.answer(2, 4, "first", 1.0)
+    answer = {"question": 4, "choice": "left", "seconds": 1.0}
+    for reply in (client.get("/api/state"), post(client, body=answer), post(client, "/api/undo", {})):
+        assert reply.status_code == 403 and reply.text.startswith("another annotator's link was opened")
+    assert [a.question.id for a in store.answers()] == [1, 4]
+    assert client.get("/api/state", headers={"x-annotator": "2"}).json()["done"] == 1
+
+
 PATHS = [
     "/clip/../answers.sqlite", "/clip/..%2fanswers.sqlite", "/clip/%2e%2e/answers.sqlite", "/clip//etc/passwd",
     "/clip/" + "0" * 31, "/clip/" + "f" * 32, "/clip/" + "A" * 32, "/clip/", "/clip/x.mp4", f"/clip/{clip_id(0)}.mp4",
@@ -214,8 +228,16 @@ def test_an_annotator_gets_own_clips_alone_and_the_owner_all(ann):
     assert client.get(f"/clip/{clip_id(50)}").status_code == 200 and client.get("/results").status_code == 200
 
 
+def test_a_clip_that_was_removed_is_not_found_and_its_question_waits(fresh_ann):
+    client, _, store = fresh_ann
+    assert client.get(f"/clip/{clip_id(0)}").status_code == 200 and client.get("/api/state").json()["questions"]
+    (store.folder / CLIPS / f"{clip_id(0)}.mp4").unlink()
+    assert client.get(f"/clip/{clip_id(0)}").status_code == 404
+    assert client.get("/api/state").json()["questions"] == []
+
+
 @pytest.mark.parametrize("path", ["/", "/api/state", "/static/page.js", "/static/page.css", "/nothing"])
-def test_every_reply_has_the_headers_of_safety_and_none_of_cors(ann, path):
+def test_every_reply_has_the_security_headers_and_none_of_cors(ann, path):
     client, _, _ = ann
     headers = client.get(path, headers={"origin": "http://evil.example"}).headers
     assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
@@ -256,7 +278,8 @@ def test_other_hosts_need_a_flag_and_every_interface_is_refused(host):
 
 def test_a_trusted_host_is_the_only_name_of_the_page():
     assert check_host("192.168.1.5", trusted=True) == ("192.168.1.5",)
-    assert check_host("127.0.0.1", trusted=False) == LOOPBACK
+    assert check_host("127.0.0.1", trusted=False) == LOOPBACK and check_host("localhost", False)[0] == "localhost"
+    assert check_host("Labels.Example", trusted=True) == ("labels.example",)
     with pytest.raises(BadInput, match="every interface"):
         check_host("0.0.0.0", trusted=True)
 
@@ -265,7 +288,7 @@ def test_an_old_cookie_is_valid_after_a_restart_and_an_old_token_is_not(ann):
     client, tokens, store = ann
     known, _ = make_tokens([1, 2])
     app = make_app(store, ClipFolder(store.folder / CLIPS), Access(store, PORT, known), Page("x", "?", 3), LOOPBACK)
-    again = TestClient(app, base_url=BASE)
+    again = TestClient(app, base_url=BASE, headers={"x-annotator": "1"})
     assert again.get("/", params={"token": tokens[1]}).status_code == 401
     again.cookies = client.cookies
     assert again.get("/api/state").json()["done"] == 0

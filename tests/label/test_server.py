@@ -8,8 +8,9 @@ import pytest
 pytest.importorskip("starlette", reason="needs pip install 'aihf_control[label]'")
 pytest.importorskip("uvicorn", reason="needs pip install 'aihf_control[label]'")
 
+from aihf_control.core.errors import BadInput
 from aihf_control.label.app import Page
-from aihf_control.label.security import LOOPBACK
+from aihf_control.label.hosts import LOOPBACK, check_host
 from aihf_control.label.server import Server, bind
 from aihf_control.label.store import Store
 from tests.label.conftest import add_plain_questions, write_clips
@@ -45,6 +46,28 @@ def test_twenty_annotators_at_once(tmp_path):
     assert collections.Counter(a.question.annotator for a in answers) == dict.fromkeys(range(1, PEOPLE + 1), EACH)
     for place, a in enumerate(answers):
         assert (a.choice == a.question.left) == bool(place % EACH % 2)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LocalHost", "127.0.0.1"])
+def test_the_printed_links_have_the_name_that_was_given(tmp_path, host):
+    store = Store(tmp_path)
+    store.add_annotators(["ann"])
+    hosts = check_host(host, trusted=False)
+    with bind(host, 0) as listening, Server(store, Page("x", "?", 1), listening, hosts) as server:
+        link = server.links.annotators["ann"]
+        assert link.startswith(f"http://{host.lower()}:") and Visitor(link).state()["total"] == 1
+
+
+@pytest.mark.parametrize("host", ["0", "0.0", "0x0"])
+def test_another_word_for_every_interface_is_refused(host):
+    with pytest.raises(BadInput, match="is every interface"):
+        bind(host, 0)
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70])
+def test_what_is_no_host_name_is_refused_in_one_line(host):
+    with pytest.raises(BadInput, match="cannot listen on"):
+        bind(host, 0)
 
 
 def test_the_server_ends_with_its_block(tmp_path):

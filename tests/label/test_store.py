@@ -136,6 +136,36 @@ def test_a_damaged_file_is_refused_and_an_empty_one_is_new(tmp_path, damage):
         assert Store(tmp_path).answers() == []
 
 
+class Broken:
+    """A connection to a file that was damaged after it was opened."""
+
+    in_transaction = False
+
+    def execute(self, *_):
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+
+def test_a_file_that_is_damaged_while_it_is_open_is_one_line(store, monkeypatch):
+    (question,) = add_plain_questions(store, 1, 1)
+    monkeypatch.setattr(store, "_db", Broken())
+    with pytest.raises(BadInput, match=r"^cannot read .*answers.sqlite: database disk image is malformed; .*intact"):
+        store.answers()
+    with pytest.raises(BadInput, match=r"^cannot write .*answers.sqlite: .* malformed; check its permissions"):
+        store.answer(1, question, "first", 1.0)
+
+
+def test_an_error_that_ends_the_transaction_by_itself_keeps_its_message(store):
+    with pytest.raises(BadInput, match="disk is full"), store._writing() as db:
+        db.execute("ROLLBACK")  # as SQLite does when the disk is full
+        raise sqlite3.OperationalError("disk is full")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match=r"cannot write .*file/labels: .*check its permissions"):
+        Store(tmp_path / "file" / "labels")
+
+
 def test_a_file_of_another_version_is_refused(store):
     store._db.execute("PRAGMA user_version = 7")
     with pytest.raises(BadInput, match="schema 7, this version reads 1"):

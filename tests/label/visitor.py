@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 
 
 class Visitor:
@@ -11,10 +12,13 @@ class Visitor:
         self.host, _, path = link.removeprefix("http://").partition("/")
         _, headers, _ = self.request("GET", f"/{path}")
         self.cookie = headers["set-cookie"].partition(";")[0]
+        found = re.search(r'data-annotator="(\d+)"', self.request("GET", "/")[2].decode())
+        self.annotator = found[1] if found else ""  # none on the page of the results
 
     def request(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(self.host, timeout=30)
         headers = {"cookie": getattr(self, "cookie", "")}
+        headers |= {"x-annotator": getattr(self, "annotator", "")}
         headers |= {"origin": f"http://{self.host}", "content-type": "application/json"} if body is not None else {}
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         reply = connection.getresponse()

@@ -69,8 +69,9 @@ let begun = 0; // when the present stretch of answers began, and its last answer
 let last = 0;
 
 async function request(path, body) {
-  const options = body === undefined ? {} : {
-    method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body),
+  const headers = { "x-annotator": document.body.dataset.annotator };
+  const options = body === undefined ? { headers } : {
+    method: "POST", headers: { ...headers, "content-type": "application/json" }, body: JSON.stringify(body),
   };
   const reply = await fetch(path, options);
   if (!reply.ok && reply.status !== 409) throw new Error((await reply.text()).trim());
@@ -85,7 +86,10 @@ function say(text) {
 function preload() {
   const wanted = new Set(state.questions.map((q) => q.id));
   for (const question of state.questions) {
-    if (!loading.has(question.id)) loading.set(question.id, loadPair(question));
+    if (loading.has(question.id)) continue;
+    const promise = loadPair(question);
+    loading.set(question.id, promise);
+    promise.catch(() => loading.get(question.id) === promise && loading.delete(question.id)); // the next look tries again
   }
   for (const [id, promise] of loading) {
     if (!wanted.has(id) && id !== shown?.question.id) {
@@ -159,14 +163,19 @@ async function update(promise) {
     await show();
   } catch (error) {
     say(`${error.message || "No connection"}. No stored answer is lost.`);
-    if (!shown) setTimeout(refresh, 5 * RETRY);
+    if (isBehind()) setTimeout(refresh, 5 * RETRY);
   } finally {
     busy = false;
   }
 }
 
+/* Whether the pair that is shown is not the first question of the state, for example since a clip did not load. */
+function isBehind() {
+  return !shown || shown.question.id !== state.questions[0]?.id;
+}
+
 function refresh() {
-  if (!busy && !shown) update(request("/api/state"));
+  if (!busy && isBehind()) update(request("/api/state"));
 }
 
 function choose(choice) {
@@ -210,7 +219,7 @@ function startLabelling() {
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) hiddenAt = performance.now();
     else {
-      since += performance.now() - hiddenAt;
+      since += performance.now() - Math.max(hiddenAt, since); // a pair may have appeared meanwhile
       if (shown) play(shown);
     }
   });
