@@ -43,7 +43,7 @@ class DataConfig:
     """Demonstrations in the pool; each lane of a run draws its own from them."""
     demo_level: str = ""
     """Level of the demonstrator (expert, medium, weak), with `+0.3` appended for 30 % random actions. By default
-    medium, or the first level where there is no medium one."""
+    expert, or the first level where there is no expert."""
     demo_levels: tuple[str, ...] = ()
     """Levels of the demonstrators in turn, in place of `demo_level`, for demonstrations of mixed quality; a level may
     stand there several times."""
@@ -120,7 +120,7 @@ def make_dataset(
     if policies and cfg.levels == DataConfig.levels:
         cfg = dataclasses.replace(cfg, levels=tuple(policies))
     if not cfg.demo_level:
-        cfg = dataclasses.replace(cfg, demo_level="medium" if "medium" in experts else next(iter(experts)))
+        cfg = dataclasses.replace(cfg, demo_level="expert" if "expert" in experts else next(iter(experts)))
     expert_returns, random_returns = evaluate_returns(spec, _choose_expert(experts, cfg)), evaluate_returns(spec, None)
     if not force:
         check_expert(expert_returns, random_returns)

@@ -560,13 +560,13 @@ def test_demonstrations_thinned_by_no_number_are_refused(copy, every):
 def test_levels_may_have_their_own_numbers_of_episodes(policy_zips):
     cfg = DataConfig(demos=1, levels=("weak", "expert+0.5"), noise=(0.0,), balance=(2, 5), pairs=4, clip=10)
     dataset = make_dataset("Hopper-v4", cfg, policy_zips)
-    assert [t.level for t in dataset.pool] == ["medium", *["weak"] * 2, *["expert+0.5"] * 5]
+    assert [t.level for t in dataset.pool] == ["expert", *["weak"] * 2, *["expert+0.5"] * 5]
     assert dataset.meta["held_out"] == [7]
 
 
-def test_the_demonstrator_is_the_medium_level_or_the_first(policy_zips):
+def test_the_demonstrator_is_the_expert_or_the_first_level(policy_zips):
     cfg = DataConfig(demos=1, episodes=4, noise=(0.0,), pairs=0, test_pairs=0)
-    assert make_dataset("Hopper-v4", cfg, policy_zips).pool[0].level == "medium"
+    assert make_dataset("Hopper-v4", cfg, policy_zips).pool[0].level == "expert"
     one = {"good": policy_zips["expert"]}
     dataset = make_dataset("Hopper-v4", cfg, one)
     assert dataset.pool[0].level == dataset.meta["config"]["demo_level"] == "good"
