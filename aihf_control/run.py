@@ -39,7 +39,7 @@ from aihf_control.training.events import Evaluated, Event, Notice
 from aihf_control.training.options import Options, dataset_of, locate_dataset, run_spec_of, with_sizes
 from aihf_control.training.plan import planned_data, planned_default, print_plan
 from aihf_control.training.result import Collector, train_run
-from aihf_control.training.run import CheckpointPlace, RunSpec, check_start
+from aihf_control.training.run import CheckpointPlace, RunSpec
 from aihf_control.training.run_folder import (
     CHECKPOINT,
     append,
@@ -54,6 +54,7 @@ from aihf_control.training.run_folder import (
     run_in,
     save,
 )
+from aihf_control.training.start import check_start
 from aihf_control.training.tensorboard import TensorBoard
 
 

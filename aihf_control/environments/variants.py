@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import copy
 import functools
 from typing import Any
@@ -22,28 +23,28 @@ def evaluation_number(seed: int) -> int | None:
     return number if 0 <= number < N_EVALUATIONS else None
 
 
-class VariantEnv(MujocoEnv):
+class VariantEnv(MujocoEnv, abc.ABC):
     """A MuJoCo environment with numbered variants of its model. It comes before the robot's class among the bases.
 
     A reset with a seed takes the variant `variant_of(seed)`, so whoever knows the seed of an episode knows its variant.
-    A reset without a seed draws one from the environment's generator. Subclasses define the four methods below, and
+    A reset without a seed draws one from the environment's generator. Subclasses define the three methods below, and
     call `begin_variants` at the end of `__init__`.
     """
 
     changed: tuple[str, ...]
     """Names of the model's arrays that `write_variant` changes; `opt.gravity` is always one of them."""
 
+    @abc.abstractmethod
     def variant_of(self, seed: int) -> int:
         """Return the variant of a reset with this seed."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def draw_variant(self, rng: np.random.Generator) -> int:
         """Draw the variant of a reset without a seed."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def write_variant(self, model: Any, variant: int) -> None:
         """Write the constants of a variant to a copy of the original model."""
-        raise NotImplementedError
 
     def begin_variants(self) -> None:
         """Keep a copy of the original model, from which every variant is computed."""

@@ -42,7 +42,7 @@ Choice = Literal["left", "right", "tie", "skip"]
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """What the page shows besides the clips, and how many questions are still to be chosen."""
+    """Settings of the page besides the clips, and how many questions are still to be chosen."""
 
     title: str
     """Environment."""

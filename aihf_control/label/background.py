@@ -1,4 +1,4 @@
-"""What the background process does: it chooses the next questions and renders their clips.
+"""The background process, which chooses the next questions and renders their clips.
 
 It ends with the process that started it. The only thing that the two share is the folder of the answers.
 """

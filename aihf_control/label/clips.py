@@ -53,7 +53,7 @@ class Segment:
 
 
 class SegmentSource(Protocol):
-    """Where questions and the segments of their clips come from: a dataset, or a run."""
+    """A source of questions and of the segments of their clips: a dataset, or a run."""
 
     def segment(self, clip: str, source: Any) -> Segment:
         """Return the segment of a clip that the stored `source` describes. Raises BadInput if it is not there."""

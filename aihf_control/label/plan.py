@@ -1,4 +1,4 @@
-"""What annotators are asked. This module imports no slow package, so that the page starts fast."""
+"""The plan of what annotators are asked. This module imports no slow package, so that the page starts fast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Query = Literal["uniform", "disagreement", "entropy", "coverage"]
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What every annotator is asked."""
+    """Numbers of pairs, repeats and checks that every annotator is asked."""
 
     pairs: int = 200
     """Pairs that every annotator answers, besides repeats and gold questions; a skipped one is replaced."""

@@ -20,7 +20,7 @@ READY = "ready"  # message: the first questions are chosen, and their clips can 
 
 
 class Work(Protocol):
-    """Where questions and clips come from. It is sent to the background process and opened there."""
+    """The source of questions and clips. It is sent to the background process and opened there."""
 
     def open(self, store: Store) -> tuple[Any, bool, Any]:
         """Return the environment's `EnvSpec`, whether it has to be drawn, and a `SegmentSource`. Raises BadInput."""

@@ -50,7 +50,7 @@ class Look:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """What the page of results shows."""
+    """The content of the results page."""
 
     people: list[Person]
     alpha: float
@@ -58,7 +58,7 @@ class Results:
     shared: int
     """Shared pairs with at least two answers."""
     agreement: list[tuple[str, str, Share]]
-    """Of each two annotators, how often they agree on the shared pairs."""
+    """How often each two annotators agree on the shared pairs."""
     disagreements: list[Look]
     answers: list[Look]
     faults: list[str]

@@ -1,4 +1,4 @@
-"""Who may use the page: tokens, cookies, and the checks of every request.
+"""Access to the page: tokens, cookies, and the checks of every request.
 
 The page runs on a machine whose browser also shows other sites. Host allow-list: a site that rebinds its name to
 127.0.0.1 is refused. Origin and JSON: another site cannot post. SameSite=Strict and no CORS: it cannot read, either.

@@ -63,8 +63,8 @@ class Options:
     step_timeout: float = DEFAULT_TIMEOUT
     """Seconds after which a run ends if its environment does not return from one call; 0 is no limit."""
     annotator: Literal["teacher", "page"] = "teacher"
-    """Who compares segments for methods that ask while they train: the dataset's synthetic teacher, or people on a
-    local page. The page needs `pip install 'aihf_control[label]'`."""
+    """Annotator of methods that ask while they train: the dataset's synthetic teacher, or people on a local page. The
+    page needs `pip install 'aihf_control[label]'`."""
     annotators: int = 1
     """With --annotator page: number of people; each gets a link and every so many-th question."""
     wait: float = math.inf

@@ -140,7 +140,7 @@ def _train(
     annotator: Annotator | None,
 ) -> Iterator[Event]:
     """Train from the start or a checkpoint until the end, a stop or a pause."""
-    task = _task_of(run_spec, dataset, annotator, lambda: _is_set(stop) or _is_set(pause) or _is_orphan())
+    task = task_of(run_spec, dataset, annotator, lambda: _is_set(stop) or _is_set(pause) or _is_orphan())
     evaluator = RewardEvaluator(dataset, len(run_spec.seeds), run_spec.device)
     if saved:
         restore(task, saved)
@@ -203,40 +203,13 @@ def _is_orphan() -> bool:
     return parent is not None and not parent.is_alive()
 
 
-def check_start(run_spec: RunSpec, dataset: Dataset) -> Task:
-    """Start the method, with hardly any training, so that it checks its data; return its task. Raises BadInput."""
-    task = _task_of(run_spec, dataset)
-    next(methods.load(run_spec.method).train(task, _shorten_start(run_spec.cfg)))
-    return task
-
-
-BEFORE_THE_FIRST_YIELD = {
-    "reward_updates": 1,
-    "reward_warmup": 0,
-    "clone": {"updates": 1},
-    "tilt": {"updates": 1, "episodes": 1},
-}
-"""The least of all that methods do before their first yield."""
-
-
-def _shorten_start(cfg: Any) -> Any:
-    """Return a method's config with hardly any training before its first yield."""
-    given = {name: least for name, least in BEFORE_THE_FIRST_YIELD.items() if hasattr(cfg, name)}
-    for name, least in given.items():
-        if isinstance(least, dict):
-            given[name] = dataclasses.replace(getattr(cfg, name), **least)
-    try:
-        return dataclasses.replace(cfg, **given)
-    except BadInput:  # bc, whose updates are its steps
-        return cfg
-
-
-def _task_of(
+def task_of(
     run_spec: RunSpec,
     dataset: Dataset,
     annotator: Annotator | None = None,
     ended: Callable[[], bool] = lambda: False,
 ) -> Task:
+    """Return the task of a run, with no training done."""
     dtype = getattr(torch, run_spec.products)
     sizes = run_spec.demos, run_spec.pairs
     return Task(dataset, run_spec.seeds, *sizes, run_spec.device, dtype, annotator, ended)

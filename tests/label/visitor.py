@@ -6,7 +6,7 @@ import re
 
 
 class Visitor:
-    """What a page does, without a browser."""
+    """Do what a page does, without a browser."""
 
     def __init__(self, link: str):
         self.host, _, path = link.removeprefix("http://").partition("/")

@@ -96,7 +96,7 @@ def test_zpg_ascends_along_its_gradient(task):
 
 
 def test_votes_are_shares_of_answers_and_count_as_labels(dataset):
-    """Of 6 pairs with 3 votes each: an oracle is unanimous, and prefers the higher return."""
+    """Take 6 pairs with 3 votes each: an oracle is unanimous, and prefers the higher return."""
     task = make_task(dataset, n_pairs=20)
     task._queries.annotator = TeacherAnnotator(make_teacher("oracle"), dataset.pool)
     starts = task.draw_starts(6, 8)

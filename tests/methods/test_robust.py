@@ -44,7 +44,7 @@ def _learned(progress):
 
 
 def test_a_pair_that_is_misordered_counts_more(dataset, monkeypatch):
-    """Of two pairs, of which the reward misorders one, the robust gradient at rho = 1/2 is that of this one alone."""
+    """The robust loss of pairs of which some are misordered is that of the worst one alone."""
     module = methods.load("dr_rlhf")
     task = make_task(dataset)
     r = next(p.reward for p in play("dr_rlhf", task, 1) if p.reward)
