@@ -150,7 +150,7 @@ def run(options: Options, cfg: Any, dry_run: bool = False) -> int:
         print_plan(display.console, run_spec, data, workers, folder)
         _print_determinism(data.spec)
         recorder = _Recorder(folder, display, board, lambda: begin(folder, options, run_spec, dataset, where, workers))
-        place = CheckpointPlace(folder / CHECKPOINT, options.checkpoint)
+        place = CheckpointPlace(folder / CHECKPOINT, options.checkpoint, options.reuse)
         return _train(run_spec, dataset, workers, recorder, place, options)
 
 

@@ -17,7 +17,7 @@ import torch
 
 from aihf_control import methods
 from aihf_control.bench.experiment import Experiment, GridCell
-from aihf_control.bench.fingerprint import code_of
+from aihf_control.bench.fingerprint import code_of, whole_package
 from aihf_control.bench.local import Job
 from aihf_control.core.config import CHANGES_NO_NUMBER, OF_PEOPLE, as_word, check_known, flags, jsonable
 from aihf_control.core.errors import BadInput
@@ -87,7 +87,8 @@ def _job(cell: GridCell, out: Path, finished: dict[str, list[str]], digests: dic
     key = f"{_settings_key(options, cell.cfg, dataset)}-{code_of(options.method)}"
     done = finished.get(key.partition("-")[0], [])
     used = done[-1] if done and key not in done else key
-    options = dataclasses.replace(options, dataset=dataset, folder=out / "cells" / used)
+    reuse = options.reuse or out / "shared" / whole_package()
+    options = dataclasses.replace(options, dataset=dataset, folder=out / "cells" / used, reuse=reuse)
     return CellJob(used, dataclasses.replace(cell, options=options), source, by_other_code=used != key)
 
 

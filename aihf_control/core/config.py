@@ -21,7 +21,9 @@ PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "
 PLAIN |= {dict: "a table"}
 
 
-CHANGES_NO_NUMBER = frozenset({"out", "folder", "resume", "dataset", "checkpoint", "tensorboard", "step_timeout"})
+CHANGES_NO_NUMBER = frozenset(
+    {"out", "folder", "resume", "dataset", "checkpoint", "tensorboard", "step_timeout", "reuse"}
+)
 """Flags that change no number of a run; a dataset is compared by its digest, not by its folder."""
 OF_PEOPLE = frozenset({"annotator", "annotators", "wait", "port"})
 """Flags of the people who annotate a run; a grid has none."""

@@ -6,7 +6,7 @@ See `direct.py` for the density that is used.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from aihf_control.core.errors import at_least_one
 from aihf_control.learning.imitated import SOURCES, ActionSampler
 from aihf_control.learning.task import Task
+from aihf_control.learning.task_state import Stateful
 from aihf_control.models.networks import Policy
 from aihf_control.models.optim import Adam
 
@@ -40,6 +41,10 @@ class CloneConfig:
 
 FOR_CRITICS = CloneConfig(log_std=-2.0)
 """A clone for methods with critics. With more noise it falls where its greedy actions do not."""
+
+
+class SavedSampler(ActionSampler, Stateful, Protocol):
+    """A source of actions whose state can be saved."""
 
 
 def initial_policy(task: Task, hidden: tuple[int, ...], log_std: float) -> Policy:
@@ -75,15 +80,36 @@ class Cloner:
         self.opt.load_state_dict(state["opt"])
 
 
-def clone(task: Task, cfg: CloneConfig, hidden: tuple[int, ...], demos: ActionSampler | None = None) -> Policy:
+def clone(task: Task, cfg: CloneConfig, hidden: tuple[int, ...], demos: SavedSampler | None = None) -> Policy:
     """Return a policy trained by `cfg.updates` gradient steps of behaviour cloning.
 
     `demos` replaces the demonstrations.
     """
     cloner = Cloner(task, cfg, hidden, demos)
-    for _ in range(cfg.updates):
-        cloner.step()
+
+    def fit() -> None:
+        for _ in range(cfg.updates):
+            cloner.step()
+
+    what = "clone", dataclasses.replace(cfg, log_std=0.0)  # constant, and not part of the loss
+    parts = {"mean": ParameterState(mean_parameters(cloner.policy))} | ({"tilted": demos} if demos else {})
+    task.compute_once(what, parts, fit)
     return cloner.policy
+
+
+class ParameterState:
+    """Parameters whose values are saved and loaded."""
+
+    def __init__(self, parameters: list[nn.Parameter]):
+        self.parameters = parameters
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {str(i): p.detach().clone() for i, p in enumerate(self.parameters)}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for i, p in enumerate(self.parameters):
+            p.copy_(state[str(i)])
 
 
 def mean_parameters(policy: Policy) -> list[nn.Parameter]:

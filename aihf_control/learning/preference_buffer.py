@@ -57,9 +57,14 @@ class PreferenceBuffer:
         """Return the comparisons `index` (L, n) with every `stride`-th step of their segments from `offset` (L, 1)."""
         lane = torch.arange(self.dims.n_lanes, device=self.dims.device)[:, None]
         steps = torch.arange(self.length // self.stride, device=self.dims.device) * self.stride + offset
-        at = lane[..., None], index[..., None], steps[:, None]
-        win, lose = (Clips(*(x[at] for x in side)) for side in (self.win, self.lose))
+        row = (lane * self.n + index)[..., None] * self.length + steps[:, None]
+        win, lose = (Clips(*(_rows(x, row) for x in side)) for side in (self.win, self.lose))
         return Preferences(win, lose, self.weight[lane, index])
 
     def _full(self, value: int) -> Tensor:
         return torch.full((self.dims.n_lanes,), value, device=self.dims.device)
+
+
+def _rows(x: Tensor, row: Tensor) -> Tensor:
+    """Return the rows `row` of x (L, N, K, ...), whose first three axes are counted as one."""
+    return x.flatten(0, 2).index_select(0, row.flatten()).view(*row.shape, *x.shape[3:])

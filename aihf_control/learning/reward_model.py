@@ -163,9 +163,14 @@ class RewardModel:
 
         `among` (L, m): numbers of the comparisons to use, all by default.
         """
-        for _ in range(updates):
-            self.descend(self.pair_term(among=among) + self.clip_penalty())
-            self.recentre()
+        self.task.comparisons()  # counts the labels, also if the result is loaded
+
+        def descend() -> None:
+            for _ in range(updates):
+                self.descend(self.pair_term(among=among) + self.clip_penalty())
+                self.recentre()
+
+        self.task.compute_once(("reward", self.cfg, updates, among), {"r": self}, descend)
 
     def descend(self, loss: Tensor) -> None:
         """Take a gradient step on a loss (L,), whose sum keeps the lanes independent."""
@@ -186,7 +191,7 @@ class RewardModel:
         return self.net.inputs(batch.obs, batch.act)
 
     def _penalty(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.cfg.penalty * gradient_penalty(self.net.features, a, b, self.rng.uniform(a.shape[1], 1))
+        return self.cfg.penalty * gradient_penalty(self.net.smooth_features, a, b, self.rng.uniform(a.shape[1], 1))
 
     def state_dict(self) -> dict:
         return {name: getattr(self, name).state_dict() for name in ("net", "opt", "pace", "rng")}

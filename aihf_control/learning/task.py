@@ -7,7 +7,7 @@ the rewards of a rollout are kept for the annotator and never returned. The exce
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,14 +20,16 @@ from aihf_control.data.dataset import Dataset
 from aihf_control.data.labelling.teachers import Teacher
 from aihf_control.environments.goals import Goals, goals_of
 from aihf_control.environments.gym import EnvSpec, spec_of
+from aihf_control.learning import reuse
 from aihf_control.learning.annotators import Annotator, TeacherAnnotator
 from aihf_control.learning.collector import Collector
 from aihf_control.learning.lane_data import LaneData
 from aihf_control.learning.preference_buffer import PreferenceBuffer
 from aihf_control.learning.query import QuerySession, Rollout
 from aihf_control.learning.replay import Buffer
+from aihf_control.learning.reuse import Store
 from aihf_control.learning.segments import Segments, demo_windows
-from aihf_control.learning.task_state import TaskState, Usage
+from aihf_control.learning.task_state import Stateful, TaskState, Usage
 from aihf_control.models.lanes import Dims
 from aihf_control.models.mixture import Actor
 from aihf_control.models.networks import Policy
@@ -58,10 +60,12 @@ class Task:
         products: torch.dtype = torch.float32,
         annotator: Annotator | None = None,
         ended: Callable[[], bool] = lambda: False,
+        store: Store | None = None,
     ):
         """Set up the lanes of `seeds`. Without an `annotator`, the dataset's synthetic teacher is asked.
 
-        `ended` is whether the run is to pause or to stop, so that nobody waits for answers any more.
+        `ended` is whether the run is to pause or to stop, so that nobody waits for answers any more. In the `store` are
+        results that runs on the same data share.
         """
         self.spec: EnvSpec = spec_of(dataset.meta["env"], **dataset.meta["options"])
         self.dims = Dims(tuple(seeds), self.spec.n_obs, self.spec.n_act, torch.device(device), products)
@@ -77,6 +81,7 @@ class Task:
         """Whether the method has said that it will ask the annotator (`OnlineConfig.check_queries`)."""
         self._usage = Usage(np.zeros(len(seeds), int))
         streams = self._data.streams() | {"acting": self._collector.rng} | self._queries.streams()
+        self._store = store
         self._state = TaskState([self._usage, self._queries, self._collector], streams)
 
     @property
@@ -139,6 +144,16 @@ class Task:
         """Return mean and standard deviation of the observations in each lane's data, each (L, O)."""
         _ = self.demos
         return self._data.compute_obs_stats()
+
+    def compute_once(self, what: tuple[Any, ...], parts: Mapping[str, Stateful], compute: Callable[[], None]) -> None:
+        """Run `compute`, which changes `parts` and draws from this task's random streams, or load its stored result.
+
+        `what` is its name and all its settings. It must not take steps, ask, or depend on anything else that changes.
+        """
+        if self._store is None:
+            compute()
+        else:
+            reuse.compute_once(self._store, what, {**parts, **self._state.streams}, compute)
 
     def iterations(self, **parts: Any) -> Iterator[int]:
         """Count 1, 2, ... until the run ends. `parts` are all objects that change while the method learns."""

@@ -5,19 +5,6 @@
 #include <math.h>
 #include <stddef.h>
 
-/* e^x for x <= 0; keeps NaN. */
-static vec exponential(vec x) {
-    cells low = x < -87;
-    x = (vec)(((cells)x & ~low) | ((cells)all(-87) & low));
-    vec n = x * 1.44269504f + 12582912.0f;  /* rounds to an integer, in the lowest bits */
-    cells power = (cells)n << 23;
-    n -= 12582912.0f;
-    x = x - n * 0.693359375f + n * 2.12194440e-4f;
-    vec sum = all(1.0f / 5040);
-    for (int k = 6, f = 720; k >= 0; f /= k ? k : 1, k--) sum = sum * x + 1.0f / f;
-    return (vec)((cells)sum + power);
-}
-
 /* log(1 + x) for 0 <= x <= 1: 2 artanh(x / (2 + x)). */
 static vec log_of_one_and(vec x) {
     vec s = x / (2 + x), square = s * s, sum = all(1.0f / 15);
@@ -42,7 +29,7 @@ void squash(int rows, int n, const float *out, const float *noise, const float *
         vec root = exponential((vec)((cells)s | minus));  /* of -|s| */
         vec off = z * (vec)(((cells)(1 / root) & large) | ((cells)root & ~large)), v = load(mean) + off;
         vec power = exponential(2 * (vec)((cells)v | minus)), under = rectified(v * -2, -v);  /* max(-2 v, 0) */
-        vec tanh = (vec)((cells)((1 - power) / (1 + power)) | ((cells)v & minus));
+        vec tanh = hyperbolic_tangent(v);
         vec slope = 2 * (0.69314718f - v - under - log_of_one_and(power));
         store(term, z * z * -0.5f - s - slope - 0.91893853f);
         memcpy(act + e, &tanh, sizeof(float) * some_of);

@@ -39,6 +39,26 @@ def perceptron(x: Tensor, layers: Layers, products: torch.dtype, layer_norm: boo
     return _Perceptron.apply(x, layer_norm, products == torch.bfloat16, *params)
 
 
+def tanh_perceptron(x: Tensor, layers: Layers) -> Tensor:
+    """Evaluate N perceptrons: tanh(x W + b) for every layer but the last, which is x W + b.
+
+    Shapes are those of `perceptron`; the products are float32. It can be differentiated once, or on a CPU without a
+    kernel twice: see `plain_tanh_perceptron`.
+    """
+    params = [t for pair in layers for t in pair]
+    if kernel.takes(x, params, torch.float32):
+        return kernel.perceptron(x, params, torch.float32, tanh=True)
+    return plain_tanh_perceptron(x, layers)
+
+
+def plain_tanh_perceptron(x: Tensor, layers: Layers) -> Tensor:
+    """Evaluate `tanh_perceptron` by operations that can be differentiated twice."""
+    *hidden, (weight, bias) = layers
+    for w, b in hidden:
+        x = torch.baddbmm(b, x, w).tanh()
+    return torch.baddbmm(bias, x, weight)
+
+
 def squashed_sample(out: Tensor, noise: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor]:
     """Return act = tanh(u) with u = mean + exp(log_std) noise, the log density of act, and u.
 

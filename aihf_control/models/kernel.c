@@ -1,7 +1,7 @@
 /* Perceptrons and their gradient, one network after another, in vectors of one instruction set.
 
    Besides its matrix products, an update is limited by memory traffic. So blocks of ROWS rows go through all layers while
-   they are in the caches, with bias, layer normalisation, relu and their gradients in the same pass. `functional.py` has
+   they are in the caches, with bias, layer normalisation, activation and their gradients in the same pass. `functional.py` has
    the plain form. `kernel.py` compiles this file for an instruction set and defines
 
        VECTOR  32-bit numbers per vector: 8 (AVX2) or 16 (AVX-512)
@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 typedef struct {
-    int nets, batch, layers, layer_norm;
+    int nets, batch, layers, layer_norm, tanh;   /* the hidden layers' activation is tanh, or relu */
     int share, room;                          /* consecutive networks with the same x; networks whose layers are saved */
     int width[MOST + 1];                      /* of the input and of the output of every layer */
     const float *x, *w[MOST], *b[MOST];       /* nets / share x batch x in; nets x in x out; nets x out */
@@ -134,7 +134,7 @@ static void moments(const float *c, const float *b, int n, vec *mean, vec *scale
     *scale = all(1 / sqrtf(total(squares) / n + EPS));
 }
 
-/* Finish a hidden layer for ROWS rows, starting at row `row` of all networks: h = relu((layer_norm)(c + b)), rounded, and
+/* Finish a hidden layer for ROWS rows, starting at row `row` of all networks: h = relu((layer_norm)(c + b)) or tanh, rounded, and
    in front of the last layer also what `h` lacks: `left`, the rounding errors, with tiles, otherwise c, not rounded.
    Keeps NaN. Hidden widths are multiples of 32. */
 static void finish(const Stack *s, int layer, int g, size_t row, float *c, num *h, num *left, int rows) {
@@ -148,7 +148,7 @@ static void finish(const Stack *s, int layer, int g, size_t row, float *c, num *
         for (int j = 0; j < n; j += W) {
             vec v = (at(c, b, j) - mean) * scale;
             if (y) keep(y + (size_t)r * n + j, v);
-            v = rectified(v, v);
+            v = s->tanh ? hyperbolic_tangent(v) : rectified(v, v);
             keep(h + (size_t)r * n + j, v);
             if (in_front && TILES) keep(left + (size_t)r * n + j, rest(v));
             if (in_front && !TILES) store(c + j, v);
@@ -156,7 +156,12 @@ static void finish(const Stack *s, int layer, int g, size_t row, float *c, num *
     }
 }
 
-/* Compute the gradient for the input of a hidden layer's normalisation and relu from that for their output, for ROWS rows
+/* The gradient for the input of relu or tanh, from that for the output and the input (relu) or the output. */
+INLINE vec before_activation(const Stack *s, vec grad, vec v) {
+    return s->tanh ? grad * (1 - v * v) : rectified(grad, v);
+}
+
+/* Compute the gradient for the input of a hidden layer's normalisation and activation from that for their output, for ROWS rows
    of network g from row i; round it to d and add its sum to db, unless null. */
 static void unfinish(const Stack *s, int layer, int g, int i, float *c, num *d, float *db) {
     int n = s->width[layer + 1];
@@ -167,14 +172,14 @@ static void unfinish(const Stack *s, int layer, int g, int i, float *c, num *d, 
         if (s->layer_norm) {
             vec sum = {0}, with_y = {0};
             for (int j = 0; j < n; j += W) {
-                vec v = recall(y + j), on = rectified(load(c + j), v);
+                vec v = recall(y + j), on = before_activation(s, load(c + j), v);
                 sum += on;
                 with_y += on * v;
             }
             mean = all(total(sum) / n), along = all(total(with_y) / n), scale = all(s->scale[layer][row]);
         }
         for (int j = 0; j < n; j += W) {
-            vec v = recall(y + j), on = rectified(load(c + j), v);
+            vec v = recall(y + j), on = before_activation(s, load(c + j), v);
             if (s->layer_norm) on = (on - (v * along + mean)) * scale;
             keep(d + j, on);
             if (db) store(db + j, load(db + j) + on);

@@ -68,7 +68,7 @@ class _Stack(ctypes.Structure):
     """Sizes and addresses of a stack of networks; the struct `Stack` of kernel.c."""
 
     _fields_ = (
-        *((name, ctypes.c_int) for name in ("nets", "batch", "layers", "layer_norm", "share", "room")),
+        *((name, ctypes.c_int) for name in ("nets", "batch", "layers", "layer_norm", "tanh", "share", "room")),
         ("width", ctypes.c_int * (MOST + 1)),
         ("x", ctypes.c_void_p),
         *((name, ctypes.c_void_p * MOST) for name in ("w", "b", "h", "y", "scale")),
@@ -97,11 +97,16 @@ def takes(x: Tensor, params: Sequence[Tensor], products: torch.dtype) -> bool:
     return all(w.shape[2] % ROWS == 0 for w in params[:-2:2])
 
 
-def perceptron(x: Tensor, params: Sequence[Tensor], products: torch.dtype, layer_norm: bool) -> Tensor:
-    """Compute `functional.perceptron` for x (N / k, B, in); `params` are weight and bias of each layer."""
+def perceptron(
+    x: Tensor, params: Sequence[Tensor], products: torch.dtype, layer_norm: bool = False, tanh: bool = False
+) -> Tensor:
+    """Compute `functional.perceptron` for x (N / k, B, in); `params` are weight and bias of each layer.
+
+    With `tanh` instead, and without normalisation, `functional.tanh_perceptron`.
+    """
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *params)):
-        return _Perceptron.apply(x, products, layer_norm, *params)
-    return _forward(x.contiguous(), [p.contiguous() for p in params], products, layer_norm, {})
+        return _Perceptron.apply(x, products, layer_norm, tanh, *params)
+    return _forward(x.contiguous(), [p.contiguous() for p in params], products, layer_norm, tanh, {})
 
 
 def regress(
@@ -128,12 +133,12 @@ def least(x: Tensor, params: Sequence[Tensor], products: torch.dtype, layer_norm
 
 class _Perceptron(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, products: torch.dtype, layer_norm: bool, *params: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, products: torch.dtype, layer_norm: bool, tanh: bool, *params: Tensor) -> Tensor:
         x, params = x.contiguous(), tuple(p.contiguous() for p in params)
         kept = _room(x, params[:-2:2], products, layer_norm)
-        out = _forward(x, params, products, layer_norm, kept)
+        out = _forward(x, params, products, layer_norm, tanh, kept)
         ctx.save_for_backward(x, *params, *(t for part in kept.values() for t in part))
-        ctx.n_params, ctx.kept, ctx.products, ctx.layer_norm = len(params), tuple(kept), products, layer_norm
+        ctx.n_params, ctx.kept, ctx.how = len(params), tuple(kept), (products, layer_norm, tanh)
         return out
 
     @staticmethod
@@ -144,10 +149,11 @@ class _Perceptron(torch.autograd.Function):
         n = ctx.n_params // 2 - 1
         named = {name: kept[i * n : (i + 1) * n] for i, name in enumerate(ctx.kept)}
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        back = [torch.empty_like(p) for p in params] if any(ctx.needs_input_grad[3:]) else []
+        back = [torch.empty_like(p) for p in params] if any(ctx.needs_input_grad[4:]) else []
         gradient = {"grad": grad.contiguous(), "dx": dx, "dw": back[0::2], "db": back[1::2]}
-        _call("backward", ctx.products, _stack(x, params, ctx.layer_norm, named, **gradient))
-        return dx, None, None, *(back or [None] * len(params))
+        products, layer_norm, tanh = ctx.how
+        _call("backward", products, _stack(x, params, layer_norm, named, tanh, **gradient))
+        return dx, None, None, None, *(back or [None] * len(params))
 
 
 def multiply(times: int, rows: int, inner: int, columns: int, products: torch.dtype) -> None:
@@ -315,10 +321,15 @@ def _check_owner(path: Path) -> None:
 
 
 def _forward(
-    x: Tensor, params: Sequence[Tensor], products: torch.dtype, layer_norm: bool, kept: dict[str, list[Tensor]]
+    x: Tensor,
+    params: Sequence[Tensor],
+    products: torch.dtype,
+    layer_norm: bool,
+    tanh: bool,
+    kept: dict[str, list[Tensor]],
 ) -> Tensor:
     out = x.new_empty(params[0].shape[0], x.shape[1], params[-1].shape[-1])
-    _call("forward", products, _stack(x, params, layer_norm, kept, out=out))
+    _call("forward", products, _stack(x, params, layer_norm, kept, tanh, out=out))
     return out
 
 
@@ -335,13 +346,20 @@ def _room(
     return kept
 
 
-def _stack(x: Tensor, params: Sequence[Tensor], layer_norm: bool, kept: dict[str, list[Tensor]], **more: Any) -> _Stack:
+def _stack(
+    x: Tensor,
+    params: Sequence[Tensor],
+    layer_norm: bool,
+    kept: dict[str, list[Tensor]],
+    tanh: bool = False,
+    **more: Any,
+) -> _Stack:
     """Return sizes and addresses. The caller must keep the tensors alive."""
     weights = params[0::2]
     n = weights[0].shape[0]
     room = kept["h"][0].shape[0] if kept.get("h") else n
     sizes = {"nets": n, "batch": x.shape[1], "layers": len(weights), "share": n // x.shape[0], "room": room}
-    stack = _Stack(layer_norm=layer_norm, **sizes)
+    stack = _Stack(layer_norm=layer_norm, tanh=tanh, **sizes)
     stack.width[: len(weights) + 1] = [x.shape[-1], *(w.shape[-1] for w in weights)]
     for name, value in {"x": x, "w": weights, "b": params[1::2], **kept, **more}.items():
         if isinstance(value, Tensor):

@@ -14,7 +14,15 @@ from typing import Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from aihf_control.models.functional import least, log_slope, perceptron, regress, squashed_sample
+from aihf_control.models.functional import (
+    least,
+    log_slope,
+    perceptron,
+    plain_tanh_perceptron,
+    regress,
+    squashed_sample,
+    tanh_perceptron,
+)
 from aihf_control.models.lanes import Dims, Random
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # Stable-Baselines3's bounds, so that an exported policy samples the same
@@ -225,10 +233,14 @@ class RewardNet(nn.Module):
 
     def features(self, inputs: Tensor) -> Tensor:
         """Return the outputs of g, (L, B)."""
-        h = inputs
-        for layer in self.body.layers:
-            h = layer(h).tanh()
-        return self.out(h).squeeze(-1)
+        return tanh_perceptron(inputs, self._pairs()).squeeze(-1)
+
+    def smooth_features(self, inputs: Tensor) -> Tensor:
+        """Return the outputs of g, (L, B), so that they can be differentiated twice."""
+        return plain_tanh_perceptron(inputs, self._pairs()).squeeze(-1)
+
+    def _pairs(self) -> list[tuple[Tensor, Tensor]]:
+        return [*self.body.pairs(), self.out.pair()]
 
     @torch.no_grad()
     def recentre(self, g_demo: Tensor, rate: float = 0.01) -> None:

@@ -29,3 +29,23 @@ INLINE vec some(const float *x, int left) {
 #endif
     return v;
 }
+
+/* e^x for x <= 0; keeps NaN. */
+INLINE vec exponential(vec x) {
+    cells low = x < -87;
+    x = (vec)(((cells)x & ~low) | ((cells)all(-87) & low));
+    vec n = x * 1.44269504f + 12582912.0f;  /* rounds to an integer, in the lowest bits */
+    cells power = (cells)n << 23;
+    n -= 12582912.0f;
+    x = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vec sum = all(1.0f / 5040);
+    for (int k = 6, f = 720; k >= 0; f /= k ? k : 1, k--) sum = sum * x + 1.0f / f;
+    return (vec)((cells)sum + power);
+}
+
+/* tanh x as (1 - p) / (1 + p), p = e^(-2 |x|), with the sign of x; keeps NaN. */
+INLINE vec hyperbolic_tangent(vec x) {
+    cells minus = (cells)all(-0.0f);
+    vec power = exponential(2 * (vec)((cells)x | minus));
+    return (vec)((cells)((1 - power) / (1 + power)) | ((cells)x & minus));
+}

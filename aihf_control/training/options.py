@@ -71,6 +71,8 @@ class Options:
     """With --annotator page: minutes that the run waits for answers before it goes on with those that there are."""
     port: int = 8321
     """With --annotator page: port of the page; 0 takes a free one."""
+    reuse: Path | None = None
+    """Folder of clones and fitted rewards that runs of one version on the same data share, to the same numbers."""
     resume: Path | None = None
     """Folder of a run to resume, to the same numbers as without the interruption. Needs no other flag."""
 

@@ -26,6 +26,7 @@ from aihf_control.learning.task import Progress, Task
 from aihf_control.models.reward_state import RewardState
 from aihf_control.training.checkpoint import Checkpoints, Saved, restore
 from aihf_control.training.events import Evaluated, Event, Finished, Notice, Paused, Tick
+from aihf_control.training.shared import SharedFolder
 
 TICK_EVERY = 0.5  # seconds between two progress events
 
@@ -75,6 +76,8 @@ class CheckpointPlace:
 
     folder: Path
     minutes: float = 3.0
+    shared: Path | None = None
+    """Folder of clones and rewards that runs on the same data share; by default one of this worker alone."""
 
 
 def train_lanes(
@@ -100,7 +103,8 @@ def train_lanes(
         return
     saved = checkpointer.store and checkpointer.store.last(notices.append)
     yield from map(Notice, notices)
-    for event in _train(run_spec, dataset, saved, stop, pause, checkpointer, annotator):
+    store = place and shared_of(run_spec, dataset, place.shared or place.folder / "shared")
+    for event in _train(run_spec, dataset, saved, stop, pause, checkpointer, annotator, store):
         checkpointer.observe(event)
         yield event
 
@@ -138,9 +142,10 @@ def _train(
     pause: Any,
     checkpointer: _Checkpointer,
     annotator: Annotator | None,
+    store: SharedFolder | None,
 ) -> Iterator[Event]:
     """Train from the start or a checkpoint until the end, a stop or a pause."""
-    task = task_of(run_spec, dataset, annotator, lambda: _is_set(stop) or _is_set(pause) or _is_orphan())
+    task = task_of(run_spec, dataset, annotator, lambda: _is_set(stop) or _is_set(pause) or _is_orphan(), store)
     evaluator = RewardEvaluator(dataset, len(run_spec.seeds), run_spec.device)
     if saved:
         restore(task, saved)
@@ -208,11 +213,18 @@ def task_of(
     dataset: Dataset,
     annotator: Annotator | None = None,
     ended: Callable[[], bool] = lambda: False,
+    store: SharedFolder | None = None,
 ) -> Task:
     """Return the task of a run, with no training done."""
     dtype = getattr(torch, run_spec.products)
     sizes = run_spec.demos, run_spec.pairs
-    return Task(dataset, run_spec.seeds, *sizes, run_spec.device, dtype, annotator, ended)
+    return Task(dataset, run_spec.seeds, *sizes, run_spec.device, dtype, annotator, ended, store)
+
+
+def shared_of(run_spec: RunSpec, dataset: Dataset, folder: Path) -> SharedFolder:
+    """Return the folder in which this run shares clones and rewards with others."""
+    sizes, computed = (run_spec.demos, run_spec.pairs), (run_spec.device, run_spec.products)
+    return SharedFolder(folder, dataset, run_spec.seeds, sizes, computed)
 
 
 def _replay_rows(rows: list[dict[str, Any]]) -> Iterator[Evaluated]:

@@ -8,7 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
-from aihf_control.models.functional import log_slope, perceptron, squashed_sample
+from aihf_control.models.functional import (
+    log_slope,
+    perceptron,
+    plain_tanh_perceptron,
+    squashed_sample,
+    tanh_perceptron,
+)
 from aihf_control.models.optim import Adam
 
 
@@ -31,6 +37,17 @@ def replace_nonfinite(x, pairs, layer_norm):
 
 def inputs(*shape: int, dtype=torch.float64) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(2), dtype=dtype).requires_grad_()
+
+
+def test_a_tanh_perceptron_is_the_plain_one_which_can_be_differentiated_twice():
+    x, pairs = inputs(3, 5, 4), layers(4, 8, 6, 1)
+    (w0, b0), (w1, b1), (w2, b2) = pairs
+    by_hand = ((x @ w0 + b0).tanh() @ w1 + b1).tanh() @ w2 + b2
+    torch.testing.assert_close(tanh_perceptron(x, pairs), by_hand)
+    slopes = [torch.autograd.grad(f.sum(), x, create_graph=True)[0] for f in (plain_tanh_perceptron(x, pairs), by_hand)]
+    second = [torch.autograd.grad(slope.square().sum(), w0)[0] for slope in slopes]
+    torch.testing.assert_close(*second)
+    assert second[0].abs().sum() > 0
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])

@@ -4,6 +4,7 @@ Sets that the processor lacks are computed by the same source with their instruc
 """
 
 import itertools
+import math
 import os
 import platform
 import shutil
@@ -104,7 +105,7 @@ class RoundedProduct(torch.autograd.Function):
         return grad @ rounded(b).transpose(1, 2), rounded(a).transpose(1, 2) @ grad, None
 
 
-def expected(x, pairs, products, norm: bool):
+def expected(x, pairs, products, norm: bool, tanh: bool = False):
     """Compute the expected results of kernel.c.
 
     All sums are exact; of bfloat16 the outer layers' values, and other factors rounded.
@@ -116,7 +117,7 @@ def expected(x, pairs, products, norm: bool):
         else:
             h = h @ w.double() + b.double()
         if i < len(pairs) - 1:
-            h = (normalised(h, h.shape[-1:]) if norm else h).relu()
+            h = (normalised(h, h.shape[-1:]) if norm else h).relu() if not tanh else h.tanh()
     return h
 
 
@@ -138,6 +139,30 @@ def test_values_and_gradients_are_those_of_its_roundings(products, sizes, batch,
     # a factor at the border of two roundings, or a unit at that of its relu, may fall to the other side
     assert max(map(off, mine, theirs)) < 1e-2
     assert all(m.shape == p.shape and m.dtype == p.dtype for m, p in zip(mine, leaves(x, pairs), strict=True))
+
+
+@pytest.mark.parametrize("batch", [3200, 50, 1])
+@pytest.mark.parametrize("sizes", [(5, 64, 32, 1), (17, 32, 3)])
+def test_tanh_networks_are_those_of_their_roundings(products, sizes, batch):
+    pairs, x, grad = stack(*sizes), numbers(2, batch, sizes[0]).requires_grad_(), numbers(2, batch, sizes[-1], seed=3)
+    out = kernel.perceptron(x, leaves(x, pairs)[1:], products, tanh=True)
+    true = expected(x, pairs, products, norm=False, tanh=True)
+    assert off(out, true) < (3e-4 if products == torch.bfloat16 else 1e-6)
+    mine, theirs = (torch.autograd.grad(f, leaves(x, pairs), grad.to(f.dtype)) for f in (out, true))
+    assert max(map(off, mine, theirs)) < (1e-2 if products == torch.bfloat16 else 2e-6)
+
+
+def test_tanh_saturates_without_overflow_and_keeps_nan(products):
+    identity = [(torch.eye(32)[None], torch.zeros(1, 1, 32)), (torch.eye(32)[None], torch.zeros(1, 1, 32))]
+    x = torch.tensor([0.0, 1e-3, -1e-3, 0.5, -3.0, 30.0, -200.0, math.inf, -math.inf, *[0.0] * 23]).view(1, 1, 32)
+    params = leaves(None, identity)[1:]
+    torch.testing.assert_close(
+        kernel.perceptron(x.clamp(-300, 300), params, products, tanh=True),
+        x.tanh(),
+        rtol=1e-2 if products == torch.bfloat16 else 0,
+        atol=2e-7,
+    )
+    assert kernel.perceptron(torch.full((1, 1, 32), math.nan), params, products, tanh=True).isnan().all()
 
 
 def test_without_a_gradient_the_values_are_the_same(products):
