@@ -59,6 +59,7 @@ SMALL: dict[str, Any] = {
     "reward_warmup": 2,
     "hold": 3,
     "episodes": 1,
+    "every": 5,
     "updates": 10,
     "batch": 16,
     "pair_steps": 100,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -102,6 +103,12 @@ class RewardModel:
 
     def __call__(self, obs: Tensor, act: Tensor) -> Tensor:
         return self.net(obs, act)
+
+    def frozen_copy(self) -> Self:
+        """Return a copy that does not change any more and has no gradients."""
+        copied = copy.copy(self)
+        copied.net = copy.deepcopy(self.net).requires_grad_(False)
+        return copied
 
     def export(self) -> RewardState:
         """Return the data that rebuilds the reward."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.learning.bc import CloneConfig, clone
+from aihf_control.learning.best import choose_by_lane
 from aihf_control.learning.replay import Batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.segments import Segments
@@ -27,7 +28,8 @@ class TiltConfig:
     share: float = 0.1
     """Share of the compared segments that count as the best, among which none is preferred. 0: do not tilt."""
     mass: float = 0.5
-    """Probability of the demonstrations before tilting."""
+    """Probability of the demonstrations before tilting, if the comparisons are predicted well; with comparisons that
+    cannot be predicted it is 1."""
     temperature: float = 0.1
     """T of the weights exp(R / T), in logits of the annotator."""
     updates: int = 1000
@@ -63,15 +65,18 @@ def fit_and_test(task: Task, cfg: RewardConfig, updates: int) -> tuple[RewardMod
     return r, scales[loss.argmin(0)][:, None]
 
 
-def segment_weights(score: Tensor, segments: Segments, share: float, mass: float) -> Tensor:
+def segment_weights(score: Tensor, segments: Segments, share: float, mass: float | Tensor) -> Tensor:
     """Return softmax(log q0 + min(score, cap)) over the segments, (L, M), for scores R / T.
 
-    It is the q that maximises E_q min(score, cap) - KL(q || q0). q0 gives the demonstrations the probability `mass`.
+    It is the q that maximises E_q min(score, cap) - KL(q || q0). q0 gives the demonstrations the probability `mass`, a
+    number or (L, 1), divided by their lengths, and equal probabilities to the compared segments.
     The cap is the score of the last of the best `share` of the compared segments, so these, and a demonstration that
     is as good, count by q0 alone, and one outlier does not take all weight.
     """
     demo, clip = segments.demo > 0, (segments.length > 0) & (segments.demo == 0)
-    log_q0 = torch.where(demo, mass / demo.sum(-1, keepdim=True), (1 - mass) / clip.sum(-1, keepdim=True)).log()
+    steps = segments.length * demo
+    of_demo, of_clip = mass * steps / steps.sum(-1, keepdim=True), (1 - mass) / clip.sum(-1, keepdim=True)
+    log_q0 = torch.where(demo, of_demo, of_clip).log()
     ranked = score.where(clip, -torch.inf).sort(-1, descending=True).values
     last = (share * clip.sum(-1, keepdim=True)).ceil().long() - 1
     capped = score.minimum(ranked.gather(1, last))
@@ -102,23 +107,12 @@ class TiltedDemos:
     def __init__(self, task: Task, reward: RewardConfig, cfg: TiltConfig):
         self.r, self.scale = fit_and_test(task, reward, cfg.updates)
         self.buffer, self.segments = task.given()
-        self.demo_absorbed = task.demo_absorbed
         score = self.scale * self._returns(self.r, self.segments) / cfg.temperature
-        self._set(segment_weights(score, self.segments, cfg.share, cfg.mass))
+        weight = segment_weights(score, self.segments, cfg.share, 1 - self.scale * (1 - cfg.mass))
+        self.demo_mass = (weight * self.segments.demo).sum(-1)
+        self.absorbed = (weight * (1 - self.segments.rows / self.segments.length.clamp(min=1))).sum(-1)
+        self.cumulated = self.segments.spread(weight, self.buffer.capacity).cumsum(-1)
         self.rng = Random(task.dims, "tilted demonstrations")
-
-    def _set(self, weight: Tensor) -> None:
-        """Set the probabilities of the segments, (L, M)."""
-        segments, self.weight = self.segments, weight
-        self.demo_mass = (weight * segments.demo).sum(-1)
-        self.absorbed = (weight * (1 - segments.rows / segments.length.clamp(min=1))).sum(-1)
-        self.cumulated = segments.spread(weight, self.buffer.capacity).cumsum(-1)
-
-    def keep(self, tilted: Tensor) -> None:
-        """Return to the demonstrations alone in lanes where `tilted`, (L,), is False."""
-        demo = self.segments.demo * self.segments.length  # equal weights of all steps
-        self._set(torch.where(tilted[:, None], self.weight, demo / demo.sum(-1, keepdim=True)))
-        self.absorbed = torch.where(tilted, self.absorbed, self.demo_absorbed)
 
     @torch.no_grad()
     def _returns(self, r: RewardModel, segments: Segments) -> Tensor:
@@ -143,10 +137,10 @@ class TiltedDemos:
 def clone_demos(
     task: Task, cfg: CloneConfig, hidden: tuple[int, ...], reward: RewardConfig, tilt: TiltConfig
 ) -> tuple[Policy, TiltedDemos | GivenDemos]:
-    """Return a clone of the demonstrations, and these; with a `tilt.share`, both tilted where that is better.
+    """Return a clone of the demonstrations, and these; with a `tilt.share`, tilted by the comparisons.
 
-    It is better in a lane if the greedy episodes of the tilted clone return more under the reward that is fitted to the
-    comparisons. A mixture of gaits, or segments that the reward ranks wrongly, can make a clone that falls.
+    The clone is that of the given demonstrations in lanes where its greedy episodes return more, under the reward that
+    is fitted to the comparisons, than those of the tilted clone: that of a mixture of gaits can fall.
     """
     plain = clone(task, cfg, hidden)
     if not tilt.share or cfg.on != "demos":
@@ -155,14 +149,4 @@ def clone_demos(
     tilted = clone(task, cfg, hidden, demos)
     with torch.no_grad():
         returns = [demos.r.clip_returns(*task.play_greedy(p, tilt.episodes)).mean(-1) for p in (plain, tilted)]
-    better = returns[1] > returns[0]
-    demos.keep(better)
-    return choose_by_lane(better, tilted, plain), demos
-
-
-@torch.no_grad()
-def choose_by_lane(first: Tensor, a: Policy, b: Policy) -> Policy:
-    """Overwrite `b` by `a` in the lanes where `first`, (L,), is True; return `b`."""
-    for p, q in zip(a.parameters(), b.parameters(), strict=True):
-        q.copy_(torch.where(first.view(-1, *[1] * (q.dim() - 1)), p, q))
-    return b
+    return choose_by_lane(returns[1] > returns[0], tilted, plain), demos

@@ -2,7 +2,7 @@
 
 Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of segments:
 
-    D <- segments of D and P, weighted by a reward fitted to P       where their clone is better: learning/tilt.py
+    D <- segments of D and P, weighted by a reward fitted to P       learning/tilt.py
     pi, pi_0 <- clone of D
     theta <- ascend  E_P log P_theta(win > lose)                     first on the comparisons alone
     for k = 1, 2, ...:
@@ -23,6 +23,7 @@ from collections.abc import Iterator
 
 from aihf_control.core.errors import at_least_one
 from aihf_control.learning.bc import FOR_CRITICS, CloneConfig
+from aihf_control.learning.best import BestConfig, BestPolicy
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.reward_unit import RewardUnit
@@ -56,6 +57,7 @@ class Config:
     replay: ReplayConfig = ReplayConfig()
     clone: CloneConfig = FOR_CRITICS
     tilt: TiltConfig = TiltConfig()
+    best: BestConfig = BestConfig()
 
     def __post_init__(self):
         at_least_one({"--reward-every": self.reward_every})
@@ -68,8 +70,9 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     r = RewardModel(task, cfg.reward)
     buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
     r.fit(cfg.reward_warmup)
+    best = BestPolicy(task, r.frozen_copy(), pi_0, cfg.best)
     yield Progress(pi_0, {})
-    for k in task.iterations(sac=sac, r=r, buffer=buffer, demos=demos, unit=reward):
+    for k in task.iterations(sac=sac, r=r, buffer=buffer, demos=demos, unit=reward, best=best):
         task.collect(sac.policy, into=buffer)
         info = {}
         for _ in range(sac.due(k - cfg.warmup)):
@@ -80,4 +83,4 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
                 pair_loss = r.pair_term()
                 r.descend(cfg.w_demo * gap + cfg.w_pref * pair_loss + penalty)
                 info |= {"demo_gap": gap.detach(), "pair_loss": pair_loss.detach(), "penalty": penalty.detach()}
-        yield Progress(sac.average, info, r)
+        yield Progress(best.offer(k, sac.average), info, r)

@@ -2,7 +2,7 @@
 
 Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of segments:
 
-    D <- segments of D and P, weighted by a reward fitted to P       where their clone is better: learning/tilt.py
+    D <- segments of D and P, weighted by a reward fitted to P       learning/tilt.py
     pi, pi_0 <- clone of D                                           supervised fine-tuning
     theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))   reward, constant from here on
     for k = 1, 2, ...:                                               reinforcement learning:
@@ -16,6 +16,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from aihf_control.learning.bc import FOR_CRITICS, CloneConfig
+from aihf_control.learning.best import BestConfig, BestPolicy
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.reward_unit import RewardUnit
@@ -43,6 +44,7 @@ class Config:
     replay: ReplayConfig = ReplayConfig()
     clone: CloneConfig = FOR_CRITICS
     tilt: TiltConfig = TiltConfig()
+    best: BestConfig = BestConfig()
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
@@ -52,11 +54,12 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     r = RewardModel(task, cfg.reward)
     buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
     r.fit(cfg.reward_updates)
+    best = BestPolicy(task, r, pi_0, cfg.best)
     yield Progress(pi_0, {})
-    for k in task.iterations(sac=sac, r=r, buffer=buffer, demos=demos, unit=reward):
+    for k in task.iterations(sac=sac, r=r, buffer=buffer, demos=demos, unit=reward, best=best):
         task.collect(sac.policy, into=buffer)
         info = {}
         for _ in range(sac.due(k - cfg.warmup)):
             batch = hybrid_batch(buffer, demos, task.clips, cfg.replay)
             info = sac.update(batch, reward, reward.absorbing)
-        yield Progress(sac.average, info, r)
+        yield Progress(best.offer(k, sac.average), info, r)
