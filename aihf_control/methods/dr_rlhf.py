@@ -26,6 +26,7 @@ from torch import Tensor
 
 from aihf_control.core.errors import check_shares
 from aihf_control.learning.bc import FOR_CRITICS, CloneConfig, clone
+from aihf_control.learning.best import BestConfig, BestPolicy
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.reward_unit import RewardUnit
@@ -56,6 +57,7 @@ class Config:
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
     clone: CloneConfig = FOR_CRITICS
+    best: BestConfig = BestConfig()
 
     def __post_init__(self):
         check_shares({"--rho": self.rho, "--top": self.top})
@@ -70,14 +72,15 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     for _ in range(cfg.reward_updates):
         r.descend(robust_pair_term(task, r, cfg) + r.clip_penalty())
         r.recentre()
+    best = BestPolicy(task, r, pi_0, cfg.best)
     yield Progress(pi_0, {})
-    for k in task.iterations(sac=sac, r=r, buffer=buffer, unit=reward):
+    for k in task.iterations(sac=sac, r=r, buffer=buffer, unit=reward, best=best):
         task.collect(sac.policy, into=buffer)
         info = {}
         for _ in range(sac.due(k - cfg.warmup)):
             batch = hybrid_batch(buffer, task.demos, task.clips, cfg.replay)
             info = sac.update(batch, reward, reward.absorbing)
-        yield Progress(sac.average, info, r)
+        yield Progress(best.offer(k, sac.average), info, r)
 
 
 def robust_pair_term(task: Task, r: RewardModel, cfg: Config) -> Tensor:

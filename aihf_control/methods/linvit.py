@@ -29,6 +29,7 @@ from torch import Tensor
 
 from aihf_control.core.errors import BadInput
 from aihf_control.learning.bc import FOR_CRITICS, CloneConfig, clone, initial_policy
+from aihf_control.learning.best import BestConfig, BestPolicy
 from aihf_control.learning.replay import Batch, Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.reward_unit import RewardUnit
@@ -58,6 +59,7 @@ class Config:
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
     clone: CloneConfig = FOR_CRITICS
+    best: BestConfig = BestConfig()
 
     def __post_init__(self):
         if self.optimism < -1:
@@ -71,14 +73,15 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     r = RewardModel(task, cfg.reward)
     buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
     r.fit(cfg.reward_updates)
+    best = BestPolicy(task, r, first, cfg.best)
     yield Progress(first, {})
-    for k in task.iterations(sac=learner, r=r, buffer=buffer, unit=reward):
+    for k in task.iterations(sac=learner, r=r, buffer=buffer, unit=reward, best=best):
         task.collect(learner.policy, into=buffer)
         info = {}
         for _ in range(learner.due(k - cfg.warmup)):
             batch = hybrid_batch(buffer, task.demos, task.clips, cfg.replay)
             info = learner.update(batch, reward, reward.absorbing)
-        yield Progress(learner.average, info, r)
+        yield Progress(best.offer(k, learner.average), info, r)
 
 
 class Linvit(SAC):

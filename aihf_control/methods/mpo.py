@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from aihf_control.learning.bc import FOR_CRITICS, CloneConfig
+from aihf_control.learning.best import BestConfig, BestPolicy
 from aihf_control.learning.direct import DirectConfig, DirectTrainer
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import RewardConfig, RewardModel
@@ -51,6 +52,7 @@ class Config:
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
     clone: CloneConfig = FOR_CRITICS
+    best: BestConfig = BestConfig()
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
@@ -64,13 +66,14 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
         trainer.descend(bradley_terry(s.h_win, s.h_lose, s.weight))
     sac = SAC(task.dims, cfg.sac, trainer.policy, prior=trainer.policy.frozen_copy())
     buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
-    for k in task.iterations(sac=sac, r=r, buffer=buffer, unit=reward):
+    best = BestPolicy(task, r, trainer.policy, cfg.best)
+    for k in task.iterations(sac=sac, r=r, buffer=buffer, unit=reward, best=best):
         task.collect(sac.policy, into=buffer)
         info = {}
         for _ in range(sac.due(k - cfg.warmup)):
             batch = hybrid_batch(buffer, task.demos, task.clips, cfg.replay)
             info = sac.update(batch, reward, reward.absorbing)
-        yield Progress(sac.average, info, r)
+        yield Progress(best.offer(k, sac.average), info, r)
 
 
 def select_easy(task: Task, r: RewardModel) -> Tensor:

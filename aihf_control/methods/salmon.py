@@ -28,6 +28,7 @@ from torch import Tensor
 
 from aihf_control.core.errors import BadInput
 from aihf_control.learning.bc import FOR_CRITICS, CloneConfig, clone
+from aihf_control.learning.best import BestConfig, BestPolicy
 from aihf_control.learning.principled_reward import PrincipledReward
 from aihf_control.learning.replay import Buffer, ReplayConfig, hybrid_batch
 from aihf_control.learning.reward_model import PAPERS_REWARD, RewardConfig, RewardModel
@@ -62,6 +63,7 @@ class Config:
     reward: RewardConfig = PAPERS_REWARD
     replay: ReplayConfig = ReplayConfig()
     clone: CloneConfig = FOR_CRITICS
+    best: BestConfig = BestConfig()
 
     def __post_init__(self):
         if self.reward.span or self.reward.mistakes or not self.reward.actions:
@@ -84,14 +86,15 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r = steered_reward(task, cfg, opinion)
     buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
+    best = BestPolicy(task, r, pi_0, cfg.best)
     yield Progress(pi_0, {})
-    for k in task.iterations(sac=sac, r=r, buffer=buffer, unit=reward):
+    for k in task.iterations(sac=sac, r=r, buffer=buffer, unit=reward, best=best):
         task.collect(sac.policy, into=buffer)
         info = {}
         for _ in range(sac.due(k - cfg.warmup)):
             batch = hybrid_batch(buffer, task.demos, task.clips, cfg.replay)
             info = sac.update(batch, reward, reward.absorbing)
-        yield Progress(sac.average, info, r)
+        yield Progress(best.offer(k, sac.average), info, r)
 
 
 def steered_reward(task: Task, cfg: Config, opinion: Tensor) -> RewardModel:
