@@ -19,9 +19,9 @@ from aihf_control.models.networks import Policy
 class BestConfig:
     """Settings of the choice of the best policy so far."""
 
-    every: int = 2500
+    every: int = 3000
     """Environment steps between two trials of the newest policy. 0: no trials, the newest policy is the result."""
-    episodes: int = 1
+    episodes: int = 3
     """Greedy episodes of each trial; their steps are counted."""
 
     def __post_init__(self):

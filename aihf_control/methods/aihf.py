@@ -3,7 +3,7 @@
 Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of segments:
 
     D <- segments of D and P, weighted by a reward fitted to P       learning/tilt.py
-    pi, pi_0 <- clone of D
+    pi, pi_0 <- clone of D, or of the given demonstrations alone, whichever returns more under that reward
     theta <- ascend  E_P log P_theta(win > lose)                     first on the comparisons alone
     for k = 1, 2, ...:
         one step of pi, into the replay buffer                       policy alignment (lower level, L3):
@@ -11,6 +11,7 @@ Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of s
         every reward_every steps:                                    reward (upper level, w1 L1 + w2 L2):
             theta <- descend  w1 (E_pi r_theta - E_D r_theta)          likelihood of the demonstrations
                             - w2 E_P log P_theta(win > lose)
+    result: the averaged pi whose greedy episodes returned most under theta of the comparisons alone    learning/best.py
 
 P_theta(win > lose) = (1 - 2 m) sigmoid(R_theta(win) - R_theta(lose)) + m, where m is the expected share of wrong labels
 (`--reward.mistakes`); m = 0 is the paper's.
@@ -36,7 +37,7 @@ from aihf_control.learning.tilt import TiltConfig, clone_demos
 class Config:
     """Settings of AIHF."""
 
-    steps: int = 25_000
+    steps: int = 15_000
     """Environment steps per lane, each with one update of the policy after the warm-up."""
     warmup: int = 1000
     """Environment steps before the first update, taken by the clone."""

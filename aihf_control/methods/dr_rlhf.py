@@ -11,6 +11,7 @@ Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of s
     for k = 1, 2, ...:                                               reinforcement learning, as in RLHF
         one step of pi, into the replay buffer
         pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] - alpha KL(pi || pi_0)
+    result: the averaged pi whose greedy episodes returned most under theta                             learning/best.py
 
 The maximum takes the mass rho from the smallest losses of the batch and gives it to the largest ones. With rho = 0 this
 is RLHF. The paper's shift is one of prompts; in control, a pair's start and dynamics take their place, and no group has
@@ -39,7 +40,7 @@ from aihf_control.models.losses import pair_losses, robust_mean
 class Config:
     """Settings of DR-RLHF."""
 
-    steps: int = 25_000
+    steps: int = 15_000
     """Environment steps per lane, each with one update of the policy after the warm-up."""
     warmup: int = 1000
     """Environment steps before the first update, taken by the clone."""

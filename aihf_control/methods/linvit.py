@@ -9,6 +9,7 @@ Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of s
         V(s') <- lambda log E_pi_0 exp(min_i Q_i(s', a') / lambda)   from a' ~ pi, weighted by pi_0 / pi
         Q_i <- regress  Q_i(s, a)  on  r_theta(s, a) + gamma V(s')
         pi <- the policy  ~ pi_0 exp(Q_up / lambda),                 Q_up = mean_i Q_i + optimism std_i Q_i
+    result: the averaged pi whose greedy episodes returned most under theta                             learning/best.py
 
 lambda is the weight of the KL divergence (`--sac.alpha`, which begins at `--sac.alpha-start`). The paper's prior is a
 language model, its claim that the data needed fall with KL(optimal policy, prior). Here the prior is a clone, better
@@ -43,7 +44,7 @@ from aihf_control.models.networks import Policy, TwinQ
 class Config:
     """Settings of LINVIT."""
 
-    steps: int = 25_000
+    steps: int = 15_000
     """Environment steps per lane, each with one update of the policy after the warm-up."""
     warmup: int = 1000
     """Environment steps before the first update, taken by the first policy."""

@@ -9,6 +9,7 @@ Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of s
     for k = 1, 2, ...:                                               reinforcement learning:
         one step of pi, into the replay buffer
         pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] - alpha KL(pi || pi_1)
+    result: the averaged pi whose greedy episodes returned most under theta                             learning/best.py
 
 The second stage of the paper uses the prompts of the hard pairs. In control the task has a single distribution of
 starts, and the hard pairs contribute through r_theta. MPO differs from RLHF in its initial policy, which is also its
@@ -37,7 +38,7 @@ from aihf_control.models.losses import bradley_terry
 class Config:
     """Settings of MPO."""
 
-    steps: int = 25_000
+    steps: int = 15_000
     """Environment steps per lane, each with one update of the policy after the warm-up."""
     warmup: int = 1000
     """Environment steps before the first update, taken by the aligned policy."""

@@ -3,11 +3,12 @@
 Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of segments:
 
     D <- segments of D and P, weighted by a reward fitted to P       learning/tilt.py
-    pi, pi_0 <- clone of D                                           supervised fine-tuning
+    pi, pi_0 <- clone of D, or of the given demonstrations alone, whichever returns more under that reward
     theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))   reward, constant from here on
     for k = 1, 2, ...:                                               reinforcement learning:
         one step of pi, into the replay buffer
         pi <- one step of SAC on r_theta                               max_pi E_pi[r_theta] - alpha KL(pi || pi_0)
+    result: the averaged pi whose greedy episodes returned most under theta                             learning/best.py
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from aihf_control.learning.tilt import TiltConfig, clone_demos
 class Config:
     """Settings of RLHF."""
 
-    steps: int = 25_000
+    steps: int = 15_000
     """Environment steps per lane, each with one update of the policy after the warm-up."""
     warmup: int = 1000
     """Environment steps before the first update, taken by the clone."""

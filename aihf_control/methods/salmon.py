@@ -12,6 +12,7 @@ Demonstrations D, comparisons P without their labels, policy pi, judge, reward r
     for k = 1, 2, ...:                                               reinforcement learning, as in RLHF:
         one step of pi, into the replay buffer
         pi <- one step of SAC on r                                     max_pi E_pi[r] - alpha KL(pi || pi_0)
+    result: the averaged pi whose greedy episodes returned most under r                                 learning/best.py
 
 The paper's principles are sentences, its judge a language model, and c is a part of the reward model's prompt, so new
 sentences can be tried. Here there is no language: c is a vector over four fixed principles, and the judge measures
@@ -41,7 +42,7 @@ from aihf_control.learning.task import Progress, Task
 class Config:
     """Settings of SALMON."""
 
-    steps: int = 25_000
+    steps: int = 15_000
     """Environment steps per lane, each with one update of the policy after the warm-up."""
     warmup: int = 1000
     """Environment steps before the first update, taken by the clone."""
