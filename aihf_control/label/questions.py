@@ -72,10 +72,19 @@ def segment_pool(dataset: Dataset, clip: int) -> SegmentPool:
     return pool
 
 
-def shared_pairs(pool: SegmentPool, plan: Plan, annotators: int) -> list[tuple[Clip, Clip]]:
-    """Return the pairs that all annotators are asked; none if there is only one annotator."""
+def shared_pairs(
+    pool: SegmentPool, plan: Plan, annotators: int, asked: Sequence[Asked] = ()
+) -> list[tuple[Clip, Clip]]:
+    """Return the pairs that all annotators are asked; none if there is only one annotator.
+
+    Those that were shared before come first, then the first of all that were `asked` and not skipped: an annotator who
+    began alone has them already.
+    """
     n = round(plan.shared * plan.pairs) if annotators > 1 else 0
-    return list(zip(*pool.pairs(n, np.random.default_rng([plan.seed, 3])), strict=True))
+    earlier = [(q.first, q.second) for q in asked if q.kind == "shared"]
+    earlier += [(q.first, q.second) for q in asked if q.kind == "new" and q.choice != "skip"]
+    drawn = zip(*pool.pairs(n, np.random.default_rng([plan.seed, 3])), strict=True)
+    return list(dict.fromkeys([*earlier, *drawn]))[:n]
 
 
 def choose_questions(
@@ -94,13 +103,12 @@ def choose_questions(
     if not due:
         return []
     rng = np.random.default_rng([plan.seed, 4, number, len(own)])
-    begins = not own
-    new = due - (len(shared) if begins else 0)
-    pairs = list(zip(*_choose_pairs(pool, plan, max(0, new), [*own, *others], rng), strict=True))
+    had = {(q.first, q.second) for q in own if q.kind in ("new", "shared")}
+    missing = [pair for pair in shared if pair not in had][:due]
+    pairs = list(zip(*_choose_pairs(pool, plan, due - len(missing), [*own, *others], rng), strict=True))
     chosen = [Chosen(a, b, _side(rng), "new", plan.query if own else "uniform") for a, b in pairs]
-    if begins:
-        for a, b in shared:
-            chosen.insert(int(rng.integers(len(chosen) + 1)), Chosen(a, b, _side(rng), "shared", "uniform"))
+    for a, b in missing:
+        chosen.insert(int(rng.integers(len(chosen) + 1)), Chosen(a, b, _side(rng), "shared", "uniform"))
     answered = plan.pairs - left
     return _insert_checks(pool, plan, chosen, answered, answered + due, rng)
 

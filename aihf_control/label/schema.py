@@ -85,5 +85,6 @@ class Answer(NamedTuple):
 
 FIELDS = ", ".join(f"q.{name}" for name in Question._fields)
 UNANSWERED = """NOT EXISTS (SELECT 1 FROM current a WHERE a.question = q.id)
-    AND NOT EXISTS (SELECT 1 FROM used u WHERE u.question = q.id)
-    AND NOT EXISTS (SELECT 1 FROM faults f WHERE f.clip IN (q.first, q.second))"""
+    AND NOT EXISTS (SELECT 1 FROM used u WHERE u.question = q.id)"""
+FAULTY = "EXISTS (SELECT 1 FROM faults f WHERE f.clip IN (q.first, q.second))"
+TO_ANSWER = f"{UNANSWERED} AND NOT {FAULTY}"
