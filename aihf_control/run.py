@@ -23,7 +23,6 @@ import tyro
 
 from aihf_control import methods
 from aihf_control.core.cli import ends_with_reader, exit_code, make_console
-from aihf_control.core.errors import BadInput
 from aihf_control.core.files import check_writable
 from aihf_control.core.signals import signal_handlers
 from aihf_control.data.dataset import Dataset, check_sizes

@@ -117,7 +117,7 @@ class Site:
         if not known:
             raise HTTPException(404, "there is no such clip")
         if not self.clips.has(clip):
-            raise HTTPException(404, "this clip is not drawn at the moment: try again in some seconds")
+            raise HTTPException(404, "this clip is not drawn yet: try again in some seconds")
         return FileResponse(self.clips.path(clip), media_type="video/mp4", headers={"cache-control": "private"})
 
     # ------------------------------------------------------------------------------------------------------------- JSON

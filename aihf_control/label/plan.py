@@ -21,7 +21,8 @@ class Plan:
     """Selection of pairs: uniform, or in rounds by disagreement or mean entropy of a reward ensemble fitted to the
     answers so far, or by distance from earlier pairs."""
     clip: int = 0
-    """Steps of a compared segment; 0 takes the length of the dataset's comparisons, or 50."""
+    """Steps of a compared segment; 0 takes the length of the dataset's comparisons, or 50 if they are of whole
+    trajectories."""
     repeats: float = 0.05
     """Questions that come again with swapped sides, as a share of the pairs."""
     gold: float = 0.05

@@ -1,6 +1,5 @@
 """The command `aihf label`: bad input in one line, a running page from start to end, and data that cannot be drawn."""
 
-import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -8,8 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -21,25 +20,19 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.transitions import read_transitions
-from aihf_control.environments.camera import Camera
 from aihf_control.environments.gym import spec_of
 from aihf_control.label import online
 from aihf_control.label.__main__ import main
+from aihf_control.label.background import render_next
+from aihf_control.label.clip_folder import ClipFolder
 from aihf_control.label.clips import Segment, check_drawable, read_frames, render_clip
+from aihf_control.label.process import CLIPS
 from aihf_control.label.server import bind, locked
 from aihf_control.label.store import Store
 from tests.helpers import ROOT
-from tests.label.conftest import add_plain_questions
+from tests.label.conftest import add_plain_questions, clip_id, write_clips
+from tests.label.page import running_page
 from tests.label.visitor import Visitor
-
-
-@pytest.fixture(scope="module")
-def can_render():
-    try:
-        Camera(spec_of("Hopper-v4")).__exit__()
-    except BadInput as e:
-        pytest.skip(f"this machine cannot render: {e}")
-
 
 WRONG = {
     "no dataset": (["nowhere"], "nowhere"),
@@ -190,6 +183,37 @@ def test_recorded_frames_take_the_place_of_pictures(dataset, tmp_path):
     assert segment.digest(spec) != dataclasses.replace(segment, frames=found[1] + 1).digest(spec)
 
 
+def test_removed_films_are_drawn_again_those_of_open_questions_first(store):
+    """Of four clips of two questions, of which the first is answered, three were removed."""
+    first, _ = add_plain_questions(store, 1, 2)
+    store.answer(1, first, "first", 1.0)
+    write_clips(store)
+    clips = ClipFolder(store.folder / CLIPS)
+    for n in (0, 1, 3):
+        clips.path(clip_id(n)).unlink()
+
+    class Recorded:
+        """A source of clips of grey pictures, without that of clip 1."""
+
+        drawn: ClassVar[list[str]] = []
+
+        def segment(self, clip: str, source: object) -> Segment:
+            if clip == clip_id(1):
+                raise BadInput("the episode is lost")
+            self.drawn.append(clip)
+            t = Trajectory(np.zeros((3, 1)), np.zeros((2, 1)), np.zeros(2), False, -1, "x", None, None)
+            return Segment(t, 0, 2, np.full((2, 32, 32, 3), 90, np.uint8))
+
+        def choose(self) -> bool:
+            return False
+
+    source = Recorded()
+    while render_next(store, clips, source, None):
+        pass
+    assert source.drawn == [clip_id(3), clip_id(0)] and clips.has(clip_id(0)) and not clips.has(clip_id(1))
+    assert store.faults() == [] and len(store.open_questions(1)) == 1 and len(store.answers()) == 1
+
+
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
@@ -216,28 +240,6 @@ def test_the_id_of_a_clip_is_that_of_its_contents(dataset):
 
 
 # ------------------------------------------------------------------------------------------------------- a running page
-
-
-@contextlib.contextmanager
-def running_page(folder: Path, *words: str):
-    """Run the command; yield the process and the printed links."""
-    command = [sys.executable, "-m", "aihf_control.label", str(folder), "--port", "0", *words]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    killer = threading.Timer(120, process.kill)
-    killer.start()
-    try:
-        links: dict[str, str] = {}
-        assert process.stdout
-        for line in process.stdout:
-            if found := re.match(r"(\w+): (http\S+)", line):
-                links[found[1]] = found[2]
-            if "every answer is kept" in line:
-                break
-        yield process, links
-    finally:
-        killer.cancel()
-        process.kill()
-        process.communicate()
 
 
 @pytest.mark.slow
