@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -28,10 +29,10 @@ import aihf_control as aihf
 
 IMAGES = Path(__file__).parent / "images"
 ENV, CLIP = "Hopper-v4", 50
-SIZE, FILM, BAR, COLOURS = (1000, 600), (640, 384), 22, 64
+SIZE, FILM, BAR, COLOURS = (1000, 640), (640, 410), 22, 64
 PER_PAIR, SECONDS = 8, 0.14  # pictures of a pair, and the time of the clips from one to the next
 KEYS = {"ArrowRight": "right arrow: the right one", "ArrowLeft": "left arrow: the left one", "ArrowDown": "down: equal"}
-LABELLED = 24  # pairs that are answered before the page of the results is photographed
+LABELLED = 9  # pairs that are answered before the page of the results is photographed
 SHOW = """async (seconds) => {
   const videos = [...document.querySelectorAll(".pair.shown video")];
   await Promise.all(videos.map((video) => new Promise((resolve) => {
@@ -93,7 +94,8 @@ def film(page: Any) -> list[Image.Image]:
         page.keyboard.press(key)
         page.wait_for_timeout(100)
         frames += [frame(page, text)] * 4
-        held.pop().continue_()
+        route = held.pop()
+        route.continue_(post_data=json.dumps(route.request.post_data_json | {"seconds": 3.5}))  # filming takes longer
         page.unroute("**/api/answer")
         wait_for_pair(page, shown)
     return frames

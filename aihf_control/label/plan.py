@@ -8,6 +8,7 @@ from typing import Literal
 from aihf_control.core.errors import BadInput, at_least_one
 
 SECONDS = 4.0  # a label takes, before there are answers
+MAX_PAIRS = 100_000
 Query = Literal["uniform", "disagreement", "entropy", "coverage"]
 
 
@@ -34,6 +35,8 @@ class Plan:
 
     def __post_init__(self):
         at_least_one({"--pairs": self.pairs})
+        if self.pairs > MAX_PAIRS:
+            raise BadInput(f"--pairs must be at most {MAX_PAIRS}, got {self.pairs}")
         for name in ("repeats", "gold", "shared"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(f"--{name} must be from 0 to 1, got {getattr(self, name)}")

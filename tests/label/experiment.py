@@ -145,14 +145,15 @@ def describe(name: str, values: Sequence[float], unit: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--clip", type=int, default=50, help="steps of a clip")
     parser.add_argument("--starts", type=int, default=0, help="times that the start is measured")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "data"
-        make_dataset("Hopper-v4", DataConfig(clip=50), out=folder)
+        make_dataset("Hopper-v4", DataConfig(clip=given.clip), out=folder)
         labelled, *datasets = run_experiment(folder, given.pairs)
         print(f"{labelled.answers} answers to {given.pairs} pairs and checks in {labelled.minutes:.1f} minutes")
-        print(describe("from a key to the next pair", labelled.shown_after, "ms"))
+        print(describe("from a key to the next pair", labelled.shown_after, "ms"), flush=True)
         for method in ("dpo", "rlhf"):
             equal, n = equal_bits(method, datasets, given.pairs)
             print(f"{method}: {equal} of {n} numbers of the policies are equal in every bit")

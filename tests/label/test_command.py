@@ -42,7 +42,10 @@ WRONG = {
     "every interface": (["DATA", "--host", "0.0.0.0"], "is every interface"),
     "other host": (["DATA", "--host", "192.168.1.5"], "--trust-network"),
     "port": (["DATA", "--port", "70000"], "--port must be from 0"),
+    "too many annotators": (["DATA", "--annotators", "1001"], "--annotators must be at most 1000, got 1001"),
+    "clip": (["DATA", "--clip", "1001"], "--clip must be at most 1000, the steps of an episode, got 1001"),
     "timeout": (["DATA", "--step-timeout", "-1"], "--step-timeout must be at least 0"),
+    "keep alone": (["DATA", "--keep"], "--keep is of --export"),
     "nothing to export": (["DATA", "--export", "OUT"], "has no answers; label it first"),
 }
 
@@ -97,8 +100,10 @@ def test_labels_of_other_episodes_are_refused(dataset, tmp_path, capsys):
     dataset.save(folder)
     store = Store(folder / "labels")
     store.fact("pool", "another hash")
+    store.add_annotators(["ann"])
+    add_plain_questions(store, 1, 1)
     assert main([str(folder), "--port", "0"]) == 2
-    assert "has answers with pool another hash" in capsys.readouterr().err
+    assert "has questions with pool another hash" in capsys.readouterr().err
 
 
 def test_the_answers_so_far_are_exported(dataset, tmp_path, capsys):

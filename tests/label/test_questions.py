@@ -168,7 +168,8 @@ def test_an_imported_dataset_without_comparisons_keeps_a_quarter_of_its_episodes
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"pairs": 0}, {"repeats": -0.1}, {"gold": 1.5}, {"shared": 2.0}, {"clip": -1}, {"seed": -1}]
+    "wrong",
+    [{"pairs": 0}, {"pairs": 100_001}, {"repeats": -0.1}, {"gold": 1.5}, {"shared": 2.0}, {"clip": -1}, {"seed": -1}],
 )
 def test_a_wrong_plan_is_refused(wrong):
     (name,) = wrong

@@ -233,9 +233,7 @@ def test_a_clip_that_was_removed_is_not_found_and_its_question_waits(fresh_ann):
     assert client.get(f"/clip/{clip_id(0)}").status_code == 200 and client.get("/api/state").json()["questions"]
     (store.folder / CLIPS / f"{clip_id(0)}.mp4").unlink()
     reply = client.get(f"/clip/{clip_id(0)}")
-    assert (
-        reply.status_code == 404 and reply.text == "this clip is not drawn yet: try again in some seconds\n"
-    )
+    assert reply.status_code == 404 and reply.text == "this clip is not drawn yet: try again in some seconds\n"
     assert client.get("/api/state").json()["questions"] == []
 
 

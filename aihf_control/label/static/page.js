@@ -239,6 +239,8 @@ function startResults() {
       shown = pair;
       pair.element.classList.add("shown");
       play(pair);
+      document.querySelector(".looks .current")?.classList.remove("current");
+      event.target.classList.add("current");
       stage.scrollIntoView({ block: "nearest" });
     } catch (error) {
       say(error.message);
