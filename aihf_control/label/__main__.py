@@ -111,7 +111,7 @@ def label(options: Options, plan: Plan) -> None:
         locked(folder),
         contextlib.closing(Store(folder)) as store,
     ):
-        _prepare(store, dataset, options, plan)
+        prepare(store, dataset, options, plan)
         work = DatasetWork(options.dataset, plan, options.frames)
         with running(folder, work) as background:
             background.wait_until_ready(options.step_timeout)
@@ -128,7 +128,7 @@ def _check_annotators(n: int) -> None:
         raise BadInput(f"--annotators must be at most {MAX_ANNOTATORS}, got {n}")
 
 
-def _prepare(store: Store, dataset: Dataset, options: Options, plan: Plan) -> None:
+def prepare(store: Store, dataset: Dataset, options: Options, plan: Plan) -> None:
     """Add the annotators to a store. Raises BadInput if its questions are about other episodes or another length."""
     now, begun = {"pool": dataset.meta["sha256"]["pool.npz"], "clip": plan.clip}, bool(store.sources())
     for name, value in now.items():

@@ -35,8 +35,8 @@ CREATE TABLE batches(key TEXT PRIMARY KEY, last INTEGER NOT NULL);
 CREATE TABLE used(question INTEGER PRIMARY KEY REFERENCES questions(id), batch TEXT NOT NULL REFERENCES batches(key));
 CREATE INDEX answers_of ON answers(question);
 CREATE INDEX questions_of ON questions(annotator);
-CREATE VIEW current AS SELECT * FROM answers
-    WHERE id IN (SELECT MAX(id) FROM answers GROUP BY question) AND choice <> 'undo';
+CREATE VIEW current AS SELECT * FROM answers a WHERE choice <> 'undo'
+    AND NOT EXISTS (SELECT 1 FROM answers b WHERE b.question = a.question AND b.id > a.id);
 """
 APPEND_ONLY = ("annotators", "clips", "questions", "answers", "batches", "used")
 

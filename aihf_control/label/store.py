@@ -102,8 +102,8 @@ class Store:
 
     def faults(self) -> list[str]:
         """Return the messages of the clips that cannot be drawn, and whose questions have no answer."""
-        sql = f"""SELECT DISTINCT f.message FROM faults f JOIN questions q ON f.clip IN (q.first, q.second)
-            WHERE {UNANSWERED}"""
+        sql = f"""SELECT DISTINCT message FROM faults f WHERE EXISTS
+            (SELECT 1 FROM questions q WHERE f.clip IN (q.first, q.second) AND {UNANSWERED})"""
         return [message for (message,) in self.db.read(sql)]
 
     def has_clip(self, clip: str, annotator: int | None) -> bool:

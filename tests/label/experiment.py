@@ -50,6 +50,10 @@ WATCH = """() => {
 """Measures in the page from a key to the frame after the one in which the next pair is painted, in milliseconds."""
 
 
+LOADED = "document.querySelectorAll('#stage .pair').length > 1 || state.total - state.done < 2"
+"""Whether the next pair is drawn and loaded: this annotator answers faster than a person."""
+
+
 class Labelled(NamedTuple):
     """What the scripted annotator has done."""
 
@@ -82,6 +86,7 @@ def label_in_browser(link: str, dataset: Dataset, store: Store) -> Labelled:
         shown = wait_for_question(page)
         page.evaluate(WATCH)
         while shown:
+            page.wait_for_function(LOADED, timeout=600_000)
             press(page, better_key(store, dataset, int(shown)))
             n, shown = n + 1, next_question(page, shown)
         return Labelled(n, (time.monotonic() - began) / 60, page.evaluate("window.shownAfter"))

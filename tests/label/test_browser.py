@@ -25,14 +25,20 @@ def chromium():
 
 
 @pytest.fixture
-def site(tmp_path):
-    """A running page for two annotators with 20 questions each, 4 more than they have to answer, and its store."""
+def site_folder(tmp_path):
+    """A store for two annotators with 20 questions each, 4 more than they have to answer, and its page."""
     store = Store(tmp_path / "labels")
     store.add_annotators(["ann", "bob"])
     for who in (1, 2):
         add_plain_questions(store, who, 20, first=100 * who)
     write_clips(store)
-    page = Page("Hopper-v4", "Which?", 16)
+    return store, Page("Hopper-v4", "Which?", 16)
+
+
+@pytest.fixture
+def site(site_folder):
+    """Its running page, and its store."""
+    store, page = site_folder
     with bind("127.0.0.1", 0) as listening, Server(store, page, listening, LOOPBACK) as server:
         yield server.links, store
 
@@ -132,6 +138,21 @@ def test_a_clip_that_does_not_load_is_loaded_again(site, open_page):
     press(page, "ArrowLeft")
     wait_for_question(page, first)
     open_page.errors[:] = [e for e in open_page.errors if "ERR_FAILED" not in e]
+
+
+def test_a_page_whose_program_was_killed_goes_on_after_its_restart(site_folder, open_page):
+    store, page_of_site = site_folder
+    with bind("127.0.0.1", 0) as listening, Server(store, page_of_site, listening, LOOPBACK) as server:
+        port, page = listening.getsockname()[1], open_page(server.links.annotators["ann"])
+        shown = wait_for_question(page)
+    press(page, "ArrowLeft")
+    page.get_by_text("No connection to the page's program").wait_for()
+    assert store.answers() == [] and page.locator("video.chosen").count() == 0
+    with bind("127.0.0.1", port) as listening, Server(store, page_of_site, listening, LOOPBACK):
+        press(page, "ArrowDown")
+        wait_for_question(page, shown)
+        assert choices(store) == ["tie"] and page.locator("#message").is_hidden()
+    open_page.errors[:] = [e for e in open_page.errors if "ERR_CONNECTION_REFUSED" not in e]
 
 
 def test_another_annotators_link_in_the_same_browser_ends_the_page(site, open_page):

@@ -22,10 +22,11 @@ from aihf_control.data.dataset import Dataset
 from aihf_control.data.transitions import read_transitions
 from aihf_control.environments.gym import spec_of
 from aihf_control.label import online
-from aihf_control.label.__main__ import main
+from aihf_control.label.__main__ import Options, main, prepare
 from aihf_control.label.background import render_next
 from aihf_control.label.clip_folder import ClipFolder
 from aihf_control.label.clips import Segment, check_drawable, read_frames, render_clip
+from aihf_control.label.plan import Plan
 from aihf_control.label.process import CLIPS
 from aihf_control.label.server import bind, locked
 from aihf_control.label.store import Store
@@ -93,6 +94,26 @@ def test_a_folder_that_cannot_be_written_is_named(dataset, tmp_path, capsys):
     assert main([str(tmp_path / "data"), "--port", "0"]) == 2
     err = capsys.readouterr().err
     assert f"cannot write {tmp_path / 'data' / 'labels'}" in err and "--out" not in err and err.count("\n") == 1
+
+
+def test_episodes_that_cannot_be_drawn_are_refused_before_anything_is_written(dataset, tmp_path, capsys):
+    bare = [dataclasses.replace(t, qpos=None, qvel=None, seed=-1 - i) for i, t in enumerate(dataset.pool)]
+    dataclasses.replace(dataset, pool=bare).save(tmp_path / "data")
+    assert main([str(tmp_path / "data"), "--port", "0"]) == 2
+    err = capsys.readouterr().err
+    assert "episodes cannot be drawn" in err and "qpos and qvel" in err and err.count("\n") == 1
+    assert not (tmp_path / "data" / "labels").exists()
+
+
+def test_settings_may_change_as_long_as_nothing_was_asked(dataset, tmp_path):
+    store = Store(tmp_path / "labels")
+    options = Options(tmp_path)
+    for clip in (20, 30):
+        prepare(store, dataset, options, Plan(clip=clip))
+    assert store.fact("clip") == 30
+    add_plain_questions(store, 1, 1)
+    with pytest.raises(BadInput, match="has questions with clip 30, not 20; give the same settings"):
+        prepare(store, dataset, options, Plan(clip=20))
 
 
 def test_labels_of_other_episodes_are_refused(dataset, tmp_path, capsys):
