@@ -30,6 +30,7 @@ import aihf_control as aihf
 IMAGES = Path(__file__).parent / "images"
 ENV, CLIP = "Hopper-v4", 50
 SIZE, FILM, BAR, COLOURS = (1000, 640), (640, 410), 22, 64
+MARKS = (37, 99, 235, 255, 255, 255)  # the page's blue and white, which are too rare in a frame to get a colour
 PER_PAIR, SECONDS = 8, 0.14  # pictures of a pair, and the time of the clips from one to the next
 KEYS = {"ArrowRight": "right arrow: the right one", "ArrowLeft": "left arrow: the left one", "ArrowDown": "down: equal"}
 LABELLED = 9  # pairs that are answered before the page of the results is photographed
@@ -104,6 +105,7 @@ def film(page: Any) -> list[Image.Image]:
 def save_film(frames: list[Image.Image], path: Path) -> None:
     """Write the frames as a GIF."""
     palette = frames[0].quantize(COLOURS)
+    palette.putpalette([*(palette.getpalette() or [])[: 3 * COLOURS], *MARKS])
     first, *others = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     first.save(path, save_all=True, append_images=others, duration=round(1000 * SECONDS), loop=0, optimize=True)
 
@@ -131,9 +133,6 @@ def photograph(chromium: Any, links: dict[str, str], out: Path) -> None:
     page = chromium.new_page(viewport=dict(zip(("width", "height"), SIZE, strict=True)))
     page.goto(links["person1"])
     save_film(film(page), out / "labelling.gif")
-    page.evaluate(SHOW, 0.5)
-    page.set_viewport_size({"width": 1280, "height": 800})
-    page.screenshot(path=out / "labelling.png")
     label_some(page, ["ArrowLeft", "ArrowRight", "ArrowRight"] * (LABELLED // 3))
     phone = chromium.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True).new_page()
     phone.goto(links["person2"])
