@@ -50,7 +50,7 @@ WATCH = """() => {
 """Measures in the page from a key to the frame after the one in which the next pair is painted, in milliseconds."""
 
 
-LOADED = "document.querySelectorAll('#stage .pair').length > 1 || state.total - state.done < 2"
+LOADED = "() => document.querySelectorAll('#stage .pair').length > 1 || state.total - state.done < 2"
 """Whether the next pair is drawn and loaded: this annotator answers faster than a person."""
 
 
@@ -151,11 +151,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--clip", type=int, default=50, help="steps of a clip")
+    parser.add_argument("--dataset", type=Path, help="label a copy of this dataset; default: make one")
     parser.add_argument("--starts", type=int, default=0, help="times that the start is measured")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "data"
-        make_dataset("Hopper-v4", DataConfig(clip=given.clip), out=folder)
+        if given.dataset:
+            Dataset.load(given.dataset).save(folder)
+        else:
+            make_dataset("Hopper-v4", DataConfig(clip=given.clip), out=folder)
         labelled, *datasets = run_experiment(folder, given.pairs)
         print(f"{labelled.answers} answers to {given.pairs} pairs and checks in {labelled.minutes:.1f} minutes")
         print(describe("from a key to the next pair", labelled.shown_after, "ms"), flush=True)
