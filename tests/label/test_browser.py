@@ -247,7 +247,7 @@ def test_a_wrong_token_shows_nothing(site, open_page):
     page.goto(link.partition("?")[0])
     assert "open the link that was printed" in page.inner_text("body")
     assert page.context.cookies() == [] and store.answers() == []
-    open_page.allowed.append("401")  # the browser logs both refusals
+    open_page.allowed += ["401", "favicon.ico"]  # the browser logs both refusals, and that they have no icon
 
 
 def test_a_foreign_page_cannot_answer_or_read(site, open_page):
