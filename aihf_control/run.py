@@ -23,7 +23,6 @@ import tyro
 
 from aihf_control import methods
 from aihf_control.core.cli import ends_with_reader, exit_code, make_console
-from aihf_control.core.errors import BadInput
 from aihf_control.core.files import check_writable
 from aihf_control.core.signals import signal_handlers
 from aihf_control.data.dataset import Dataset, check_sizes
@@ -54,7 +53,7 @@ from aihf_control.training.run_folder import (
     run_in,
     save,
 )
-from aihf_control.training.start import check_start
+from aihf_control.training.start import check_asks, check_start
 from aihf_control.training.tensorboard import TensorBoard
 
 
@@ -137,7 +136,8 @@ def run(options: Options, cfg: Any, dry_run: bool = False) -> int:
         return 0
     dataset, where = dataset_of(options)
     options, run_spec = with_sizes(options, run_spec, dataset)
-    _check_asks(options, run_spec, dataset)
+    if options.annotator == "page":
+        check_asks(run_spec, dataset, votes=1)
     with run_in(folder):
         if options.resume:
             run_spec, workers = check_resume(folder, run_spec, dataset)
@@ -167,8 +167,10 @@ def _print_dry_run(options: Options, run_spec: RunSpec, folder: Path) -> None:
         options, run_spec = with_sizes(options, run_spec, dataset)
         if options.resume:
             run_spec, workers = check_resume(folder, run_spec, dataset)
-        check_start(run_spec, dataset)
-        _check_asks(options, run_spec, dataset)
+        if options.annotator == "page":
+            check_asks(run_spec, dataset, votes=1)
+        else:
+            check_start(run_spec, dataset)
         data = planned_data(dataset, where)
     print_plan(make_console(), run_spec, data, workers, folder)
     _print_determinism(data.spec)
@@ -221,15 +223,6 @@ def _annotator_of(
     spec = spec_of(dataset.meta["env"], **dataset.meta["options"])
     served = options.annotators, options.port, options.wait, options.step_timeout
     return page_of_run(folder / "labels", spec, *served, failed)
-
-
-def _check_asks(options: Options, run_spec: RunSpec, dataset: Dataset) -> None:
-    """Raise BadInput if people are to annotate a method that does not ask while it trains."""
-    if options.annotator == "page" and not check_start(run_spec, dataset).asks:
-        raise BadInput(
-            f"--annotator page: {options.method} asks nobody while it trains; label its dataset before: "
-            "python -m aihf_control.label DATASET"
-        )
 
 
 class _Recorder:

@@ -32,6 +32,7 @@ from aihf_control.label.store import FILE, Store
 
 LABELS = "labels"  # subfolder of a dataset
 PLAN = Plan()
+MAX_ANNOTATORS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,22 +89,29 @@ def label(options: Options, plan: Plan) -> None:
     """Serve the page until Ctrl-C, or export the answers. Raises BadInput."""
     allow_module(options.env)
     check_limit(options.step_timeout)
+    if options.keep and not options.export:
+        raise BadInput("--keep is of --export: it keeps the dataset's own comparisons beside the answers")
     dataset, folder = Dataset.load(options.dataset), options.dataset / LABELS
     if options.export:
         _export(options, dataset, folder)
         return
     check_installed()
     from aihf_control.label.app import Page
+    from aihf_control.label.clips import check_drawable
+    from aihf_control.label.questions import segment_pool
 
-    at_least_one({"--annotators": options.annotators})
+    _check_annotators(options.annotators)
     check_module(dataset.meta["env"])
+    pool = segment_pool(dataset, plan.clip)
+    if options.frames is None:
+        check_drawable([dataset.pool[i] for i in pool.episodes])
     hosts = check_host(options.host, options.trust_network)
     with (
         bind(options.host, options.port) as listening,
         locked(folder),
         contextlib.closing(Store(folder)) as store,
     ):
-        _prepare(store, dataset, options, plan)
+        prepare(store, dataset, options, plan)
         work = DatasetWork(options.dataset, plan, options.frames)
         with running(folder, work) as background:
             background.wait_until_ready(options.step_timeout)
@@ -114,14 +122,22 @@ def label(options: Options, plan: Plan) -> None:
         print(f"{len(store.answers())} answers in {store.path}")
 
 
-def _prepare(store: Store, dataset: Dataset, options: Options, plan: Plan) -> None:
-    """Add the annotators to a store. Raises BadInput if its answers are about other episodes or another length."""
-    now = {"pool": dataset.meta["sha256"]["pool.npz"], "clip": plan.clip}
+def _check_annotators(n: int) -> None:
+    at_least_one({"--annotators": n})
+    if n > MAX_ANNOTATORS:
+        raise BadInput(f"--annotators must be at most {MAX_ANNOTATORS}, got {n}")
+
+
+def prepare(store: Store, dataset: Dataset, options: Options, plan: Plan) -> None:
+    """Add the annotators to a store. Raises BadInput if its questions are about other episodes or another length."""
+    now, begun = {"pool": dataset.meta["sha256"]["pool.npz"], "clip": plan.clip}, bool(store.sources())
     for name, value in now.items():
-        if (before := store.fact(name, value)) != value:
+        if not begun:
+            store.set_fact(name, value)
+        elif (before := store.fact(name, value)) != value:
             raise BadInput(
-                f"{store.path} has answers with {name} {before}, not {value}; give the same settings, or move "
-                f"{store.folder} away"
+                f"{store.path} has questions with {name} {before}, not {value}; give the same settings, or "
+                f"move {store.folder} away"
             )
     store.add_annotators([f"person{i + 1}" for i in range(options.annotators)])
     store.clear_faults()

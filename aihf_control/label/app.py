@@ -114,8 +114,10 @@ class Site:
         annotator = None if self.access.is_owner(request) else self._annotator(request)
         clip = request.path_params["clip"]
         known = CLIP.fullmatch(clip) and self.store.has_clip(clip, annotator)
-        if not known or not self.clips.has(clip):
+        if not known:
             raise HTTPException(404, "there is no such clip")
+        if not self.clips.has(clip):
+            raise HTTPException(404, "this clip is not drawn yet: try again in some seconds")
         return FileResponse(self.clips.path(clip), media_type="video/mp4", headers={"cache-control": "private"})
 
     # ------------------------------------------------------------------------------------------------------------- JSON

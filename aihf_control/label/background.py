@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing as mp
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ IDLE = 0.1  # seconds between two looks for work
 
 def render_next(store: Store, clips: ClipFolder, source: SegmentSource, camera: Camera | None) -> bool:
     """Render the clip that is needed next; return whether there was one. A clip that cannot be drawn is marked."""
-    due = next((clip for clip in store.next_clips() if not clips.has(clip)), None)
+    due = next((clip for clip in _wanted(store) if not clips.has(clip)), None)
     if due is None:
         return False
     try:
@@ -35,6 +36,12 @@ def render_next(store: Store, clips: ClipFolder, source: SegmentSource, camera: 
     except BadInput as e:
         store.add_fault(due, str(e))
     return True
+
+
+def _wanted(store: Store) -> Iterator[str]:
+    """Yield the clips of open questions, then those of answered ones, whose films may have been removed."""
+    yield from store.next_clips()
+    yield from store.answered_clips()
 
 
 def run_background(folder: Path, work: Work, connection: Any, modules: tuple[str, ...], clock: Any) -> None:

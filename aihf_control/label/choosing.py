@@ -40,7 +40,8 @@ class Chooser:
     def __init__(self, store: Store, plan: Plan, spec: EnvSpec, dataset: Dataset, pool: Any, frames: Any):
         self.store, self.plan, self.spec, self.pool, self.frames = store, plan, spec, pool, frames
         self.episodes = dataset.pool
-        self.shared = shared_pairs(pool, plan, len(store.annotators()))
+        earlier = [q for questions in read_asked(store).values() for q in questions]
+        self.shared = shared_pairs(pool, plan, len(store.annotators()), earlier)
         self.seen: Any = None
 
     def segment(self, clip: str, source: Any) -> Segment:

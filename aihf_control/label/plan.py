@@ -8,6 +8,7 @@ from typing import Literal
 from aihf_control.core.errors import BadInput, at_least_one
 
 SECONDS = 4.0  # a label takes, before there are answers
+MAX_PAIRS = 100_000
 Query = Literal["uniform", "disagreement", "entropy", "coverage"]
 
 
@@ -21,7 +22,8 @@ class Plan:
     """Selection of pairs: uniform, or in rounds by disagreement or mean entropy of a reward ensemble fitted to the
     answers so far, or by distance from earlier pairs."""
     clip: int = 0
-    """Steps of a compared segment; 0 takes the length of the dataset's comparisons, or 50."""
+    """Steps of a compared segment; 0 takes the length of the dataset's comparisons, or 50 if they are of whole
+    trajectories."""
     repeats: float = 0.05
     """Questions that come again with swapped sides, as a share of the pairs."""
     gold: float = 0.05
@@ -33,6 +35,8 @@ class Plan:
 
     def __post_init__(self):
         at_least_one({"--pairs": self.pairs})
+        if self.pairs > MAX_PAIRS:
+            raise BadInput(f"--pairs must be at most {MAX_PAIRS}, got {self.pairs}")
         for name in ("repeats", "gold", "shared"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(f"--{name} must be from 0 to 1, got {getattr(self, name)}")

@@ -22,6 +22,7 @@ from aihf_control.label.plan import Plan
 from aihf_control.label.schema import Draft, Side
 
 Array = np.ndarray
+SHORT_CLIP = 50  # steps of a segment where the dataset's comparisons give none
 AHEAD = 5  # open questions of an annotator below which the next round is chosen
 GAP = 8  # questions between a question and its repeat, where there are so many
 GOLD_CANDIDATES, GOLD_MARGIN = 300, 1.5  # segments among which certain pairs are sought; spreads between their returns
@@ -53,10 +54,11 @@ class Chosen(NamedTuple):
 
 
 def segment_pool(dataset: Dataset, clip: int) -> SegmentPool:
-    """Return the segments of `clip` steps that people compare; 0 takes the length of the dataset's comparisons, or 50.
+    """Return the segments of `clip` steps that people compare.
 
-    They come from episodes that are neither demonstrations nor held out. An imported dataset without comparisons has
-    all its other episodes held out: then three in four of them are taken. Raises BadInput if none is long enough.
+    0 takes the length of the dataset's comparisons, or 50 if they are of whole trajectories or there are none. They
+    come from episodes that are neither demonstrations nor held out. An imported dataset without comparisons has all its
+    other episodes held out: then three in four of them are taken. Raises BadInput if none is long enough.
     """
     meta, pairs = dataset.meta, dataset.pairs
     tested = {c[0] for side in ("win", "lose") for c in references(pairs.loc[pairs["split"] == "test"], side)}
@@ -64,7 +66,7 @@ def segment_pool(dataset: Dataset, clip: int) -> SegmentPool:
     held_out = set(meta["held_out"])
     episodes = [i for i in others if i not in held_out]
     episodes = episodes or ([i for k, i in enumerate(others) if k % 4 < 3] if len(others) >= 4 else others)
-    length = clip or (int(pairs["length"].iloc[0]) if len(pairs) else min(50, meta["horizon"]))
+    length = clip or _default_length(dataset)
     if length > meta["horizon"]:
         raise BadInput(f"--clip must be at most {meta['horizon']}, the steps of an episode, got {length}")
     pool = SegmentPool(dataset.pool, episodes or list(meta["demonstrations"]), length)
@@ -72,10 +74,26 @@ def segment_pool(dataset: Dataset, clip: int) -> SegmentPool:
     return pool
 
 
-def shared_pairs(pool: SegmentPool, plan: Plan, annotators: int) -> list[tuple[Clip, Clip]]:
-    """Return the pairs that all annotators are asked; none if there is only one annotator."""
+def _default_length(dataset: Dataset) -> int:
+    """Return the length of the dataset's comparisons, unless they take people too long to watch."""
+    horizon = dataset.meta["horizon"]
+    lengths = [n for n in dataset.pairs["length"].iloc[:1].tolist() if n < horizon]
+    return int(lengths[0]) if lengths else min(SHORT_CLIP, horizon)
+
+
+def shared_pairs(
+    pool: SegmentPool, plan: Plan, annotators: int, asked: Sequence[Asked] = ()
+) -> list[tuple[Clip, Clip]]:
+    """Return the pairs that all annotators are asked; none if there is only one annotator.
+
+    Those that were shared before come first, then the first of all that were `asked` and not skipped: an annotator who
+    began alone has them already.
+    """
     n = round(plan.shared * plan.pairs) if annotators > 1 else 0
-    return list(zip(*pool.pairs(n, np.random.default_rng([plan.seed, 3])), strict=True))
+    earlier = [(q.first, q.second) for q in asked if q.kind == "shared"]
+    earlier += [(q.first, q.second) for q in asked if q.kind == "new" and q.choice != "skip"]
+    drawn = zip(*pool.pairs(n, np.random.default_rng([plan.seed, 3])), strict=True)
+    return list(dict.fromkeys([*earlier, *drawn]))[:n]
 
 
 def choose_questions(
@@ -94,13 +112,12 @@ def choose_questions(
     if not due:
         return []
     rng = np.random.default_rng([plan.seed, 4, number, len(own)])
-    begins = not own
-    new = due - (len(shared) if begins else 0)
-    pairs = list(zip(*_choose_pairs(pool, plan, max(0, new), [*own, *others], rng), strict=True))
+    had = {(q.first, q.second) for q in own if q.kind in ("new", "shared")}
+    missing = [pair for pair in shared if pair not in had][:due]
+    pairs = list(zip(*_choose_pairs(pool, plan, due - len(missing), [*own, *others], rng), strict=True))
     chosen = [Chosen(a, b, _side(rng), "new", plan.query if own else "uniform") for a, b in pairs]
-    if begins:
-        for a, b in shared:
-            chosen.insert(int(rng.integers(len(chosen) + 1)), Chosen(a, b, _side(rng), "shared", "uniform"))
+    for a, b in missing:
+        chosen.insert(int(rng.integers(len(chosen) + 1)), Chosen(a, b, _side(rng), "shared", "uniform"))
     answered = plan.pairs - left
     return _insert_checks(pool, plan, chosen, answered, answered + due, rng)
 

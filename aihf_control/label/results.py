@@ -100,9 +100,13 @@ def _summarise_person(name: str, answers: Sequence[Answer]) -> Person:
 
 
 def shared_ratings(answers: Sequence[Answer], annotators: Sequence[int]) -> tuple[list[tuple[str, str]], np.ndarray]:
-    """Return the shared pairs by clips, and their ratings (annotators, pairs): 1 first, 0 second, NaN not answered."""
-    shared = [a for a in answers if a.question.kind == "shared" and a.choice != "skip"]
-    units = list(dict.fromkeys((a.question.first, a.question.second) for a in shared))
+    """Return the shared pairs by clips, and their ratings (annotators, pairs): 1 first, 0 second, NaN not answered.
+
+    For an annotator who began alone, a pair that others share was a new one.
+    """
+    pairs = [a for a in answers if a.question.kind in ("new", "shared") and a.choice != "skip"]
+    units = list(dict.fromkeys((a.question.first, a.question.second) for a in pairs if a.question.kind == "shared"))
+    shared = [a for a in pairs if (a.question.first, a.question.second) in set(units)]
     ratings = np.full((len(annotators), len(units)), np.nan)
     for a in shared:
         row, column = annotators.index(a.question.annotator), units.index((a.question.first, a.question.second))

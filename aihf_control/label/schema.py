@@ -35,8 +35,8 @@ CREATE TABLE batches(key TEXT PRIMARY KEY, last INTEGER NOT NULL);
 CREATE TABLE used(question INTEGER PRIMARY KEY REFERENCES questions(id), batch TEXT NOT NULL REFERENCES batches(key));
 CREATE INDEX answers_of ON answers(question);
 CREATE INDEX questions_of ON questions(annotator);
-CREATE VIEW current AS SELECT * FROM answers
-    WHERE id IN (SELECT MAX(id) FROM answers GROUP BY question) AND choice <> 'undo';
+CREATE VIEW current AS SELECT * FROM answers a WHERE choice <> 'undo'
+    AND NOT EXISTS (SELECT 1 FROM answers b WHERE b.question = a.question AND b.id > a.id);
 """
 APPEND_ONLY = ("annotators", "clips", "questions", "answers", "batches", "used")
 
@@ -85,5 +85,6 @@ class Answer(NamedTuple):
 
 FIELDS = ", ".join(f"q.{name}" for name in Question._fields)
 UNANSWERED = """NOT EXISTS (SELECT 1 FROM current a WHERE a.question = q.id)
-    AND NOT EXISTS (SELECT 1 FROM used u WHERE u.question = q.id)
-    AND NOT EXISTS (SELECT 1 FROM faults f WHERE f.clip IN (q.first, q.second))"""
+    AND NOT EXISTS (SELECT 1 FROM used u WHERE u.question = q.id)"""
+FAULTY = "EXISTS (SELECT 1 FROM faults f WHERE f.clip IN (q.first, q.second))"
+TO_ANSWER = f"{UNANSWERED} AND NOT {FAULTY}"

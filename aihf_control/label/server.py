@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import lock
+from aihf_control.label.database import cannot_write
 from aihf_control.label.hosts import every_interface
 from aihf_control.label.process import CLIPS, Background
-from aihf_control.label.store import Store, cannot_write
+from aihf_control.label.store import Store
 
 LOCK = "lock"
 STOP_SECONDS = 2.0

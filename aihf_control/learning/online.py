@@ -50,14 +50,20 @@ class OnlineConfig:
         """Draw `n` starts of segments per lane, (L, n, 2), in the demonstrations."""
         return task.draw_starts(n, self.length)
 
-    def check_queries(self, task: Task) -> None:
-        """Announce that the method asks the annotator.
+    def check_queries(self, task: Task, steps: int, votes: int = 1) -> None:
+        """Announce that the method asks the annotator, for so many `votes` on each pair.
 
-        Raises BadInput if a phase would have no query, or if the task's labels are not by return.
+        Raises BadInput if a phase would have no query, if `steps` iterations have fewer phases, so that labels were
+        left unasked, or if the task's labels are not by return.
         """
-        task.asks = True
+        task.votes_asked = votes
         if task.n_offered < self.phases:
             raise BadInput(f"--pairs {task.n_offered}: this method asks in {self.phases} phases; give at least as many")
+        if steps < self.phases:
+            raise BadInput(
+                f"--steps {steps}: this method asks in {self.phases} phases of at least 1 step; give more steps or "
+                "fewer phases"
+            )
         if task.by_regret:
             raise BadInput("this method asks about its own segments, which are labelled by return, not --label regret")
 
@@ -96,15 +102,20 @@ class QueryConfig(PlayConfig):
         if self.pairs < 0 or self.epochs < 0:
             raise BadInput(f"--online.pairs {self.pairs}, --online.epochs {self.epochs}: both must be at least 0")
 
-    def for_task(self, task: Task) -> Self:
+    def for_task(self, task: Task, steps: int) -> Self:
         """Return these settings for the labels that a task offers, with the number of phases if `pairs` is given.
 
-        Raises BadInput if a phase would have no query, or if the task's labels are not by return.
+        Raises BadInput as `check_queries` does.
         """
         if self.pairs > task.n_offered:
             raise BadInput(f"--online.pairs {self.pairs}: there are {task.n_offered} labels, as many as --pairs")
         found = dataclasses.replace(self, phases=task.n_offered // self.pairs) if self.pairs else self
-        found.check_queries(task)
+        if self.pairs and steps < found.phases:
+            raise BadInput(
+                f"--online.pairs {self.pairs}: {task.n_offered} labels are {found.phases} phases, more than --steps "
+                f"{steps}; give more pairs per phase or more steps"
+            )
+        found.check_queries(task, steps)
         return found
 
 
@@ -164,7 +175,6 @@ def make_pairs(win: Clips, lose: Clips) -> Preferences:
 
 def query_pairs(task: Task, policy: Policy, cfg: OnlineConfig) -> Preferences:
     """Play a phase's pairs of segments of the policy, both from one start, and ask the annotator to compare them."""
-    cfg.check_queries(task)
     starts = cfg.draw_starts(task, cfg.count_queries(task))
     first, second = (task.rollout(policy, starts, cfg.length) for _ in range(2))
     return task.compare(first, second)

@@ -77,8 +77,8 @@ class Task:
         prompts = [t for i, t in enumerate(dataset.pool) if i not in held_out]
         annotator = annotator or TeacherAnnotator(Teacher(**dataset.meta.get("annotator", {})), dataset.pool)
         self._queries = QuerySession(self.spec, self.dims, self._data.trajectories, annotator, ended, prompts)
-        self.asks = False
-        """Whether the method has said that it will ask the annotator (`OnlineConfig.check_queries`)."""
+        self.votes_asked = 0
+        """Answers to each pair that the method will ask for (`OnlineConfig.check_queries`); 0: it asks nobody."""
         self._usage = Usage(np.zeros(len(seeds), int))
         streams = self._data.streams() | {"acting": self._collector.rng} | self._queries.streams()
         self._store = store

@@ -53,7 +53,7 @@ class Config:
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    online = cfg.online.for_task(task)
+    online = cfg.online.for_task(task, cfg.steps)
     trainers = {f"trainer{i}": DirectTrainer(task, cfg.direct, cfg.clone) for i in range(cfg.ensemble)}
     answers, first = PairBuffer(task), trainers["trainer0"]
     policies = [trainer.policy for trainer in trainers.values()]

@@ -42,7 +42,7 @@ class Config:
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    online = cfg.online.for_task(task)
+    online = cfg.online.for_task(task, cfg.steps)
     trainer, answers = DirectTrainer(task, cfg.direct, cfg.clone), PairBuffer(task)
     yield Progress(trainer.reference, {})
     for k in task.iterations(trainer=trainer, answers=answers):

@@ -61,7 +61,7 @@ class Config:
 
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
-    cfg.online.check_queries(task)
+    cfg.online.check_queries(task, cfg.steps)
     pi_0 = clone(task, cfg.clone, cfg.sac.hidden)
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r, answers = RewardModel(task, cfg.reward), PairBuffer(task, 2 * task.n_offered)  # a tie is stored in both orders

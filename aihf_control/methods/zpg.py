@@ -68,7 +68,7 @@ class Config:
 
     def plan(self, task: Task) -> tuple[int, int]:
         """Return a phase's numbers of directions, and of pairs per direction. Raises BadInput for too few labels."""
-        self.online.check_queries(task)
+        self.online.check_queries(task, self.steps, self.votes)
         pairs = task.n_offered // (self.online.phases * self.votes)
         if not pairs:
             need = self.online.phases * self.votes

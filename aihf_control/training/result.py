@@ -22,6 +22,7 @@ from aihf_control.models.reward_state import join_lanes
 from aihf_control.models.saved import TrainedPolicy, TrainedReward, policy_from
 from aihf_control.training.events import Evaluated, Event, Failed, Finished, Paused, Tick
 from aihf_control.training.run import CheckpointPlace, RunSpec, train_lanes
+from aihf_control.training.start import check_asks
 from aihf_control.training.workers import run_workers
 
 Array = np.ndarray
@@ -132,6 +133,8 @@ def train(
     torch.set_num_threads(1)
     try:
         asked = None if annotator is None else as_annotator(annotator)
+        if asked:
+            check_asks(run_spec, dataset)
         result = train_run(run_spec, dataset, workers if workers > 1 else 0, on_event, annotator=asked)
     finally:
         torch.set_num_threads(threads)

@@ -151,11 +151,6 @@ def _train(
         restore(task, saved)
     steps, last_tick = methods.load(run_spec.method).train(task, run_spec.cfg), time.monotonic()
     step, progress, at = saved.step if saved else 0, next(steps), run_spec.evaluated_at()
-    if annotator and not task.asks:
-        raise BadInput(
-            f"{run_spec.method} asks no people while it trains; label its dataset before: "
-            "python -m aihf_control.label DATASET"
-        )
     yield from (
         _replay_rows(saved.rows) if saved else [_evaluate(task, evaluator, progress, step, run_spec.final_episodes)]
     )

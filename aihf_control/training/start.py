@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from aihf_control import methods
@@ -18,6 +19,17 @@ BEFORE_THE_FIRST_YIELD = {
     "tilt": {"updates": 1, "episodes": 1},
 }
 """The least of all that methods do before their first yield."""
+
+
+def check_asks(run_spec: RunSpec, dataset: Dataset, votes: float = math.inf) -> None:
+    """Raise BadInput if the method asks nobody while it trains, or for more than so many `votes` on a pair."""
+    asked, method = check_start(run_spec, dataset).votes_asked, run_spec.method
+    if not asked:
+        raise BadInput(
+            f"{method} asks nobody while it trains; label its dataset before: python -m aihf_control.label DATASET"
+        )
+    if asked > votes:
+        raise BadInput(f"{method} asks for {asked} votes on each pair, but a person answers it once; give --votes 1")
 
 
 def check_start(run_spec: RunSpec, dataset: Dataset) -> Task:

@@ -7,15 +7,14 @@ import pytest
 import torch
 
 from aihf_control.core.types import Trajectory
-from aihf_control.data.labelling import queries
+from aihf_control.data.labelling import ensemble
 from aihf_control.data.labelling.comparisons import collect_comparisons
+from aihf_control.data.labelling.ensemble import fit_ensemble, segment_logits
 from aihf_control.data.labelling.queries import (
     choose_pairs,
     disagreement,
     embed_pairs,
     entropy,
-    fit_ensemble,
-    segment_logits,
     select_farthest,
 )
 from aihf_control.data.labelling.segments import SegmentPool
@@ -45,7 +44,7 @@ def rows(segment_pool):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(queries, "UPDATES", 40)
+    monkeypatch.setattr(ensemble, "UPDATES", 40)
 
 
 def test_members_disagree_most_where_their_probabilities_lie_apart():
@@ -76,9 +75,9 @@ def test_the_ensemble_learns_from_the_answers_and_its_members_are_not_one(segmen
     worth = segment_logits(net, segment_pool, sorted({*a, *b}))
     margin = unseen.step_scores(a).sum(1) - unseen.step_scores(b).sum(1)
     logits = np.stack([worth[x] - worth[y] for x, y in zip(a, b, strict=True)], 1)
-    assert logits.shape == (queries.MEMBERS, 200)
+    assert logits.shape == (ensemble.MEMBERS, 200)
     assert ((logits > 0) == (margin > 0)).mean(1).min() > 0.8
-    assert disagreement(logits).min() > 0 and len(np.unique(logits[:, 0])) == queries.MEMBERS
+    assert disagreement(logits).min() > 0 and len(np.unique(logits[:, 0])) == ensemble.MEMBERS
 
 
 def test_a_clips_value_is_the_sum_over_its_real_steps(segment_pool, rows):
@@ -86,10 +85,10 @@ def test_a_clips_value_is_the_sum_over_its_real_steps(segment_pool, rows):
     for i, t in ((0, 3), (1, 20), (0, 25)):  # inside; to the end; beyond a fall
         episode = segment_pool.pool[i]
         obs, act = (
-            torch.as_tensor(x[t : t + LENGTH]).expand(queries.MEMBERS, -1, -1) for x in (episode.obs, episode.act)
+            torch.as_tensor(x[t : t + LENGTH]).expand(ensemble.MEMBERS, -1, -1) for x in (episode.obs, episode.act)
         )
         n = min(LENGTH, 30 - t)
-        expected = net(obs[:, :n], act[:, :n]).sum(1) / (queries.TAU * LENGTH)
+        expected = net(obs[:, :n], act[:, :n]).sum(1) / (ensemble.TAU * LENGTH)
         np.testing.assert_allclose(segment_logits(net, segment_pool, [(i, t)])[i, t], expected, rtol=1e-4, atol=1e-3)
 
 

@@ -5,7 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aihf_control.core.errors import BadInput
 from aihf_control.data.video import encode_mp4
+from aihf_control.environments.camera import Camera
+from aihf_control.environments.gym import spec_of
 from aihf_control.label.process import CLIPS
 from aihf_control.label.schema import Draft
 from aihf_control.label.store import Store
@@ -44,3 +47,11 @@ def store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "labels")
     store.add_annotators(["ann", "bob"])
     return store
+
+
+@pytest.fixture(scope="module")
+def can_render():
+    try:
+        Camera(spec_of("Hopper-v4")).__exit__()
+    except BadInput as e:
+        pytest.skip(f"this machine cannot render: {e}")

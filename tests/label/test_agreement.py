@@ -90,3 +90,17 @@ def test_results_by_hand(store):
     (look,) = results.disagreements
     assert look.said == "ann: right, bob: left" and (look.left, look.right) == (clip_id(2), clip_id(3))
     assert results.answers[0].said == "bob: left" and results.answers[-1].said == "ann: left"
+
+
+def test_a_pair_that_was_new_for_who_began_alone_is_shared_with_who_came_later(store):
+    add_clips(store, range(4))
+
+    def ask(annotator: int, n: int, kind: str, choice: str) -> None:
+        draft = Draft(clip_id(2 * n), clip_id(2 * n + 1), "first", kind, "uniform")
+        store.answer(annotator, store.add_questions(annotator, [draft])[0], choice, 1.0)
+
+    for annotator, n, kind, choice in ((1, 0, "new", "first"), (1, 1, "new", "tie"), (2, 0, "shared", "second")):
+        ask(annotator, n, kind, choice)
+    results = summarise_answers(store)
+    assert results.shared == 1 and results.agreement[0][2][:2] == (0, 1)
+    assert [look.said for look in results.disagreements] == ["ann: left, bob: right"]

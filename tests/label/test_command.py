@@ -1,6 +1,5 @@
 """The command `aihf label`: bad input in one line, a running page from start to end, and data that cannot be drawn."""
 
-import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -8,8 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -21,25 +20,20 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.transitions import read_transitions
-from aihf_control.environments.camera import Camera
 from aihf_control.environments.gym import spec_of
 from aihf_control.label import online
-from aihf_control.label.__main__ import main
+from aihf_control.label.__main__ import Options, main, prepare
+from aihf_control.label.background import render_next
+from aihf_control.label.clip_folder import ClipFolder
 from aihf_control.label.clips import Segment, check_drawable, read_frames, render_clip
+from aihf_control.label.plan import Plan
+from aihf_control.label.process import CLIPS
 from aihf_control.label.server import bind, locked
 from aihf_control.label.store import Store
 from tests.helpers import ROOT
-from tests.label.conftest import add_plain_questions
+from tests.label.conftest import add_plain_questions, clip_id, write_clips
+from tests.label.page import running_page
 from tests.label.visitor import Visitor
-
-
-@pytest.fixture(scope="module")
-def can_render():
-    try:
-        Camera(spec_of("Hopper-v4")).__exit__()
-    except BadInput as e:
-        pytest.skip(f"this machine cannot render: {e}")
-
 
 WRONG = {
     "no dataset": (["nowhere"], "nowhere"),
@@ -49,7 +43,10 @@ WRONG = {
     "every interface": (["DATA", "--host", "0.0.0.0"], "is every interface"),
     "other host": (["DATA", "--host", "192.168.1.5"], "--trust-network"),
     "port": (["DATA", "--port", "70000"], "--port must be from 0"),
+    "too many annotators": (["DATA", "--annotators", "1001"], "--annotators must be at most 1000, got 1001"),
+    "clip": (["DATA", "--clip", "1001"], "--clip must be at most 1000, the steps of an episode, got 1001"),
     "timeout": (["DATA", "--step-timeout", "-1"], "--step-timeout must be at least 0"),
+    "keep alone": (["DATA", "--keep"], "--keep is of --export"),
     "nothing to export": (["DATA", "--export", "OUT"], "has no answers; label it first"),
 }
 
@@ -99,13 +96,35 @@ def test_a_folder_that_cannot_be_written_is_named(dataset, tmp_path, capsys):
     assert f"cannot write {tmp_path / 'data' / 'labels'}" in err and "--out" not in err and err.count("\n") == 1
 
 
+def test_episodes_that_cannot_be_drawn_are_refused_before_anything_is_written(dataset, tmp_path, capsys):
+    bare = [dataclasses.replace(t, qpos=None, qvel=None, seed=-1 - i) for i, t in enumerate(dataset.pool)]
+    dataclasses.replace(dataset, pool=bare).save(tmp_path / "data")
+    assert main([str(tmp_path / "data"), "--port", "0"]) == 2
+    err = capsys.readouterr().err
+    assert "episodes cannot be drawn" in err and "qpos and qvel" in err and err.count("\n") == 1
+    assert not (tmp_path / "data" / "labels").exists()
+
+
+def test_settings_may_change_as_long_as_nothing_was_asked(dataset, tmp_path):
+    store = Store(tmp_path / "labels")
+    options = Options(tmp_path)
+    for clip in (20, 30):
+        prepare(store, dataset, options, Plan(clip=clip))
+    assert store.fact("clip") == 30
+    add_plain_questions(store, 1, 1)
+    with pytest.raises(BadInput, match="has questions with clip 30, not 20; give the same settings"):
+        prepare(store, dataset, options, Plan(clip=20))
+
+
 def test_labels_of_other_episodes_are_refused(dataset, tmp_path, capsys):
     folder = tmp_path / "data"
     dataset.save(folder)
     store = Store(folder / "labels")
     store.fact("pool", "another hash")
+    store.add_annotators(["ann"])
+    add_plain_questions(store, 1, 1)
     assert main([str(folder), "--port", "0"]) == 2
-    assert "has answers with pool another hash" in capsys.readouterr().err
+    assert "has questions with pool another hash" in capsys.readouterr().err
 
 
 def test_the_answers_so_far_are_exported(dataset, tmp_path, capsys):
@@ -190,6 +209,37 @@ def test_recorded_frames_take_the_place_of_pictures(dataset, tmp_path):
     assert segment.digest(spec) != dataclasses.replace(segment, frames=found[1] + 1).digest(spec)
 
 
+def test_removed_films_are_drawn_again_those_of_open_questions_first(store):
+    """Of four clips of two questions, of which the first is answered, three were removed."""
+    first, _ = add_plain_questions(store, 1, 2)
+    store.answer(1, first, "first", 1.0)
+    write_clips(store)
+    clips = ClipFolder(store.folder / CLIPS)
+    for n in (0, 1, 3):
+        clips.path(clip_id(n)).unlink()
+
+    class Recorded:
+        """A source of clips of grey pictures, without that of clip 1."""
+
+        drawn: ClassVar[list[str]] = []
+
+        def segment(self, clip: str, source: object) -> Segment:
+            if clip == clip_id(1):
+                raise BadInput("the episode is lost")
+            self.drawn.append(clip)
+            t = Trajectory(np.zeros((3, 1)), np.zeros((2, 1)), np.zeros(2), False, -1, "x", None, None)
+            return Segment(t, 0, 2, np.full((2, 32, 32, 3), 90, np.uint8))
+
+        def choose(self) -> bool:
+            return False
+
+    source = Recorded()
+    while render_next(store, clips, source, None):
+        pass
+    assert source.drawn == [clip_id(3), clip_id(0)] and clips.has(clip_id(0)) and not clips.has(clip_id(1))
+    assert store.faults() == [] and len(store.open_questions(1)) == 1 and len(store.answers()) == 1
+
+
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
@@ -216,28 +266,6 @@ def test_the_id_of_a_clip_is_that_of_its_contents(dataset):
 
 
 # ------------------------------------------------------------------------------------------------------- a running page
-
-
-@contextlib.contextmanager
-def running_page(folder: Path, *words: str):
-    """Run the command; yield the process and the printed links."""
-    command = [sys.executable, "-m", "aihf_control.label", str(folder), "--port", "0", *words]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    killer = threading.Timer(120, process.kill)
-    killer.start()
-    try:
-        links: dict[str, str] = {}
-        assert process.stdout
-        for line in process.stdout:
-            if found := re.match(r"(\w+): (http\S+)", line):
-                links[found[1]] = found[2]
-            if "every answer is kept" in line:
-                break
-        yield process, links
-    finally:
-        killer.cancel()
-        process.kill()
-        process.communicate()
 
 
 @pytest.mark.slow

@@ -109,7 +109,7 @@ def test_what_is_drawn_is_what_was_played(folder, query):
 
 def test_the_run_ends_its_page_if_the_answers_cannot_be_read(folder, monkeypatch, capsys):
     store, failed = Store(folder), threading.Event()
-    store._db.execute("DROP VIEW current")  # as a file that is damaged while it is open
+    store.db.connection.execute("DROP VIEW current")  # as a file that is damaged while it is open
     monkeypatch.setattr(online, "REPORT", 0.01)
     with online._reporting(store, lambda: None, failed.set):
         assert failed.wait(10)
@@ -231,6 +231,15 @@ def test_a_method_that_asks_nobody_is_refused(dataset_folder, tmp_path, capsys, 
     assert run.main(words("bc", dataset_folder, tmp_path / "runs", "--annotator", "page", *dry)) == 2
     assert "bc asks nobody while it trains; label its dataset before" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_several_votes_of_one_person_on_a_pair_are_refused(dataset_folder, tmp_path, capsys, dry):
+    more = ["--annotator", "page", "--votes", "2", *dry]
+    assert run.main(words("zpg", dataset_folder, tmp_path / "runs", *more)) == 2
+    err = capsys.readouterr().err
+    assert "zpg asks for 2 votes on each pair, but a person answers it once; give --votes 1" in err
+    assert err.count("\n") == 1 and not (tmp_path / "runs").exists()
 
 
 # --------------------------------------------------------------------------------------------------- the whole command

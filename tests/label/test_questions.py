@@ -83,6 +83,31 @@ def test_shared_pairs_are_the_same_for_all_annotators(pool):
         assert sum(q.kind in ("new", "shared") for q in chosen) == 100
 
 
+def test_who_joins_later_shares_the_first_pairs_of_who_began_alone(pool):
+    alone = choose(pool)
+    own = asked(alone)
+    own[0] = own[0]._replace(choice="skip")
+    new = [(q.first, q.second) for q in own if q.kind == "new" and q.choice != "skip"]
+    shared = shared_pairs(pool, PLAN, 2, own)
+    assert shared == list(dict.fromkeys(new))[:10]
+    assert {q.kind for q in choose(pool, own=own, shared=shared)} == {"new"}  # one in place of the skipped one
+    joined = choose(pool, number=1, others=own, shared=shared)
+    assert {(q.first, q.second) for q in joined if q.kind == "shared"} == set(shared)
+    assert sum(q.kind in ("new", "shared") for q in joined) == 100
+    assert shared_pairs(pool, PLAN, 3, [*own, *asked(joined)]) == [
+        (q.first, q.second) for q in joined if q.kind == "shared"
+    ]
+
+
+def test_more_shared_pairs_than_a_round_come_in_the_next_rounds(pool):
+    plan = Plan(pairs=20, query="coverage", shared=0.5, repeats=0, gold=0)
+    shared, own = shared_pairs(pool, plan, 2), []
+    for n_shared in (4, 4, 2, 0, 0):
+        chosen = choose(pool, plan, own=own, shared=shared)
+        assert len(chosen) == 4 and sum(q.kind == "shared" for q in chosen) == n_shared
+        own += asked(chosen)
+
+
 def test_nothing_is_chosen_while_enough_is_open_and_skipped_pairs_are_replaced(pool):
     first = choose(pool)
     assert choose(pool, own=asked(first, None)) == []
@@ -143,7 +168,8 @@ def test_an_imported_dataset_without_comparisons_keeps_a_quarter_of_its_episodes
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"pairs": 0}, {"repeats": -0.1}, {"gold": 1.5}, {"shared": 2.0}, {"clip": -1}, {"seed": -1}]
+    "wrong",
+    [{"pairs": 0}, {"pairs": 100_001}, {"repeats": -0.1}, {"gold": 1.5}, {"shared": 2.0}, {"clip": -1}, {"seed": -1}],
 )
 def test_a_wrong_plan_is_refused(wrong):
     (name,) = wrong

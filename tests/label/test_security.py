@@ -88,13 +88,13 @@ def test_a_token_is_exchanged_for_a_strict_cookie_and_leaves_the_address(site):
 @pytest.mark.parametrize("token", ["", "wrong", "a" * 5000, "\u00e9\ud83d\ude00".encode("utf-8", "replace").decode()])
 def test_a_wrong_token_gives_no_cookie(site, token):
     client, tokens, store = site
-    before = store._read("SELECT COUNT(*) FROM sessions")
+    before = store.db.read("SELECT COUNT(*) FROM sessions")
     for path in ("/", "/results"):
         reply = client.get(path, params={"token": token})
         assert reply.status_code == 401 and "set-cookie" not in reply.headers
     assert client.get("/", params={"token": tokens[None]}).status_code == 401  # the owner gives no answers
     assert client.get("/results", params={"token": tokens[1]}).status_code == 401
-    assert store._read("SELECT COUNT(*) FROM sessions") == before
+    assert store.db.read("SELECT COUNT(*) FROM sessions") == before
 
 
 @pytest.mark.parametrize("path", ["/", "/results", "/api/state", f"/clip/{clip_id(0)}"])
@@ -184,10 +184,10 @@ def test_answers_are_by_side_and_only_to_own_open_questions(fresh_ann):
 
 def test_an_answer_that_the_disk_does_not_take_is_said_so_and_asked_again(fresh_ann):
     client, _, store = fresh_ann
-    store._db.execute("PRAGMA query_only = ON")  # as a disk that became read-only
+    store.db.connection.execute("PRAGMA query_only = ON")  # as a disk that became read-only
     reply = post(client)
     assert reply.status_code == 507 and reply.text.startswith("cannot write") and reply.text.count("\n") == 1
-    store._db.execute("PRAGMA query_only = OFF")
+    store.db.connection.execute("PRAGMA query_only = OFF")
     assert client.get("/api/state").json()["questions"][0]["id"] == 1
     assert post(client).status_code == 200
 
@@ -232,7 +232,8 @@ def test_a_clip_that_was_removed_is_not_found_and_its_question_waits(fresh_ann):
     client, _, store = fresh_ann
     assert client.get(f"/clip/{clip_id(0)}").status_code == 200 and client.get("/api/state").json()["questions"]
     (store.folder / CLIPS / f"{clip_id(0)}.mp4").unlink()
-    assert client.get(f"/clip/{clip_id(0)}").status_code == 404
+    reply = client.get(f"/clip/{clip_id(0)}")
+    assert reply.status_code == 404 and reply.text == "this clip is not drawn yet: try again in some seconds\n"
     assert client.get("/api/state").json()["questions"] == []
 
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from aihf_control.core.errors import BadInput
-from aihf_control.label.schema import APPEND_ONLY, Draft
+from aihf_control.label.schema import APPEND_ONLY, UNANSWERED, Draft
 from aihf_control.label.store import FILE, NotOpen, Store
 from tests.helpers import ROOT
 from tests.label.conftest import add_clips, add_plain_questions, clip_id
@@ -38,7 +38,7 @@ def test_the_last_answer_of_a_question_counts_and_earlier_ones_stay(store):
     assert [q.id for q in store.open_questions(1)] == ids
     store.answer(1, ids[0], "second", 1.0)
     assert [(a.question.id, a.choice, a.seconds) for a in store.answers()] == [(ids[0], "second", 1.0)]
-    kept = [choice for (choice,) in store._read("SELECT choice FROM answers ORDER BY id")]
+    kept = [choice for (choice,) in store.db.read("SELECT choice FROM answers ORDER BY id")]
     assert kept == ["first", "tie", "undo", "undo", "second"]
 
 
@@ -103,6 +103,26 @@ def test_a_closed_batch_keeps_its_answers(store):
     assert store.close_batch("run", ids, complete=True) == ["first", "tie", None]
 
 
+def test_a_clip_of_an_answered_question_that_cannot_be_drawn_is_no_fault_of_the_open_ones(store):
+    ids = add_plain_questions(store, 1, 3)
+    for question in ids[:2]:
+        store.answer(1, question, "first", 1.0)
+    assert store.answered_clips() == [clip_id(n) for n in (2, 3, 0, 1)]
+    store.add_fault(clip_id(0), "broken")
+    assert store.faults() == [] and store.answered_clips() == [clip_id(2), clip_id(3)]
+    assert len(store.answers()) == 2
+    store.add_fault(clip_id(4), "broken, too")
+    assert store.faults() == ["broken, too"]
+
+
+def test_no_query_of_the_page_reads_all_answers(store):
+    """A page of many annotators replies as fast as one of few: an index finds the answers to a question."""
+    for condition in (UNANSWERED, "EXISTS (SELECT 1 FROM current a WHERE a.question = q.id)"):
+        plan = store.db.read(f"EXPLAIN QUERY PLAN SELECT * FROM questions q WHERE q.annotator = 1 AND {condition}")
+        steps = " ".join(step[-1] for step in plan)
+        assert "questions_of" in steps and "answers_of" in steps and "SCAN" not in steps
+
+
 def test_clips_are_rendered_in_the_order_in_which_they_are_shown(store):
     add_plain_questions(store, 1, 2)
     add_plain_questions(store, 2, 2, first=10)
@@ -147,7 +167,7 @@ class Broken:
 
 def test_a_file_that_is_damaged_while_it_is_open_is_one_line(store, monkeypatch):
     (question,) = add_plain_questions(store, 1, 1)
-    monkeypatch.setattr(store, "_db", Broken())
+    monkeypatch.setattr(store.db, "connection", Broken())
     with pytest.raises(BadInput, match=r"^cannot read .*answers.sqlite: database disk image is malformed; .*intact"):
         store.answers()
     with pytest.raises(BadInput, match=r"^cannot write .*answers.sqlite: .* malformed; check its permissions"):
@@ -155,7 +175,7 @@ def test_a_file_that_is_damaged_while_it_is_open_is_one_line(store, monkeypatch)
 
 
 def test_an_error_that_ends_the_transaction_by_itself_keeps_its_message(store):
-    with pytest.raises(BadInput, match="disk is full"), store._writing() as db:
+    with pytest.raises(BadInput, match="disk is full"), store.db.writing() as db:
         db.execute("ROLLBACK")  # as SQLite does when the disk is full
         raise sqlite3.OperationalError("disk is full")
 
@@ -167,7 +187,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_a_file_of_another_version_is_refused(store):
-    store._db.execute("PRAGMA user_version = 7")
+    store.db.connection.execute("PRAGMA user_version = 7")
     with pytest.raises(BadInput, match="schema 7, this version reads 1"):
         Store(store.folder)
 

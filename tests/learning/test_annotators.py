@@ -14,6 +14,7 @@ from aihf_control.environments.gym import Envs
 from aihf_control.learning.annotators import Annotator, FunctionAnnotator, TeacherAnnotator, as_annotator
 from aihf_control.learning.task import Task
 from aihf_control.models.networks import Policy
+from aihf_control.training import result
 from tests.helpers import tiny
 
 LENGTH = 8
@@ -86,8 +87,9 @@ def test_a_function_that_answers_like_the_teacher_trains_to_the_same_bits(datase
     assert contrary.last()["labels_right"].max() == 0 and by_function.last()["labels_right"].min() == 1
 
 
-def test_a_method_that_asks_nobody_is_refused(dataset):
-    with pytest.raises(BadInput, match="dpo asks no people while it trains"):
+def test_a_method_that_asks_nobody_is_refused_before_it_trains(dataset, monkeypatch):
+    monkeypatch.setattr(result, "train_run", None)
+    with pytest.raises(BadInput, match="dpo asks nobody while it trains"):
         aihf.train("dpo", dataset, seeds=1, steps=4, cfg=tiny("dpo"), annotator=higher_return, **FEW)
 
 

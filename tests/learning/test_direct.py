@@ -462,6 +462,20 @@ def test_pairs_per_phase_and_epochs_per_phase(name, dataset):
         play(name, make_task(dataset, 20), 1, online=QueryConfig(pairs=30))
 
 
+@pytest.mark.parametrize(
+    ("name", "online", "message"),
+    [
+        ("oaif", QueryConfig(pairs=2), r"--online\.pairs 2: 20 labels are 10 phases, more than --steps 9"),
+        ("bpo", QueryConfig(phases=10), "--steps 9: this method asks in 10 phases of at least 1 step"),
+        ("parl", OnlineConfig(phases=10), "--steps 9: this method asks in 10 phases of at least 1 step"),
+        ("zpg", OnlineConfig(phases=10), "--steps 9: this method asks in 10 phases of at least 1 step"),
+    ],
+)
+def test_more_phases_than_steps_are_refused_as_labels_were_left_unasked(name, online, message, dataset):
+    with pytest.raises(BadInput, match=message):
+        play(name, make_task(dataset, 20), 1, steps=9, online=online)
+
+
 def test_starts_anywhere_are_states_of_episodes_that_are_not_held_out(dataset):
     task = make_task(dataset)
     starts = task.draw_starts(300, 6, anywhere=True)

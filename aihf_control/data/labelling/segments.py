@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Trajectory
-from aihf_control.data.labelling.regret import Regret
+
+if TYPE_CHECKING:
+    from aihf_control.data.labelling.regret import Regret  # torch, which the page does without
 
 Array = np.ndarray
 Clip = tuple[int, int]  # episode, start

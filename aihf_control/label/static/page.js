@@ -5,6 +5,7 @@ const REST_MINUTES = 15; // of answering without a break, after which the page s
 const BREAK_SECONDS = 60; // without an answer, which count as a break
 const GUARD = 250; // milliseconds after a pair appears in which an answer is taken for a key pressed twice
 const RETRY = 400; // milliseconds between two looks whether clips are ready
+const AHEAD = 3; // questions whose clips are loaded, if they are drawn, while the first one is shown
 const KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: "tie", s: "skip", z: "undo", " ": "replay" };
 
 const at = (id) => document.getElementById(id);
@@ -65,6 +66,7 @@ let shown = null; // the pair that is shown
 let busy = false; // an answer is being stored
 let since = 0; // when the pair was shown, without the time in which the page was hidden
 let hiddenAt = 0;
+let looking = 0; // the timer of the next look for questions
 let begun = 0; // when the present stretch of answers began, and its last answer
 let last = 0;
 
@@ -119,6 +121,7 @@ function describeWaiting() {
 async function show() {
   preload();
   describeProgress();
+  lookAhead();
   const first = state.questions[0];
   if (!first) {
     if (shown) hide();
@@ -138,6 +141,25 @@ async function show() {
   at("buttons").hidden = false;
   since = performance.now();
   stage.dataset.question = first.id;
+}
+
+/* Looks again for questions beyond the first while it is shown, if too few of them were drawn before. */
+function lookAhead() {
+  clearTimeout(looking);
+  const more = state.questions.length < Math.min(AHEAD, state.total - state.done);
+  if (more && state.questions.length) looking = setTimeout(receiveMore, RETRY);
+}
+
+async function receiveMore() {
+  const asked = state;
+  try {
+    const found = await request("/api/state");
+    if (busy || state !== asked) return; // an answer was given meanwhile, which brings a newer state
+    state = found;
+    await show();
+  } catch {
+    lookAhead(); // an answer that fails says so
+  }
 }
 
 function hide() {
@@ -162,7 +184,9 @@ async function update(promise) {
     state = await promise;
     await show();
   } catch (error) {
-    say(`${error.message || "No connection"}. No stored answer is lost.`);
+    const lost = error instanceof TypeError; // what fetch throws without a reply
+    say(lost ? "No connection to the page's program. Start it again; every answer before is stored." : error.message);
+    for (const video of shown?.videos ?? []) video.classList.remove("chosen"); // it can be answered again
     if (isBehind()) setTimeout(refresh, 5 * RETRY);
   } finally {
     busy = false;
@@ -239,6 +263,8 @@ function startResults() {
       shown = pair;
       pair.element.classList.add("shown");
       play(pair);
+      document.querySelector(".looks .current")?.classList.remove("current");
+      event.target.classList.add("current");
       stage.scrollIntoView({ block: "nearest" });
     } catch (error) {
       say(error.message);
