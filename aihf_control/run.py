@@ -37,7 +37,7 @@ from aihf_control.models.device import default_workers
 from aihf_control.training.display import Display
 from aihf_control.training.events import Evaluated, Event, Notice
 from aihf_control.training.options import Options, dataset_of, locate_dataset, run_spec_of, with_sizes
-from aihf_control.training.plan import planned_data, planned_default, print_plan
+from aihf_control.training.plan import expect, planned_data, planned_default, print_plan
 from aihf_control.training.result import Collector, train_run
 from aihf_control.training.run import CheckpointPlace, RunSpec
 from aihf_control.training.run_folder import (
@@ -146,8 +146,10 @@ def run(options: Options, cfg: Any, dry_run: bool = False) -> int:
             check_unused(folder)  # a run that has begun since
             clear_checkpoints(folder)
             workers = _workers_of(options, run_spec)
-        display, data = Display(run_spec), planned_data(dataset, where)
-        print_plan(display.console, run_spec, data, workers, folder)
+        console, data = make_console(), planned_data(dataset, where)
+        expected = expect(run_spec, data, workers, known=not console.is_terminal)
+        print_plan(console, run_spec, data, workers, folder, expected)
+        display = Display(run_spec, expected.total if expected and not options.resume else None)
         _print_determinism(data.spec)
         recorder = _Recorder(folder, display, board, lambda: begin(folder, options, run_spec, dataset, where, workers))
         place = CheckpointPlace(folder / CHECKPOINT, options.checkpoint, options.reuse)
@@ -170,7 +172,7 @@ def _print_dry_run(options: Options, run_spec: RunSpec, folder: Path) -> None:
         check_start(run_spec, dataset)
         _check_asks(options, run_spec, dataset)
         data = planned_data(dataset, where)
-    print_plan(make_console(), run_spec, data, workers, folder)
+    print_plan(make_console(), run_spec, data, workers, folder, expect(run_spec, data, workers))
     _print_determinism(data.spec)
     print("dry run: nothing was trained, and nothing was written")
 

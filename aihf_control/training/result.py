@@ -12,6 +12,7 @@ import torch
 
 from aihf_control import methods
 from aihf_control.core.errors import BadInput
+from aihf_control.core.progress import listening
 from aihf_control.core.statistics import late_mean, normalised
 from aihf_control.core.types import Trajectory
 from aihf_control.data.dataset import Dataset
@@ -20,7 +21,7 @@ from aihf_control.learning.annotators import Annotator, as_annotator
 from aihf_control.models.lanes import Dims
 from aihf_control.models.reward_state import join_lanes
 from aihf_control.models.saved import TrainedPolicy, TrainedReward, policy_from
-from aihf_control.training.events import Evaluated, Event, Failed, Finished, Paused, Tick
+from aihf_control.training.events import Evaluated, Event, Failed, Finished, Paused, Phase, Tick
 from aihf_control.training.run import CheckpointPlace, RunSpec, train_lanes
 from aihf_control.training.workers import run_workers
 
@@ -159,8 +160,13 @@ def train_run(
         events = run_workers(run_spec, dataset, workers, stop, pause, place, step_timeout, annotator)
     else:
         events = train_lanes(run_spec, dataset, stop, pause, place, annotator)
-    for event in events:
+
+    def take(event: Event) -> None:
         collector.add(event)
         if on_event:
             on_event(event, collector)
+
+    with listening(lambda *phase: take(Phase(run_spec.seeds, *phase))):
+        for event in events:
+            take(event)
     return None if collector.paused else collector.result()

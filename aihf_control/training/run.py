@@ -18,6 +18,7 @@ import torch
 
 from aihf_control import methods
 from aihf_control.core.errors import BadInput
+from aihf_control.core.progress import named
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import EVALUATION_SEED
 from aihf_control.learning.annotators import Annotator, WaitingEnded
@@ -234,7 +235,8 @@ def _replay_rows(rows: list[dict[str, Any]]) -> Iterator[Evaluated]:
 
 
 def _evaluate(task: Task, evaluator: RewardEvaluator, progress: Progress, step: int, n: int) -> Evaluated:
-    returns = greedy_returns(progress.policy, task.spec, n)
+    with named("first evaluation" if step == 0 else "evaluation"):
+        returns = greedy_returns(progress.policy, task.spec, n)
     columns = log_columns(task, evaluator, progress)
     columns |= group_columns(task.spec, returns)
     rows = [
