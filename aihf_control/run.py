@@ -35,6 +35,7 @@ from aihf_control.environments.watchdog import TIMEOUT_CODE, EnvTimeout, watch
 from aihf_control.learning.annotators import Annotator
 from aihf_control.models.device import default_workers
 from aihf_control.training.display import Display
+from aihf_control.training.estimate import load_factor
 from aihf_control.training.events import Evaluated, Event, Notice
 from aihf_control.training.options import Options, dataset_of, locate_dataset, run_spec_of, with_sizes
 from aihf_control.training.plan import expect, planned_data, planned_default, print_plan
@@ -149,7 +150,7 @@ def run(options: Options, cfg: Any, dry_run: bool = False) -> int:
         console, data = make_console(), planned_data(dataset, where)
         expected = expect(run_spec, data, workers, known=not console.is_terminal)
         print_plan(console, run_spec, data, workers, folder, expected)
-        display = Display(run_spec, expected.total if expected and not options.resume else None)
+        display = Display(run_spec, expected.total * load_factor(workers) if expected and not options.resume else None)
         _print_determinism(data.spec)
         recorder = _Recorder(folder, display, board, lambda: begin(folder, options, run_spec, dataset, where, workers))
         place = CheckpointPlace(folder / CHECKPOINT, options.checkpoint, options.reuse)

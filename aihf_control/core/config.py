@@ -55,8 +55,10 @@ def override(config: Any, table: Any, where: str) -> Any:
     changed = {}
     for name, value in table.items():
         now, here = getattr(config, name), f"{where}.{name}"
-        nested = dataclasses.is_dataclass(now)
-        changed[name] = override(now, value, here) if nested else convert(hints[name], value, here)
+        if dataclasses.is_dataclass(now):
+            changed[name] = value if isinstance(value, type(now)) else override(now, value, here)
+        else:
+            changed[name] = convert(hints[name], value, here)
     with prefix_errors(where):
         return dataclasses.replace(config, **changed)
 

@@ -65,7 +65,7 @@ class _ShortHelp:
             default = getattr(info.default, f.name) if isinstance(info.default, kind) else _default_of(f)
             hidden = "rare" in f.metadata or dataclasses.is_dataclass(default)
             self.n_hidden += hidden
-            hint = Annotated[hints[f.name], tyro.conf.Suppress] if hidden else hints[f.name]  # pyright: ignore[reportInvalidTypeForm]
+            hint: Any = Annotated[hints[f.name], tyro.conf.Suppress] if hidden else hints[f.name]  # pyright: ignore[reportInvalidTypeForm]
             fields.append(StructFieldSpec(f.name, hint, default, docs.get(f.name)))
         return StructConstructorSpec(kind, tuple(fields))
 

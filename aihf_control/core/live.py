@@ -37,7 +37,7 @@ class LiveLine:
     def __call__(self, name: str, done: int, total: int) -> None:
         now = time.monotonic()
         since, first = self.begun.setdefault(name, (now, done))
-        line = f"{name} {done:,} of {total:,}"
+        line = f"{name} {done:,} of {total:,}" if total > 1 else name
         if done > first and now - since > SETTLED and done < total:
             line += f"  {duration((now - since) / (done - first) * (total - done))} left"
         self.bar.update(self.task, completed=done, total=total, line=line)

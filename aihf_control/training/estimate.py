@@ -249,5 +249,5 @@ def _children() -> float:
 
 def small_dataset_config(demos: int, pairs: int, horizon: int) -> DataConfig:
     """Return settings of a dataset that is made in seconds, of which lanes draw so many demonstrations and pairs."""
-    sizes: dict[str, int] = {"demos": demos, "pairs": pairs, "test_pairs": 1, "episodes": 4, "clip": min(50, horizon)}
+    sizes: dict[str, Any] = {"demos": demos, "pairs": pairs, "test_pairs": 1, "episodes": 4, "clip": min(50, horizon)}
     return DataConfig(levels=("expert",), noise=(0.3,), **sizes)

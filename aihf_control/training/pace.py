@@ -105,8 +105,10 @@ class Pace:
         worker, steps = self.slowest, self.run_spec.steps
         if worker is None:
             return "starting"
-        if worker.phase:
+        if worker.phase and worker.phase.total > 1:
             return f"{worker.phase.name} {worker.phase.done:,} of {worker.phase.total:,}"
+        if worker.phase:
+            return worker.phase.name
         if 0 < worker.step <= self.warmup:
             return f"warm-up {worker.step:,} of {self.warmup:,}"
         return f"training {worker.step:,} of {steps:,}"

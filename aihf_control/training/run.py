@@ -18,7 +18,7 @@ import torch
 
 from aihf_control import methods
 from aihf_control.core.errors import BadInput
-from aihf_control.core.progress import named
+from aihf_control.core.progress import named, report
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import EVALUATION_SEED
 from aihf_control.learning.annotators import Annotator, WaitingEnded
@@ -253,6 +253,7 @@ def log_columns(task: Task, evaluator: RewardEvaluator, progress: Progress) -> d
     if task.labels_right is not None:
         columns["labels_right"] = task.labels_right
     if progress.reward is not None:
+        report("evaluating the reward", 0, 1)
         columns["pair_accuracy"] = evaluator.accuracy(progress.reward)
         columns["rank_correlation"] = evaluator.rank_correlation(progress.reward)
         columns |= evaluator.group_columns(progress.reward)
