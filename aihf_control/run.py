@@ -36,14 +36,13 @@ from aihf_control.learning.annotators import Annotator
 from aihf_control.models.device import default_workers
 from aihf_control.training.display import Display
 from aihf_control.training.estimate import load_factor
-from aihf_control.training.events import Evaluated, Event, Notice
 from aihf_control.training.options import Options, dataset_of, locate_dataset, run_spec_of, with_sizes
 from aihf_control.training.plan import expect, planned_data, planned_default, print_plan
-from aihf_control.training.result import Collector, train_run
+from aihf_control.training.recorder import Recorder, boards_of
+from aihf_control.training.result import train_run
 from aihf_control.training.run import CheckpointPlace, RunSpec
 from aihf_control.training.run_folder import (
     CHECKPOINT,
-    append,
     begin,
     check_not_running,
     check_resume,
@@ -56,7 +55,6 @@ from aihf_control.training.run_folder import (
     save,
 )
 from aihf_control.training.start import check_start
-from aihf_control.training.tensorboard import TensorBoard
 
 
 @ends_with_reader
@@ -132,7 +130,7 @@ def run(options: Options, cfg: Any, dry_run: bool = False) -> int:
     if not options.resume:
         check_unused(folder)
     check_writable(folder)
-    board = TensorBoard(folder) if options.tensorboard else None
+    boards = boards_of(options, cfg, folder)
     if dry_run:
         _print_dry_run(options, run_spec, folder)
         return 0
@@ -152,7 +150,7 @@ def run(options: Options, cfg: Any, dry_run: bool = False) -> int:
         print_plan(console, run_spec, data, workers, folder, expected)
         display = Display(run_spec, expected.total * load_factor(workers) if expected and not options.resume else None)
         _print_determinism(data.spec)
-        recorder = _Recorder(folder, display, board, lambda: begin(folder, options, run_spec, dataset, where, workers))
+        recorder = Recorder(folder, display, boards, lambda: begin(folder, options, run_spec, dataset, where, workers))
         place = CheckpointPlace(folder / CHECKPOINT, options.checkpoint, options.reuse)
         return _train(run_spec, dataset, workers, recorder, place, options)
 
@@ -183,7 +181,7 @@ def _workers_of(options: Options, run_spec: RunSpec) -> int:
 
 
 def _train(
-    run_spec: RunSpec, dataset: Dataset, workers: int, recorder: _Recorder, place: CheckpointPlace, options: Options
+    run_spec: RunSpec, dataset: Dataset, workers: int, recorder: Recorder, place: CheckpointPlace, options: Options
 ) -> int:
     """Train to the end, an early end (Ctrl-C) or a pause (SIGTERM), and save the result. Returns the exit code."""
     folder, stop, pause = recorder.folder, threading.Event(), threading.Event()
@@ -202,6 +200,7 @@ def _train(
         signal_handlers({signal.SIGINT: end_early, signal.SIGTERM: write_and_pause}),
         _annotator_of(options, dataset, folder, pause.set) as annotator,
         recorder.display,
+        contextlib.closing(recorder),
     ):
         timeout = options.step_timeout
         result = train_run(run_spec, dataset, workers, recorder, stop, pause, place, timeout, annotator)
@@ -233,24 +232,6 @@ def _check_asks(options: Options, run_spec: RunSpec, dataset: Dataset) -> None:
             f"--annotator page: {options.method} asks nobody while it trains; label its dataset before: "
             "python -m aihf_control.label DATASET"
         )
-
-
-class _Recorder:
-    """Writes a run's events to its folder and to the terminal."""
-
-    def __init__(self, folder: Path, display: Display, board: TensorBoard | None, write_config: Callable[[], None]):
-        self.folder, self.display, self.board, self.write_config = folder, display, board, write_config
-
-    def __call__(self, event: Event, collector: Collector) -> None:
-        if isinstance(event, Notice):
-            print(f"note: {event.message}", file=sys.stderr)
-        if isinstance(event, Evaluated):
-            if not (self.folder / "config.json").exists():
-                self.write_config()
-            append(self.folder / "log.jsonl", event.rows)
-            if self.board:
-                self.board.add(event.rows)
-        self.display.show(event, collector)
 
 
 def _print_determinism(spec: EnvSpec) -> None:

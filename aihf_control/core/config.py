@@ -22,7 +22,7 @@ PLAIN |= {dict: "a table"}
 
 
 CHANGES_NO_NUMBER = frozenset(
-    {"out", "folder", "resume", "dataset", "checkpoint", "tensorboard", "step_timeout", "reuse"}
+    {"out", "folder", "resume", "dataset", "checkpoint", "tensorboard", "wandb", "step_timeout", "reuse"}
 )
 """Flags that change no number of a run; a dataset is compared by its digest, not by its folder."""
 OF_PEOPLE = frozenset({"annotator", "annotators", "wait", "port"})

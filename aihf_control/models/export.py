@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,10 @@ class GreedyPolicy(nn.Module):
 
 def write_torchscript(path: str | Path, expert: Expert, spec: EnvSpec) -> None:
     """Write a file that `torch.jit.load` opens."""
-    traced = torch.jit.trace(GreedyPolicy(expert, spec), torch.zeros(2, spec.n_obs))
     data = io.BytesIO()
-    torch.jit.save(traced, data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch 2.13 prefers torch.export, which TorchScript is not
+        torch.jit.save(torch.jit.trace(GreedyPolicy(expert, spec), torch.zeros(2, spec.n_obs)), data)
     write_bytes(Path(path), data.getvalue())
 
 

@@ -60,6 +60,8 @@ class Options:
     """Folder of this run, instead of one in `out`."""
     tensorboard: bool = False
     """Also write the log for TensorBoard into the run folder. Needs `pip install 'aihf_control[tensorboard]'`."""
+    wandb: bool = False
+    """Also send the log to Weights & Biases. Needs `pip install 'aihf_control[wandb]'`."""
     checkpoint: float = rare(3.0)
     """Minutes between checkpoints; a run that is killed resumes from the last."""
     step_timeout: float = rare(DEFAULT_TIMEOUT)
