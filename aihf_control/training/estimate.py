@@ -36,6 +36,7 @@ SHORTEST = 40  # iterations of the short run
 MOST = 100  # largest n
 PLAYED = 30  # steps of each environment that are timed
 COUNTS = ("steps", "warmup", "hold", "reward_warmup")  # and all settings that end with "updates"
+PLAYING = ("comparing clones", "playing segments")  # phases that a short run does not shorten
 RECORDING = 1.5  # by how much the policy and the recording of states lengthen a step
 TIMINGS = "timings.json"
 
@@ -133,10 +134,17 @@ def _measure(part: RunSpec, dataset: Callable[[], Dataset], spec: EnvSpec) -> di
         return None
     finally:
         torch.set_num_threads(threads)
-    again = 2 * getattr(getattr(part.cfg, "tilt", None), "episodes", 0)  # episodes of the two clones that are compared
+    again = _trials(part.cfg)
     episodes = 2 * part.final_episodes + (part.evaluations - 1) * part.eval_episodes
     expected = Expected(_seconds_of_a_start(), phases + each * again, training, each * episodes)
     return dataclasses.asdict(expected)
+
+
+def _trials(cfg: Any) -> int:
+    """Return the episodes per lane that a method plays to compare policies: two clones, and the best one so far."""
+    tilt, best = getattr(cfg, "tilt", None), getattr(cfg, "best", None)
+    clones = 2 * tilt.episodes if tilt and tilt.share else 0
+    return clones + ((1 + cfg.steps // best.every) * best.episodes if best and best.every else 0)
 
 
 def _time_short_run(part: RunSpec, dataset: Dataset, n: int) -> tuple[float, float, Policy]:
@@ -194,7 +202,7 @@ class _Stopwatch:
 
     def scaled(self, n: int) -> float:
         """Return n times the seconds of all phases but those that play episodes, which do not grow with n."""
-        return n * sum(self.total(name) for name in self.units if name != "comparing clones")
+        return n * sum(self.total(name) for name in self.units if name not in PLAYING)
 
 
 def shorten(cfg: Any, n: int) -> Any:
