@@ -101,7 +101,7 @@ def _estimate(job: CellJob) -> float | None:
         spec = spec_of(options.env, **job.cell.env_options)
         run_spec = run_spec_of(options, job.cell.cfg)
         found = estimate(run_spec, spec, 1, lambda: _data_of(job))
-    return found and found.total + found.start  # of the command, and of its worker
+    return found and found.total
 
 
 def _data_of(job: CellJob) -> Dataset:

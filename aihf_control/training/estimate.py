@@ -46,7 +46,7 @@ class Expected:
     """Seconds of a run on an idle core."""
 
     start: float
-    """Start of the processes."""
+    """Start of the command, and of its workers."""
     first: float
     """Clone, reward and whatever else a method does before its iterations."""
     training: float
@@ -136,7 +136,7 @@ def _measure(part: RunSpec, dataset: Callable[[], Dataset], spec: EnvSpec) -> di
         torch.set_num_threads(threads)
     again = _trials(part.cfg)
     episodes = 2 * part.final_episodes + (part.evaluations - 1) * part.eval_episodes
-    expected = Expected(_seconds_of_a_start(), phases + each * again, training, each * episodes)
+    expected = Expected(2 * _seconds_of_a_start(), phases + each * again, training, each * episodes)
     return dataclasses.asdict(expected)
 
 

@@ -39,7 +39,7 @@ def test_a_run_is_timed_once_and_kept(method, dataset):
     run_spec = RunSpec(method, cfg, (0, 1), pairs=20, steps=cfg.steps, eval_episodes=1, final_episodes=1)
     assert estimate(run_spec, spec, 2, data, known=True) is None and not asked
     first = estimate(run_spec, spec, 2, data)
-    assert first and first.start == 2.0 and first.training > 0 and first.evaluations > 0
+    assert first and first.start == 4.0 and first.training > 0 and first.evaluations > 0
     assert (first.first > 0) == (method != "bc")  # whose clone is its training
     assert estimate(run_spec, spec, 2, data, known=True) == first and len(asked) == 1
 
