@@ -68,8 +68,11 @@ def _attempt_of(line: bytes) -> tuple[str, float] | None:
     return (key, float(seconds)) if fits else None
 
 
-def expected_seconds(jobs: Sequence[CellJob], ledger: Ledger) -> Expected:
-    """Return each cell's seconds: as measured, as the mean of similar cells, or by timing a second of updates."""
+def expected_seconds(jobs: Sequence[CellJob], ledger: Ledger, timing: bool = True) -> Expected:
+    """Return each cell's seconds: as measured, as the mean of similar cells, or as estimated.
+
+    Without `timing`, which takes seconds per kind of cell, only estimates from earlier times are used.
+    """
     measured = ledger.seconds()
     known = {job.key: measured[job.key] for job in jobs if job.key in measured and _is_finished(job)}
     kinds: dict[str, list[float]] = {}
@@ -79,7 +82,7 @@ def expected_seconds(jobs: Sequence[CellJob], ledger: Ledger) -> Expected:
     guesses: dict[str, float | None] = {kind: float(np.mean(seconds)) for kind, seconds in kinds.items()}
     for job in jobs:
         if _kind(job) not in guesses and not _is_finished(job):
-            guesses[_kind(job)] = _estimate(job)
+            guesses[_kind(job)] = _estimate(job, timing)
     return {job.key: known.get(job.key, guesses.get(_kind(job))) for job in jobs}
 
 
@@ -93,14 +96,14 @@ def _kind(job: CellJob) -> str:
     return repr((options.env, options.method, options.seeds, options.device, options.precision, job.cell.cfg))
 
 
-def _estimate(job: CellJob) -> float | None:
+def _estimate(job: CellJob, timing: bool) -> float | None:
     options = job.cell.options
     if options.device != "cpu" and not torch.cuda.is_available():  # another machine has one
         return None
     with watch(options.env, options.step_timeout):
         spec = spec_of(options.env, **job.cell.env_options)
         run_spec = run_spec_of(options, job.cell.cfg)
-        found = estimate(run_spec, spec, 1, lambda: _data_of(job))
+        found = estimate(run_spec, spec, 1, lambda: _data_of(job), known=not timing)
     return found and found.total
 
 
