@@ -7,6 +7,7 @@ those of the processor, so other load on the machine does not change them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import resource
@@ -243,6 +244,7 @@ def seconds_of_a_step(spec: EnvSpec) -> float:
     return (time.process_time() - begun) / (10 * PLAYED)
 
 
+@functools.cache
 def _seconds_of_a_start() -> float:
     """Return how long a process of a run takes to start."""
     before = _children()

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from aihf_control import methods
-from aihf_control.core.files import cache_folder
 from aihf_control.environments.gym import spec_of
 from aihf_control.methods import aihf
 from aihf_control.training import estimate as module
@@ -17,7 +16,7 @@ from tests.helpers import tiny
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(module, "_seconds_of_a_start", lambda: 2.0)
 
 
@@ -48,7 +47,7 @@ def test_damaged_timings_are_measured_again(dataset):
     spec, cfg = spec_of("Hopper-v4"), tiny("bc")
     run_spec = RunSpec("bc", cfg, (0,), pairs=20, steps=cfg.steps)
     estimate(run_spec, spec, 1, lambda: dataset)
-    path = cache_folder() / TIMINGS
+    path = module.cache_folder() / TIMINGS
     for damaged in ("{", json.dumps({key: {"start": "x"} for key in json.loads(path.read_text())})):
         path.write_text(damaged)
         assert estimate(run_spec, spec, 1, lambda: dataset, known=True) is None
