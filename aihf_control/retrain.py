@@ -29,12 +29,14 @@ import tyro
 from aihf_control.core.cli import ends_with_reader, exit_code
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import check_writable, read_json, write_bytes
+from aihf_control.core.live import show_progress
+from aihf_control.core.progress import listening, report
 from aihf_control.core.statistics import STAR_NOTE, Estimate, estimate, format_count, normalised
 from aihf_control.core.tables import read_csv
 from aihf_control.environments import watchdog
 from aihf_control.environments.cards import folder_name
 from aihf_control.environments.modules import allow_module, allowed_modules, check_module, set_allowed_modules
-from aihf_control.experts.true_reward import TrueRewardConfig, learn
+from aihf_control.experts.true_reward import TRAINING, TrueRewardConfig, learn
 from aihf_control.learning.evaluation import greedy_returns
 from aihf_control.learning.sac import SACConfig
 from aihf_control.models.device import matmul_precision, use_one_thread
@@ -45,6 +47,7 @@ HEAD = ("run", "environment", "method", "demos", "pairs", "n", "its own policy",
 RESULT = "retrained.csv"
 
 _clocks: Sequence[Any] = ()  # of a worker process: one per job, shared with the parent
+_counts: Sequence[Any] = ()  # the same, of updates done
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,13 +170,15 @@ def _run_jobs(jobs: Sequence[Job], options: Options) -> None:
     """Run the jobs in worker processes and print the mean return of each. Raises EnvTimeout if an environment hangs."""
     workers = min(options.workers or len(os.sched_getaffinity(0)), max(1, len(jobs)))
     context = multiprocessing.get_context("spawn")
-    clocks = [context.Value("d", 0.0, lock=False) for _ in jobs]
-    inherited = (allowed_modules(), clocks)
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _set_up_worker, inherited) as pool:
+    clocks, counts = ([context.Value(kind, 0, lock=False) for _ in jobs] for kind in "di")
+    inherited = (allowed_modules(), clocks, counts)
+    executor = concurrent.futures.ProcessPoolExecutor(workers, context, _set_up_worker, inherited)
+    with show_progress("retrain"), executor as pool:
         futures = [pool.submit(_run_job_number, i, job, options) for i, job in enumerate(jobs)]
         for job, future in zip(jobs, futures, strict=True):
             while not concurrent.futures.wait([future], timeout=0.5).done:
                 _check_clocks(jobs, clocks, options.step_timeout)
+                report(f"updates of {len(jobs)} runs", sum(c.value for c in counts), len(jobs) * options.updates)
             print(f"{job.result}: {future.result():.0f}", flush=True)
 
 
@@ -187,19 +192,25 @@ def _check_clocks(jobs: Sequence[Job], clocks: Sequence[Any], limit: float) -> N
             raise watchdog.EnvTimeout(watchdog.timeout_message(env, limit))
 
 
-def _set_up_worker(modules: tuple[str, ...], clocks: Sequence[Any]) -> None:
-    """Set up a worker process: one thread, clocks for the watchdog, and Ctrl-C ends it without a traceback."""
-    global _clocks
+def _set_up_worker(modules: tuple[str, ...], clocks: Sequence[Any], counts: Sequence[Any]) -> None:
+    """Set up a worker process: one thread, clocks for the watchdog, counts of updates, no traceback after Ctrl-C."""
+    global _clocks, _counts
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     use_one_thread()
     set_allowed_modules(modules)
-    _clocks = clocks
+    _clocks, _counts = clocks, counts
 
 
 def _run_job_number(i: int, job: Job, options: Options) -> float:
-    """Run a job with its clock, which the parent process reads."""
+    """Run a job with its clock and its count of updates, which the parent process reads."""
     watchdog.share_clock(_clocks[i])
-    return run_job(job, options)
+
+    def count(phase: str, done: int, total: int) -> None:
+        if phase == TRAINING:
+            _counts[i].value = done
+
+    with listening(count):
+        return run_job(job, options)
 
 
 def run_job(job: Job, options: Options) -> float:

@@ -34,14 +34,14 @@ from aihf_control.environments.watchdog import TIMEOUT_CODE, EnvTimeout, watch
 from aihf_control.learning.annotators import Annotator
 from aihf_control.models.device import default_workers
 from aihf_control.training.display import Display
-from aihf_control.training.events import Evaluated, Event, Notice
+from aihf_control.training.estimate import load_factor
 from aihf_control.training.options import Options, dataset_of, locate_dataset, run_spec_of, with_sizes
-from aihf_control.training.plan import planned_data, planned_default, print_plan
-from aihf_control.training.result import Collector, train_run
+from aihf_control.training.plan import expect, planned_data, planned_default, print_plan
+from aihf_control.training.recorder import Recorder, boards_of
+from aihf_control.training.result import train_run
 from aihf_control.training.run import CheckpointPlace, RunSpec
 from aihf_control.training.run_folder import (
     CHECKPOINT,
-    append,
     begin,
     check_not_running,
     check_resume,
@@ -54,7 +54,6 @@ from aihf_control.training.run_folder import (
     save,
 )
 from aihf_control.training.start import check_asks, check_start
-from aihf_control.training.tensorboard import TensorBoard
 
 
 @ends_with_reader
@@ -130,7 +129,7 @@ def run(options: Options, cfg: Any, dry_run: bool = False) -> int:
     if not options.resume:
         check_unused(folder)
     check_writable(folder)
-    board = TensorBoard(folder) if options.tensorboard else None
+    boards = boards_of(options, cfg, folder)
     if dry_run:
         _print_dry_run(options, run_spec, folder)
         return 0
@@ -146,10 +145,12 @@ def run(options: Options, cfg: Any, dry_run: bool = False) -> int:
             check_unused(folder)  # a run that has begun since
             clear_checkpoints(folder)
             workers = _workers_of(options, run_spec)
-        display, data = Display(run_spec), planned_data(dataset, where)
-        print_plan(display.console, run_spec, data, workers, folder)
+        console, data = make_console(), planned_data(dataset, where)
+        expected = expect(run_spec, data, workers, known=not console.is_terminal)
+        print_plan(console, run_spec, data, workers, folder, expected)
+        display = Display(run_spec, expected.total * load_factor(workers) if expected and not options.resume else None)
         _print_determinism(data.spec)
-        recorder = _Recorder(folder, display, board, lambda: begin(folder, options, run_spec, dataset, where, workers))
+        recorder = Recorder(folder, display, boards, lambda: begin(folder, options, run_spec, dataset, where, workers))
         place = CheckpointPlace(folder / CHECKPOINT, options.checkpoint, options.reuse)
         return _train(run_spec, dataset, workers, recorder, place, options)
 
@@ -172,7 +173,7 @@ def _print_dry_run(options: Options, run_spec: RunSpec, folder: Path) -> None:
         else:
             check_start(run_spec, dataset)
         data = planned_data(dataset, where)
-    print_plan(make_console(), run_spec, data, workers, folder)
+    print_plan(make_console(), run_spec, data, workers, folder, expect(run_spec, data, workers))
     _print_determinism(data.spec)
     print("dry run: nothing was trained, and nothing was written")
 
@@ -182,7 +183,7 @@ def _workers_of(options: Options, run_spec: RunSpec) -> int:
 
 
 def _train(
-    run_spec: RunSpec, dataset: Dataset, workers: int, recorder: _Recorder, place: CheckpointPlace, options: Options
+    run_spec: RunSpec, dataset: Dataset, workers: int, recorder: Recorder, place: CheckpointPlace, options: Options
 ) -> int:
     """Train to the end, an early end (Ctrl-C) or a pause (SIGTERM), and save the result. Returns the exit code."""
     folder, stop, pause = recorder.folder, threading.Event(), threading.Event()
@@ -201,6 +202,7 @@ def _train(
         signal_handlers({signal.SIGINT: end_early, signal.SIGTERM: write_and_pause}),
         _annotator_of(options, dataset, folder, pause.set) as annotator,
         recorder.display,
+        contextlib.closing(recorder),
     ):
         timeout = options.step_timeout
         result = train_run(run_spec, dataset, workers, recorder, stop, pause, place, timeout, annotator)
@@ -223,24 +225,6 @@ def _annotator_of(
     spec = spec_of(dataset.meta["env"], **dataset.meta["options"])
     served = options.annotators, options.port, options.wait, options.step_timeout
     return page_of_run(folder / "labels", spec, *served, failed)
-
-
-class _Recorder:
-    """Writes a run's events to its folder and to the terminal."""
-
-    def __init__(self, folder: Path, display: Display, board: TensorBoard | None, write_config: Callable[[], None]):
-        self.folder, self.display, self.board, self.write_config = folder, display, board, write_config
-
-    def __call__(self, event: Event, collector: Collector) -> None:
-        if isinstance(event, Notice):
-            print(f"note: {event.message}", file=sys.stderr)
-        if isinstance(event, Evaluated):
-            if not (self.folder / "config.json").exists():
-                self.write_config()
-            append(self.folder / "log.jsonl", event.rows)
-            if self.board:
-                self.board.add(event.rows)
-        self.display.show(event, collector)
 
 
 def _print_determinism(spec: EnvSpec) -> None:

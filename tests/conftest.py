@@ -30,6 +30,15 @@ def goals_everywhere():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_timings(tmp_path_factory):
+    """Keep the times of estimates out of the user's cache folder, where the compiled kernel stays."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("timings")
+        patch.setattr("aihf_control.training.estimate.cache_folder", lambda: folder)
+        yield
+
+
 @pytest.fixture(scope="session")
 def policy_zips(tmp_path_factory) -> dict[str, Path]:
     return random_policies("Hopper-v4", tmp_path_factory.mktemp("policies"))

@@ -11,20 +11,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich import box
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
 
 from aihf_control.bench.grid import CellJob
 from aihf_control.bench.local import Advanced, Attempted, Event, Started
-from aihf_control.core.cli import make_console
+from aihf_control.core.cli import make_console, print_table
 from aihf_control.core.config import as_word
 from aihf_control.core.files import read_bytes, writing
+from aihf_control.core.live import make_bar
+from aihf_control.core.text import duration
+from aihf_control.data.dataset import Dataset
+from aihf_control.data.generate import make_dataset
 from aihf_control.environments.gym import spec_of
 from aihf_control.environments.watchdog import watch
 from aihf_control.report.run_files import is_number
-from aihf_control.training.estimate import duration, estimate_seconds
+from aihf_control.training.estimate import estimate, small_dataset_config
 from aihf_control.training.options import run_spec_of
+from aihf_control.training.run import RunSpec
 
 Expected = dict[str, float | None]  # seconds on one core by key; None if unknown
 
@@ -66,8 +68,11 @@ def _attempt_of(line: bytes) -> tuple[str, float] | None:
     return (key, float(seconds)) if fits else None
 
 
-def expected_seconds(jobs: Sequence[CellJob], ledger: Ledger) -> Expected:
-    """Return each cell's seconds: as measured, as the mean of similar cells, or by timing a second of updates."""
+def expected_seconds(jobs: Sequence[CellJob], ledger: Ledger, timing: bool = True) -> Expected:
+    """Return each cell's seconds: as measured, as the mean of similar cells, or as estimated.
+
+    Without `timing`, which takes seconds per kind of cell, only estimates from earlier times are used.
+    """
     measured = ledger.seconds()
     known = {job.key: measured[job.key] for job in jobs if job.key in measured and _is_finished(job)}
     kinds: dict[str, list[float]] = {}
@@ -77,7 +82,7 @@ def expected_seconds(jobs: Sequence[CellJob], ledger: Ledger) -> Expected:
     guesses: dict[str, float | None] = {kind: float(np.mean(seconds)) for kind, seconds in kinds.items()}
     for job in jobs:
         if _kind(job) not in guesses and not _is_finished(job):
-            guesses[_kind(job)] = _estimate(job)
+            guesses[_kind(job)] = _estimate(job, timing)
     return {job.key: known.get(job.key, guesses.get(_kind(job))) for job in jobs}
 
 
@@ -91,12 +96,26 @@ def _kind(job: CellJob) -> str:
     return repr((options.env, options.method, options.seeds, options.device, options.precision, job.cell.cfg))
 
 
-def _estimate(job: CellJob) -> float | None:
+def _estimate(job: CellJob, timing: bool) -> float | None:
     options = job.cell.options
     if options.device != "cpu" and not torch.cuda.is_available():  # another machine has one
         return None
     with watch(options.env, options.step_timeout):
-        return estimate_seconds(run_spec_of(options, job.cell.cfg), spec_of(options.env), 1)
+        spec = spec_of(options.env, **job.cell.env_options)
+        run_spec = run_spec_of(options, job.cell.cfg)
+        found = estimate(run_spec, spec, 1, lambda: _data_of(job), known=not timing)
+    return found and found.total
+
+
+def _data_of(job: CellJob) -> Dataset:
+    """Return the dataset of a cell, or a small one in its place if it is not made yet."""
+    folder = job.source or job.dataset
+    if (folder / "meta.json").exists():
+        return Dataset.load(folder)
+    options = job.cell.options
+    sizes = options.demos or RunSpec.demos, options.pairs or RunSpec.pairs
+    horizon = spec_of(options.env, **job.cell.env_options).horizon
+    return make_dataset(options.env, small_dataset_config(*sizes, horizon), options=job.cell.env_options)
 
 
 def title_of(job: CellJob) -> str:
@@ -108,15 +127,15 @@ def title_of(job: CellJob) -> str:
 def print_plan(jobs: Sequence[CellJob], expected: Expected, workers: int) -> None:
     """Print the cells, which of them are finished, and how long the others will take."""
     console, left = make_console(markup=False, emoji=False), {}
-    table = Table("cell", "key", "seeds", "state", "takes about", box=box.SIMPLE_HEAD)
+    rows = []
     for job in jobs:
         done, begun = ((job.folder / name).exists() for name in ("summary.json", "config.json"))
         state, seconds = "finished" if done else "begun" if begun else "to do", expected[job.key]
         if not done:
             left[job.key] = seconds
         about = duration(seconds) if seconds is not None else "?"
-        table.add_row(title_of(job), job.key, str(job.cell.options.seeds), state, about)
-    console.print(table)
+        rows.append((title_of(job), job.key, str(job.cell.options.seeds), state, about))
+    print_table(console, ("cell", "key", "seeds", "state", "takes about"), rows)
     known = [seconds for seconds in left.values() if seconds is not None]
     unknown = f", and {len(left) - len(known)} for which there is no estimate" if len(known) < len(left) else ""
     counts = f"{len(expected)} cells, {len(expected) - len(left)} finished; of the rest {len(known)} take about"
@@ -130,11 +149,11 @@ class GridDisplay:
     def __init__(self, titles: dict[str, str], expected: Expected, shares: dict[str, float]):
         known = [seconds for seconds in expected.values() if seconds]
         usual = float(np.median(known)) if known else 1.0
-        self.titles, self.console = titles, make_console(markup=False, emoji=False)
+        self.titles = titles
         self.weights = {key: expected.get(key) or usual for key in titles}
         self.shares, self.finished = dict(shares), {key for key, share in shares.items() if share == 1}
-        name, line = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[line]}"))
-        self.progress = Progress(name, BarColumn(bar_width=24), line, console=self.console, transient=True)
+        self.progress = make_bar(24)
+        self.console = self.progress.console
         self.bar = self.progress.add_task("grid", total=sum(self.weights.values()), line="")
         self.bars: dict[str, Any] = {}
         self.began, self.before = time.monotonic(), self._done()
@@ -142,8 +161,7 @@ class GridDisplay:
     def __enter__(self) -> GridDisplay:
         if self.finished:
             self._print(f"{len(self.finished)} of {len(self.titles)} cells are finished already")
-        if self.console.is_terminal:
-            self.progress.start()
+        self.progress.start()
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -48,7 +48,7 @@ def run_grid(options: Options) -> int:
     if options.list:
         print("\n".join(command_lines(jobs)))
         return 0
-    expected = expected_seconds(jobs, Ledger(folder / "attempts.jsonl"))
+    expected = expected_seconds(jobs, Ledger(folder / "attempts.jsonl"), timing=options.dry_run)
     if options.dry_run:
         print_plan(jobs, expected, options.workers or _default_workers(jobs))
         return 0

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
 import reprlib
 import select
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import tyro
+from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
 
 from aihf_control.core.errors import BadInput, BadLines, InputWarning
+from aihf_control.core.help import help_level
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 FILE_WIDTH = 132  # of output that does not go to a terminal
+UNBOUNDED = 10_000  # columns, in which every table fits
 
 Main = Callable[..., int]
 
@@ -28,7 +35,8 @@ def ends_with_reader(main: Main) -> Main:
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
         try:
-            return _flushed(main, argv)
+            with help_level(list(sys.argv[1:] if argv is None else argv)) as words:
+                return _flushed(main, words)
         except BrokenPipeError:
             if not _discard_unread_output():  # another pipe is broken
                 raise
@@ -37,7 +45,7 @@ def ends_with_reader(main: Main) -> Main:
     return wrapped
 
 
-def _flushed(main: Main, argv: Sequence[str] | None) -> int:
+def _flushed(main: Main, argv: Sequence[str]) -> int:
     """Run a command and write its buffered output, which Python does otherwise only when nothing can catch a fault."""
     try:
         code = main(argv)
@@ -74,6 +82,24 @@ def make_console(**options: Any) -> Console:
     return console
 
 
+def print_table(console: Console, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table. Where the console is too narrow for it, print each row as lines of its own, so nothing is cut."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for i, name in enumerate(head):
+        table.add_column(name, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    if Measurement.get(console, console.options.update(width=UNBOUNDED), table).maximum <= console.width:
+        console.print(table)
+        return
+    width = max(map(len, head))
+    for first, *others in rows:
+        console.print(f"\n{escape(first)}", soft_wrap=True)
+        for name, cell in zip(head[1:], others, strict=True):
+            console.print(f"  {name:<{width}}  {escape(cell)}", soft_wrap=True)
+    console.print()
+
+
 def exit_code(command: Callable[..., Any], *args: Any) -> int:
     """Run a command and return its exit code: the one that it returns, 0 for None, or 2 for bad input.
 
@@ -108,6 +134,17 @@ def _show_warning(show: Callable[..., None], message: Warning | str, category: t
         show(message, category, *args)
 
 
+def check_command(name: str, known: Collection[str]) -> None:
+    """Raise BadInput for an unknown command, with the nearest known one, or with all."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"commands are {', '.join(known)}"
+        raise BadInput(f"unknown command {name!r}; {hint}")
+
+
 def subcommands(commands: dict[str, Callable], argv: Sequence[str] | None, module: str) -> None:
-    """Run the subcommand of `python -m module` that `argv` names."""
+    """Run the subcommand of `python -m module` that `argv` names. Raises BadInput for an unknown one."""
+    named = list(sys.argv[1:] if argv is None else argv)[:1]
+    if named and not named[0].startswith("-"):
+        check_command(named[0], commands)
     tyro.extras.subcommand_cli_from_dict(commands, args=argv, prog=f"python -m {module}")

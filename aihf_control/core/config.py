@@ -22,7 +22,7 @@ PLAIN |= {dict: "a table"}
 
 
 CHANGES_NO_NUMBER = frozenset(
-    {"out", "folder", "resume", "dataset", "checkpoint", "tensorboard", "step_timeout", "reuse"}
+    {"out", "folder", "resume", "dataset", "checkpoint", "tensorboard", "wandb", "step_timeout", "reuse"}
 )
 """Flags that change no number of a run; a dataset is compared by its digest, not by its folder."""
 OF_PEOPLE = frozenset({"annotator", "annotators", "wait", "port"})
@@ -55,8 +55,10 @@ def override(config: Any, table: Any, where: str) -> Any:
     changed = {}
     for name, value in table.items():
         now, here = getattr(config, name), f"{where}.{name}"
-        nested = dataclasses.is_dataclass(now)
-        changed[name] = override(now, value, here) if nested else convert(hints[name], value, here)
+        if dataclasses.is_dataclass(now):
+            changed[name] = value if isinstance(value, type(now)) else override(now, value, here)
+        else:
+            changed[name] = convert(hints[name], value, here)
     with prefix_errors(where):
         return dataclasses.replace(config, **changed)
 

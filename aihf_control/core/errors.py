@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 
 
@@ -62,3 +63,16 @@ def check_shares(flags: dict[str, float]) -> None:
     for flag, share in flags.items():
         if not 0 <= share <= 1:
             raise BadInput(f"{flag} must be between 0 and 1, got {share}")
+
+
+@contextlib.contextmanager
+def in_python() -> Iterator[None]:
+    """Name arguments of Python where messages of BadInput name flags: `--eval-episodes` is `eval_episodes`."""
+    try:
+        yield
+    except BadInput as e:
+        e.args = tuple(FLAG.sub(lambda flag: flag[1].replace("-", "_"), str(text)) for text in e.args)
+        raise
+
+
+FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*(?:\.[a-z-]+)*)")

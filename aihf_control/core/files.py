@@ -39,6 +39,17 @@ _LONG_NUMBER = re.compile(rf"[0-9][0-9a-fA-F_xob]{{{MAX_DIGITS}}}")
 _DOTTED_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{MAX_DEPTH}}}")
 
 
+def cache_folder() -> Path:
+    """Return the user's folder for what can be made again, which may not exist yet.
+
+    Raises OSError if XDG_CACHE_HOME is relative, RuntimeError without a home folder.
+    """
+    given = os.environ.get("XDG_CACHE_HOME")
+    if given and not os.path.isabs(given):
+        raise OSError(f"XDG_CACHE_HOME must be an absolute path, got {given}")
+    return (Path(given) if given else Path.home() / ".cache") / "aihf_control"
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically: to a temporary file in the same folder, which then replaces it.
 

@@ -62,7 +62,7 @@ def install_for_help(argv: list[str]) -> None:
     Not where a plug-in method is named, or a run that may have used one: its module may do more than define things.
     """
     words = {part for word in argv for part in word.split("=", 1)}
-    if {"-h", "--help"} & words and not ({"--resume", *entry_points(group=METHODS).names} & words):
+    if {"-h", "--help", "--help-all"} & words and not ({"--resume", *entry_points(group=METHODS).names} & words):
         sys.meta_path.insert(0, PlaceholderImporter())
 
 

@@ -13,6 +13,7 @@ import tyro
 
 from aihf_control.core.cli import ends_with_reader, exit_code, subcommands
 from aihf_control.core.errors import BadInput
+from aihf_control.core.live import show_progress
 from aihf_control.core.provenance import versions
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.figure import write_figure
@@ -61,7 +62,7 @@ def make(
     _check_free(out, overwrite)
     policies = dict(_parse_level(word) for word in policy) or None
     began = time.monotonic()
-    with watch(env, step_timeout):
+    with watch(env, step_timeout), show_progress(env):
         dataset = make_dataset(env, cfg, policies, out, _parse_options(env_option), force)
     print(f"made in {time.monotonic() - began:.1f} s")
     print_summary(dataset, out)
@@ -87,7 +88,7 @@ def import_(
         config: Sources.
     """
     _check_free(out, overwrite)
-    with watch(env, step_timeout):
+    with watch(env, step_timeout), show_progress(env):
         dataset = import_dataset(env, config, out, _parse_options(env_option), force)
     print_summary(dataset, out)
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_bytes, sha256, write_arrays, write_bytes, write_json
+from aihf_control.core.text import count
 from aihf_control.core.types import LaneSample, Preferences, Steps, Trajectory, correct_share, cut, join
 from aihf_control.data.arrays import MAX_BYTES, read_json_table, read_npz
 from aihf_control.data.labelling.principles import gaps
@@ -39,7 +40,7 @@ COLUMNS = ("obs", "act", "reward", "qpos", "qvel", "terminated", "seed", "level"
 KIND_NAMES = {"b": "booleans", "iu": "whole numbers", "U": "text"}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Dataset:
     """Pool of trajectories, indices of its demonstrations, and comparisons between segments of them.
 
@@ -50,6 +51,10 @@ class Dataset:
     pool: list[Trajectory]
     pairs: pd.DataFrame
     """One comparison per row in the columns of `PAIR_COLUMNS`; `split` is "train" or "test" (held out)."""
+
+    def __repr__(self) -> str:
+        parts = count(len(self.pool), "episode"), count(self.sizes[0], "demonstration")
+        return f"Dataset({self.meta['env']}, {', '.join(parts)}, {count(self.sizes[1], 'comparison')} to learn from)"
 
     @property
     def demonstrations(self) -> list[Trajectory]:

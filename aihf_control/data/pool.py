@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from aihf_control.core.errors import BadInput
+from aihf_control.core.progress import named
 from aihf_control.core.types import Trajectory
 from aihf_control.environments.cards import bundled_versions, card_of
 from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec
@@ -61,7 +62,8 @@ def play_episodes(
     if not n:
         return []
     act = add_noise(experts[level], spec, share, rng)
-    return check_rewards(spec, rollout(spec, act, [next(seeds) for _ in range(n)], name, state=True))
+    with named(f"playing {name}"):
+        return check_rewards(spec, rollout(spec, act, [next(seeds) for _ in range(n)], name, state=True))
 
 
 def add_noise(expert: Expert, spec: EnvSpec, share: float, rng: np.random.Generator) -> Callable[[Array], Array]:
@@ -87,7 +89,8 @@ def evaluate_returns(spec: EnvSpec, expert: Expert | None, n: int = 20) -> list[
             return rng.uniform(-1, 1, (len(obs), spec.n_act)).astype(np.float32)
         return expert.act(torch.as_tensor(obs)).numpy()
 
-    episodes = check_rewards(spec, rollout(spec, act, [EVALUATION_SEED + i for i in range(n)]))
+    with named("evaluating the expert" if expert else "evaluating random actions"):
+        episodes = check_rewards(spec, rollout(spec, act, [EVALUATION_SEED + i for i in range(n)]))
     return [float(t.reward.sum()) for t in episodes]
 
 

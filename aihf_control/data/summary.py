@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich import box
-from rich.table import Table
 
-from aihf_control.core.cli import make_console
+from aihf_control.core.cli import make_console, print_table
 from aihf_control.core.types import Trajectory, correct_share
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.pairs import margins, references
@@ -34,11 +32,13 @@ def print_summary(dataset: Dataset, folder: Path) -> None:
         print(f"note: {note}")
     if meta["options"]:
         print(f"environment options: {json.dumps(meta['options'], default=str)}")
-    console.print(_episode_table(dataset))
+    head = "episodes of", "n", "return", "min", "max", "steps", "terminated"
+    print_table(console, head, _episode_rows(dataset))
     if meta.get("demo_every", 1) > 1:
         console.print(f"learners receive every {meta['demo_every']}th step of a demonstration")
     for split, rows in dataset.pairs.groupby("split", sort=False):
-        console.print(_format_split(dataset, rows, str(split)), _comparison_table(dataset, rows))
+        console.print(_format_split(dataset, rows, str(split)))
+        print_table(console, ("margin, spreads", "comparisons", "ties", "correct"), _comparison_rows(dataset, rows))
 
 
 def group_episodes(dataset: Dataset) -> dict[str, list[Trajectory]]:
@@ -50,13 +50,13 @@ def group_episodes(dataset: Dataset) -> dict[str, list[Trajectory]]:
     return found
 
 
-def _episode_table(dataset: Dataset) -> Table:
-    table = Table("episodes of", "n", "return", "min", "max", "steps", "terminated", box=box.SIMPLE_HEAD)
+def _episode_rows(dataset: Dataset) -> list[list[str]]:
+    table = []
     for name, episodes in group_episodes(dataset).items():
         r = np.array([t.reward.sum() for t in episodes])
         steps, terminated = np.mean([len(t) for t in episodes]), np.mean([t.terminated for t in episodes])
         numbers = (f"{x:.0f}" for x in (len(r), r.mean(), r.min(), r.max(), steps))
-        table.add_row(name, *numbers, f"{terminated:.0%}")
+        table.append([name, *numbers, f"{terminated:.0%}"])
     return table
 
 
@@ -70,16 +70,16 @@ def _format_split(dataset: Dataset, rows: pd.DataFrame, split: str) -> str:
     )
 
 
-def _comparison_table(dataset: Dataset, rows: pd.DataFrame) -> Table:
+def _comparison_rows(dataset: Dataset, rows: pd.DataFrame) -> list[list[str]]:
     """Count comparisons and correct labels by the difference of true returns."""
     margin, spread, tied = margins(dataset.pool, rows), return_spread(dataset), find_ties(rows)
-    table = Table("margin, spreads", "comparisons", "ties", "correct", box=box.SIMPLE_HEAD)
+    table = []
     for low, high in itertools.pairwise(EDGES):
         inside = (np.abs(margin) >= low * spread) & (np.abs(margin) < high * spread)
         sure = inside & ~tied
         n_ties = int((inside & tied).sum()) // 2
         name = f"{low:g} to {high:g}" if high < np.inf else f"{low:g} and more"
-        table.add_row(name, str(int(sure.sum()) + n_ties), str(n_ties), format_agreement(margin[sure]))
+        table.append([name, str(int(sure.sum()) + n_ties), str(n_ties), format_agreement(margin[sure])])
     return table
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from aihf_control.core.progress import report
 from aihf_control.core.types import Trajectory
 from aihf_control.environments.gym import Envs, EnvSpec
 
@@ -26,12 +27,14 @@ def rollout(
     episodes = [_Recorder(seed, level, now[i], envs.state(i) if state else None) for i, seed in enumerate(seeds)]
     live = np.ones(n, bool)
     while live.any():
+        report("playing episodes", int(envs.steps.max()), spec.horizon)
         a, which = act(now), np.flatnonzero(live).tolist()
         now[which], reward, terminated, truncated = envs.step(a[which], which)
         for j, i in enumerate(which):
             episodes[i].add(a[i], reward[j], now[i], envs.state(i) if state else None)
             episodes[i].terminated = bool(terminated[j])
         live[which] = ~(terminated | truncated)
+    report("playing episodes", spec.horizon, spec.horizon)
     return [episode.trajectory() for episode in episodes]
 
 

@@ -10,11 +10,10 @@ from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from rich import box
-from rich.table import Table
 
-from aihf_control.core.cli import ends_with_reader, exit_code, make_console, subcommands
+from aihf_control.core.cli import ends_with_reader, exit_code, make_console, print_table, subcommands
 from aihf_control.core.errors import BadInput, InputWarning, at_least_one
+from aihf_control.core.live import show_progress
 from aihf_control.core.statistics import estimate, mean
 from aihf_control.data.pool import check_expert, explain_missing
 from aihf_control.environments.cards import card_of
@@ -52,7 +51,7 @@ def train(options: Annotated[TrainOptions, Unnamed] = TRAIN, cfg: Annotated[True
     which writes a checkpoint, the same command resumes with the same numbers. Ctrl-C ends the training early and saves
     the best policies so far, and so does the same command with `--updates` no larger than the number already done.
     """
-    with watch(options.env, options.step_timeout):
+    with watch(options.env, options.step_timeout), show_progress(options.env):
         train_experts(options, cfg)
 
 
@@ -61,7 +60,7 @@ def search(options: Annotated[SearchOptions, Unnamed] = SEARCH, cfg: Annotated[S
 
     Ctrl-C ends the search early and saves the best policies so far. It takes minutes and writes no checkpoint.
     """
-    with watch(options.env, options.step_timeout):
+    with watch(options.env, options.step_timeout), show_progress(options.env):
         search_experts(options, cfg)
 
 
@@ -92,7 +91,8 @@ def import_policy(
     with watch(env, step_timeout):
         spec, statistics = spec_of(env), read_vecnormalize(vecnormalize) if vecnormalize else None
         expert = read_zip(path, spec, activation, statistics)
-        episodes = expert_episodes(expert, spec, EPISODES)
+        with show_progress(env):
+            episodes = expert_episodes(expert, spec, EPISODES)
         if statistics and not keeps_clip(expert, statistics.clip):
             _check_clipping(path, np.concatenate([t.obs[:-1] for t in episodes]), statistics, force)
         returns = np.array([t.reward.sum() for t in episodes])
@@ -161,20 +161,22 @@ def _show(env: str, path: Path | None, episodes: int) -> None:
     if not paths:
         raise BadInput(f"{explain_missing(env)}; give a zip")
     console = make_console()
-    console.print(_returns_table(paths, spec, episodes))
+    head = "policy", "greedy return", "sampled return", "layers", "KiB"
+    print_table(console, head, _returns_rows(paths, spec, episodes))
     random = estimate(random_returns(spec, episodes), mean)
     console.print(f"random actions: {random}; means over {episodes} episodes, 95 % intervals")
 
 
-def _returns_table(paths: dict[str, Path], spec: EnvSpec, episodes: int) -> Table:
-    """Make a table with a row per policy {name: zip}."""
-    table = Table("policy", "greedy return", "sampled return", "layers", "KiB", box=box.SIMPLE_HEAD)
+def _returns_rows(paths: dict[str, Path], spec: EnvSpec, episodes: int) -> list[list[str]]:
+    """Return a table's row per policy {name: zip}."""
+    rows = []
     for name, path in paths.items():
         expert = read_zip(path, spec)
-        both = (expert_returns(expert, spec, episodes, sampled=sampled) for sampled in (False, True))
+        with show_progress(name):
+            both = [str(estimate(expert_returns(expert, spec, episodes, sampled=s), mean)) for s in (False, True)]
         layers = " x ".join(str(len(bias)) for _, bias in expert.layers[:-1])
-        table.add_row(name, *(str(estimate(r, mean)) for r in both), layers, f"{path.stat().st_size / 1024:.0f}")
-    return table
+        rows.append([name, *both, layers, f"{path.stat().st_size / 1024:.0f}"])
+    return rows
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import torch
 
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import check_writable
+from aihf_control.core.progress import report
 from aihf_control.core.provenance import commit
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.environments.modules import allow_module
@@ -114,6 +115,7 @@ def search_policy(
     rng = np.random.default_rng(seed)
     weights = output_weights(start) if start else np.zeros((spec.n_act, spec.n_obs + 1))
     for k in range(1, cfg.iterations + 1):
+        report("searching", k, cfg.iterations)
         first = START_SEED + 1000 * seed + k * cfg.directions
         weights = _take_step(spec, weights, cfg, rng, range(first, first + cfg.directions), start)
         if k % snapshots.every == 0:

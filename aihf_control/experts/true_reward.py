@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from aihf_control.core.errors import at_least_one
+from aihf_control.core.progress import report
 from aihf_control.environments.gym import Envs, EnvSpec
 from aihf_control.experts.crossq import CrossQ, CrossQConfig
 from aihf_control.learning.replay import Buffer
@@ -22,6 +23,7 @@ from aihf_control.models.networks import Policy, RewardFn
 from aihf_control.models.sb3 import Expert, policy_of
 
 Learner = SAC | CrossQ
+TRAINING = "training"  # phase whose updates are reported
 START_SEED = 50_000_000  # training episodes start from other seeds than those of evaluations
 
 
@@ -99,6 +101,7 @@ class TrueRewardTrainer:
         cfg = self.cfg
         while self.k < cfg.updates:
             self.k += 1
+            report(TRAINING, self.k, cfg.updates)
             self.step(random=self.k <= cfg.warmup and self.fresh)
             if self.k > cfg.warmup:
                 self.update(actor=self.fresh or self.k > cfg.warmup + cfg.hold)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from aihf_control.core.errors import at_least_one
+from aihf_control.core.progress import counted
 from aihf_control.learning.imitated import SOURCES, ActionSampler
 from aihf_control.learning.task import Task
 from aihf_control.learning.task_state import Stateful
@@ -88,7 +89,7 @@ def clone(task: Task, cfg: CloneConfig, hidden: tuple[int, ...], demos: SavedSam
     cloner = Cloner(task, cfg, hidden, demos)
 
     def fit() -> None:
-        for _ in range(cfg.updates):
+        for _ in counted(cfg.updates, "cloning"):
             cloner.step()
 
     what = "clone", dataclasses.replace(cfg, log_std=0.0)  # constant, and not part of the loss

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from aihf_control.core.progress import counted
 from aihf_control.core.types import Clips, Preferences
 from aihf_control.learning.reward_model import RewardConfig, RewardModel, decay_schedule
 from aihf_control.learning.task import Task
@@ -69,7 +70,7 @@ class PreferenceModel:
         pairs = self.task.comparisons()
         order = self.rng.uniform(pairs.n).argsort(1)
         train, held_out = order.split([pairs.n - pairs.n // 5, pairs.n // 5], 1)
-        for _ in range(updates):
+        for _ in counted(updates, "fitting the preference model"):
             self.descend(pairs.draw(self.cfg.pair_steps, train))
         self.share.copy_(self.choose_share(pairs.read(held_out)))
 

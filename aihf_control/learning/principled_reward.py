@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from aihf_control.core.progress import counted
 from aihf_control.core.types import Clips
 from aihf_control.learning.reward_model import RewardConfig
 from aihf_control.learning.task import Task
@@ -57,7 +58,7 @@ class PrincipledReward:
 
     def fit(self, updates: int) -> None:
         """Train on pairs with random principles for `updates` steps."""
-        for _ in range(updates):
+        for _ in counted(updates, "fitting the reward"):
             loss = self.pair_term(self.cfg.pair_steps) + self._penalty()
             self.opt.zero_grad()
             loss.sum().backward()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from aihf_control.core.errors import BadInput
+from aihf_control.core.progress import counted
 from aihf_control.core.types import Clips, Preferences, Trajectory, correct_share, cut
 from aihf_control.environments.gym import Envs, EnvSpec
 from aihf_control.learning.annotators import Annotator, Played, Query
@@ -123,7 +124,7 @@ class QuerySession:
         steps, live = [], np.ones(len(obs), bool)
         if recorder:
             recorder.begin(envs, obs)
-        for _ in range(length):
+        for _ in counted(length, "playing segments"):
             act = policy.act(self.dims.tensor(obs).view(*lanes, -1), draw_noise()).flatten(0, 1).cpu().numpy()
             before, real, reward = obs.copy(), live.copy(), np.zeros(len(live))
             which = np.flatnonzero(live).tolist()

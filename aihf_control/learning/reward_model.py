@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aihf_control.core.errors import BadInput, at_least_one, check_widths
+from aihf_control.core.progress import counted
 from aihf_control.core.types import Preferences
 from aihf_control.learning.replay import Batch, Buffer, Sampler
 from aihf_control.learning.task import Task
@@ -173,7 +174,7 @@ class RewardModel:
         self.task.comparisons()  # counts the labels, also if the result is loaded
 
         def descend() -> None:
-            for _ in range(updates):
+            for _ in counted(updates, "fitting the reward"):
                 self.descend(self.pair_term(among=among) + self.clip_penalty())
                 self.recentre()
 

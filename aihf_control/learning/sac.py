@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from aihf_control.core.errors import BadInput, at_least_one, check_widths
+from aihf_control.core.progress import report
 from aihf_control.learning.bc import step_logp
 from aihf_control.learning.replay import Batch
 from aihf_control.models.cuda_graphs import GraphRunner
@@ -142,7 +143,10 @@ class SAC:
         entropy cost at every step. Above 1 the critics have diverged.
         """
         self.n_updates += 1
-        actor = self.n_updates > self.cfg.hold if actor is None else actor
+        if actor is None:
+            actor = self.n_updates > self.cfg.hold
+            if self.n_updates <= self.cfg.hold:
+                report("holding the actor", self.n_updates, self.cfg.hold)
         with torch.no_grad():
             reward = reward_fn(batch.obs, batch.act)
         per_step = absorbing() if callable(absorbing) else absorbing

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aihf_control.core import progress
 from aihf_control.core.errors import BadInput
 from aihf_control.core.types import Clips, Preferences
 from aihf_control.data.dataset import Dataset
@@ -158,6 +159,10 @@ class Task:
     def iterations(self, **parts: Any) -> Iterator[int]:
         """Count 1, 2, ... until the run ends. `parts` are all objects that change while the method learns."""
         return self._state.iterate(parts)
+
+    def counted(self, n: int, phase: str) -> Iterator[int]:
+        """Count 0, 1, ..., n - 1, shown as a phase of the run: "fitting the reward 200 of 3,000"."""
+        return progress.counted(n, phase)
 
     def collect(self, policy: Policy, into: Buffer) -> None:
         """Take one environment step per lane with a sampled action; store it without its reward."""

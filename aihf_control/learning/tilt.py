@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from aihf_control.core.errors import BadInput, at_least_one
+from aihf_control.core.progress import named
 from aihf_control.learning.bc import CloneConfig, clone
 from aihf_control.learning.best import choose_by_lane
 from aihf_control.learning.replay import Batch
@@ -146,7 +147,8 @@ def clone_demos(
     if not tilt.share or cfg.on != "demos":
         return plain, GivenDemos(task)
     demos = TiltedDemos(task, reward, tilt)
-    tilted = clone(task, cfg, hidden, demos)
-    with torch.no_grad():
+    with named("cloning tilted demonstrations"):
+        tilted = clone(task, cfg, hidden, demos)
+    with torch.no_grad(), named("comparing clones"):
         returns = [demos.r.clip_returns(*task.play_greedy(p, tilt.episodes)).mean(-1) for p in (plain, tilted)]
     return choose_by_lane(returns[1] > returns[0], tilted, plain), demos

@@ -70,7 +70,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
     r = RewardModel(task, cfg.reward)
     buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
-    for _ in range(cfg.reward_updates):
+    for _ in task.counted(cfg.reward_updates, "fitting the reward"):
         r.descend(robust_pair_term(task, r, cfg) + r.clip_penalty())
         r.recentre()
     best = BestPolicy(task, r, pi_0, cfg.best)

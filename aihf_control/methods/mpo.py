@@ -62,7 +62,7 @@ def train(task: Task, cfg: Config) -> Iterator[Progress]:
     yield Progress(trainer.reference, {})
     r.fit(cfg.reward_updates)
     easy = select_easy(task, r)
-    for _ in range(cfg.direct_updates):
+    for _ in task.counted(cfg.direct_updates, "dpo"):
         s = trainer.score(pairs.draw(cfg.direct.pair_steps, easy))
         trainer.descend(bradley_terry(s.h_win, s.h_lose, s.weight))
     sac = SAC(task.dims, cfg.sac, trainer.policy, prior=trainer.policy.frozen_copy())

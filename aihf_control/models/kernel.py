@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from aihf_control.core.files import read_bytes, sha256
+from aihf_control.core.files import cache_folder, read_bytes, sha256
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "elementwise.c", "products.h", "vectors.h"))
 ROWS, MOST, EPS = 32, 8, 1e-5  # rows per block; maximum number of layers; epsilon of layer normalisation
@@ -276,7 +276,7 @@ def opened(instructions: InstructionSet) -> ctypes.CDLL:
 
 def _compiled(instructions: InstructionSet) -> Path:
     """Return the library's path; compile it if missing. Raises RuntimeError, OSError or CalledProcessError."""
-    folder, flags = _folder(), instructions.flags()
+    folder, flags = cache_folder(), instructions.flags()
     path = (
         folder
         / f"kernel-{instructions.name}-{sha256(b''.join(map(read_bytes, SOURCES)) + ' '.join(flags).encode())[:16]}.so"
@@ -301,14 +301,6 @@ def _compiled(instructions: InstructionSet) -> Path:
     _check_owner(folder)
     _check_owner(path)
     return path
-
-
-def _folder() -> Path:
-    """Return the cache folder. Raises OSError if XDG_CACHE_HOME is relative, RuntimeError without a home folder."""
-    given = os.environ.get("XDG_CACHE_HOME")
-    if given and not os.path.isabs(given):
-        raise OSError(f"XDG_CACHE_HOME must be an absolute path, got {given}")
-    return (Path(given) if given else Path.home() / ".cache") / "aihf_control"
 
 
 def _check_owner(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeGuard, TypeVar
 
@@ -13,11 +14,13 @@ from torch import Tensor
 
 from aihf_control.core.config import convert, prefix_errors
 from aihf_control.core.errors import BadInput, at_least_one
+from aihf_control.core.text import count
 from aihf_control.environments.gym import EnvSpec
+from aihf_control.models.export import write_onnx, write_torchscript
 from aihf_control.models.lanes import Dims
 from aihf_control.models.networks import Policy, RewardNet
 from aihf_control.models.reward_state import RewardState, rebuild, register
-from aihf_control.models.sb3 import expert_of, write_zip
+from aihf_control.models.sb3 import Expert, expert_of, write_zip
 from aihf_control.models.tensors import read_tensors, write_tensors
 
 Array = np.ndarray
@@ -25,13 +28,16 @@ OLD_REWARD = {"reward": "network", "settings": {}, "bound": None}  # fields that
 File = TypeVar("File", "_PolicyFile", "_RewardFile")
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class TrainedPolicy:
     """The policies of all lanes of a run."""
 
     spec: EnvSpec
     seeds: tuple[int, ...]
     net: Policy
+
+    def __repr__(self) -> str:
+        return f"TrainedPolicy({_describe(self.spec, self.seeds)})"
 
     def predict(
         self,
@@ -40,11 +46,13 @@ class TrainedPolicy:
         episode_start: Any = None,
         deterministic: bool = True,
         lane: int = 0,
+        seed: int | None = None,
     ) -> tuple[Array, None]:
-        """Return a lane's actions in the environment's units for observations (O,) or (n, O), and None.
+        """Return actions (A,) or (n, A) in the environment's units for observations (O,) or (n, O), and None.
 
-        The signature is that of Stable-Baselines3. Sampled actions (deterministic=False) use torch's global generator.
-        Raises BadInput for observations of another shape, or that are not finite.
+        The policy is that of a `seed`, or of a `lane`, by default the first. The signature is that of
+        Stable-Baselines3. Sampled actions (deterministic=False) use torch's global generator.
+        Raises BadInput for observations of another shape, or that are not finite, and for an unknown seed.
         """
         obs = np.asarray(observation, np.float32)
         if obs.ndim not in (1, 2) or obs.shape[-1] != self.spec.n_obs:
@@ -55,7 +63,7 @@ class TrainedPolicy:
             raise BadInput("observations are not finite, got NaN or infinity")
         rows = torch.as_tensor(obs).reshape(1, -1, self.spec.n_obs).expand(len(self.seeds), -1, -1)
         noise = None if deterministic else torch.randn(*rows.shape[:2], self.spec.n_act)
-        act = self.net.act(rows, noise)[lane].numpy().reshape(*obs.shape[:-1], -1)
+        act = self.net.act(rows, noise)[self._lane(lane, seed)].numpy().reshape(*obs.shape[:-1], -1)
         return self.spec.to_env(act).astype(np.float32), None
 
     def save(self, path: str | Path) -> None:
@@ -63,9 +71,37 @@ class TrainedPolicy:
         about = {"kind": "policy", "spec": self.spec.as_dict(), "seeds": self.seeds}
         write_tensors(Path(path), dict(self.net.state_dict()), about)
 
-    def export(self, path: str | Path, lane: int = 0) -> None:
-        """Write one lane to a zip that `stable_baselines3.SAC.load` opens."""
-        write_zip(path, expert_of(self.net, lane), self.spec)
+    def export(self, path: str | Path, lane: int = 0, seed: int | None = None) -> None:
+        """Write the policy of a `seed`, or of a `lane`, in the format that the path's end names.
+
+        `.zip`: for `stable_baselines3.SAC.load`. `.onnx` (needs the extra `onnx`) and `.pt` (TorchScript): a function
+        from observations (n, O) to greedy actions (n, A) in the environment's units, as `predict`. Raises BadInput.
+        """
+        write = FORMATS.get(Path(path).suffix)
+        if write is None:
+            raise BadInput(f"cannot export {path}: the name must end with one of {', '.join(FORMATS)}")
+        write(path, expert_of(self.net, self._lane(lane, seed)), self.spec)
+
+    def _lane(self, lane: int, seed: int | None) -> int:
+        """Return the lane of a seed, or `lane` without one."""
+        if seed is None:
+            return lane
+        if seed not in self.seeds:
+            raise BadInput(f"there is no policy of seed {seed}; known are {', '.join(map(str, self.seeds))}")
+        return self.seeds.index(seed)
+
+
+FORMATS: dict[str, Callable[[str | Path, Expert, EnvSpec], None]] = {
+    ".zip": write_zip,
+    ".onnx": write_onnx,
+    ".pt": write_torchscript,
+}
+"""Writers of an exported policy by the end of its file's name."""
+
+
+def _describe(spec: EnvSpec, seeds: tuple[int, ...]) -> str:
+    listed = f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"
+    return f"{spec.id}, {listed}, {count(spec.n_obs, 'observation')}, {count(spec.n_act, 'action')}"
 
 
 def load_policy(path: str | Path) -> TrainedPolicy:
@@ -86,13 +122,16 @@ def policy_from(tensors: dict[str, Tensor], dims: Dims) -> Policy:
     return policy
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class TrainedReward:
     """The rewards of all lanes of a run; a call returns those of one lane."""
 
     spec: EnvSpec
     seeds: tuple[int, ...]
     state: RewardState
+
+    def __repr__(self) -> str:
+        return f"TrainedReward({_describe(self.spec, self.seeds)})"
 
     def __post_init__(self):
         self.net = rebuild(self.state, Dims(self.seeds, self.spec.n_obs, self.spec.n_act))

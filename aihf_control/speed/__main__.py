@@ -23,6 +23,8 @@ import tyro
 from aihf_control.core.cli import ends_with_reader, exit_code
 from aihf_control.core.errors import BadInput, above_zero, at_least_one
 from aihf_control.core.files import write_bytes, write_json
+from aihf_control.core.live import show_progress
+from aihf_control.core.progress import report
 from aihf_control.core.provenance import commit, versions
 from aihf_control.environments.cards import card_of
 from aihf_control.environments.gym import spec_of
@@ -84,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = (__doc__ or "").splitlines()[0]
     options = tyro.cli(Options, args=argv, prog="python -m aihf_control.speed", description=about)
     try:
-        return exit_code(measure, options)
+        with show_progress("speed"):
+            return exit_code(measure, options)
     except EnvTimeout as e:
         print(f"error: {e}", file=sys.stderr)
         return TIMEOUT_CODE
@@ -102,6 +105,7 @@ def measure(options: Options) -> None:
     rows: list[Row] = []
     for row in measurements(options):
         rows.append(row)
+        report("measurements", len(rows), count_measurements(options))
         print(" ".join(f"{k}={v:.0f}" if isinstance(v, float) else f"{v}" for k, v in row.items()), flush=True)
         csv = pd.DataFrame(rows).round(2).to_csv(index=False, lineterminator="\n")
         write_bytes(options.out / "speed.csv", csv.encode())
@@ -131,10 +135,30 @@ def measurements(options: Options) -> Iterator[Row]:
             yield from _measure_comparison(env, lanes, best, options)
     for width in options.growth_widths:
         yield from _measure_growth(width, best, options)
-    for k in range(min(options.rounds, 3) if options.rest else 0):
-        for learner, lanes in REST:
-            if learner not in ("checkpoint", "reward") or card_of(options.envs[0]):  # these need bundled policies
-                yield _measure_rest(learner, lanes, k, options)
+    for k in range(min(options.rounds, 3)):
+        for learner, lanes in _rest(options):
+            yield _measure_rest(learner, lanes, k, options)
+
+
+def _rest(options: Options) -> list[tuple[str, int]]:
+    """Return what else is measured, without what needs bundled policies where there are none."""
+    if not options.rest:
+        return []
+    known = card_of(options.envs[0]) is not None
+    return [(learner, n) for learner, n in REST if known or learner not in ("checkpoint", "reward")]
+
+
+def count_measurements(options: Options) -> int:
+    """Return the number of rows that `measurements` yields."""
+    learners = len(list(_variants(matmul_precision("auto", options.device), options.device)))
+    learners += len(_baselines(options))
+    compared = len(options.envs) * len(options.lanes) * learners
+    growth = len(options.growth_widths) * len(options.growth_lanes)
+    return options.rounds * (compared + growth) + min(options.rounds, 3) * len(_rest(options))
+
+
+def _baselines(options: Options) -> list[str]:
+    return ["sb3", "plain", *(["sbx"] if options.sbx else [])]
 
 
 def _measure_comparison(env: str, lanes: int, best: str, options: Options) -> Iterator[Row]:
@@ -143,10 +167,7 @@ def _measure_comparison(env: str, lanes: int, best: str, options: Options) -> It
         {"learner": name, "lanes": lanes, "precision": p, "kernel": _kernel_of(name, p, options.device)}
         for name, p in _variants(best, options.device)
     ]
-    baselines = [
-        {"learner": name, "lanes": 1, "precision": "float32"}
-        for name in ("sb3", "plain", *(["sbx"] if options.sbx else []))
-    ]
+    baselines = [{"learner": name, "lanes": 1, "precision": "float32"} for name in _baselines(options)]
     common = {"part": "comparison", "env": env, "width": options.width, "beside": lanes, "device": options.device}
     cases = [common | learner for learner in (*ours, *baselines)]
     tasks = ("updates", "loop", "steps")

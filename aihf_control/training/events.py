@@ -19,6 +19,16 @@ class Tick:
 
 
 @dataclasses.dataclass(frozen=True)
+class Phase:
+    """Progress before or between iterations: the lanes of `seeds` have done `done` of `total` units of a phase."""
+
+    seeds: tuple[int, ...]
+    name: str
+    done: int
+    total: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluated:
     """An evaluation: one row a lane with seed, step, returns of the episodes, reward quality, the method's scalars."""
 
@@ -59,4 +69,4 @@ class Notice:
     message: str
 
 
-Event = Tick | Evaluated | Finished | Failed | Paused | Notice
+Event = Tick | Phase | Evaluated | Finished | Failed | Paused | Notice

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from aihf_control.core.config import CHANGES_NO_NUMBER, OF_PEOPLE
 from aihf_control.core.errors import BadInput, above_zero, at_least_one
+from aihf_control.core.help import rare
+from aihf_control.core.live import show_progress
 from aihf_control.data.dataset import Dataset, check_sizes
 from aihf_control.data.generate import DataConfig, default_folder, make_dataset
 from aihf_control.data.pool import explain_missing, find_bundled_policies
@@ -32,7 +34,7 @@ class Options:
     """A file of aihf_control/methods or a plug-in: aihf, bc, dpo, irl, rlhf, ..."""
     seeds: int = 5
     """Number of seeds; each is a lane with its own data, networks and environment."""
-    first_seed: int = 0
+    first_seed: int = rare(0)
     """The first seed."""
     demos: int | None = None
     """Demonstrations of each seed; by default 1, or all of an imported dataset."""
@@ -40,36 +42,38 @@ class Options:
     """Comparisons of each seed; by default 200, or all of an imported dataset."""
     dataset: Path | None = None
     """Folder made by `aihf_control.data make`. Without it the environment's default dataset is made, once."""
-    evaluations: int = 8
+    evaluations: int = rare(8)
     """Number of evaluations during training."""
-    eval_episodes: int = 5
+    eval_episodes: int = rare(5)
     """Episodes of each such evaluation."""
-    final_episodes: int = 20
+    final_episodes: int = rare(20)
     """Episodes of the first and last evaluation."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes an accelerator where there is one."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = rare("auto")
     """Type of the inner matrix products; auto takes bfloat16 where the hardware multiplies it."""
     workers: int = 0
     """Worker processes that the seeds are split across, one thread each; 0 is one a core."""
-    out: Path = RUNS
+    out: Path = rare(RUNS)
     """Folder for runs; each gets <env>/<method>/<time> in it."""
     folder: Path | None = None
     """Folder of this run, instead of one in `out`."""
     tensorboard: bool = False
     """Also write the log for TensorBoard into the run folder. Needs `pip install 'aihf_control[tensorboard]'`."""
-    checkpoint: float = 3.0
+    wandb: bool = False
+    """Also send the log to Weights & Biases. Needs `pip install 'aihf_control[wandb]'`."""
+    checkpoint: float = rare(3.0)
     """Minutes between checkpoints; a run that is killed resumes from the last."""
-    step_timeout: float = DEFAULT_TIMEOUT
+    step_timeout: float = rare(DEFAULT_TIMEOUT)
     """Seconds after which a run ends if its environment does not return from one call; 0 is no limit."""
     annotator: Literal["teacher", "page"] = "teacher"
     """Annotator of methods that ask while they train: the dataset's synthetic teacher, or people on a local page. The
     page needs `pip install 'aihf_control[label]'`."""
-    annotators: int = 1
+    annotators: int = rare(1)
     """With --annotator page: number of people; each gets a link and every so many-th question."""
-    wait: float = math.inf
+    wait: float = rare(math.inf)
     """With --annotator page: minutes that the run waits for answers before it goes on with those that there are."""
-    port: int = 8321
+    port: int = rare(8321)
     """With --annotator page: port of the page; 0 takes a free one."""
     reuse: Path | None = None
     """Folder of clones and fitted rewards that runs of one version on the same data share, to the same numbers."""
@@ -138,7 +142,8 @@ def dataset_of(options: Options) -> tuple[Dataset, Path]:
     folder, to_make = locate_dataset(options)
     if to_make:
         print(f"making the default dataset of {options.env}, once", flush=True)
-        make_dataset(options.env, DataConfig(), out=folder)
+        with show_progress("dataset"):
+            make_dataset(options.env, DataConfig(), out=folder)
     dataset = Dataset.load(folder)
     if dataset.meta["env"] != options.env:
         raise BadInput(f"{folder} is a dataset of {dataset.meta['env']}; give --env {dataset.meta['env']}")

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from aihf_control import methods
 from aihf_control.core.errors import BadInput
-from aihf_control.core.statistics import late_mean, normalised
-from aihf_control.core.types import Trajectory
+from aihf_control.core.progress import listening
+from aihf_control.core.statistics import estimate, late_mean, normalised
+from aihf_control.core.text import count
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import EnvSpec, spec_of
-from aihf_control.learning.annotators import Annotator, as_annotator
+from aihf_control.learning.annotators import Annotator
 from aihf_control.models.lanes import Dims
 from aihf_control.models.reward_state import join_lanes
 from aihf_control.models.saved import TrainedPolicy, TrainedReward, policy_from
-from aihf_control.training.events import Evaluated, Event, Failed, Finished, Paused, Tick
+from aihf_control.training.events import Evaluated, Event, Failed, Finished, Paused, Phase, Tick
 from aihf_control.training.run import CheckpointPlace, RunSpec, train_lanes
-from aihf_control.training.start import check_asks
 from aihf_control.training.workers import run_workers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Array = np.ndarray
 
@@ -66,7 +69,7 @@ class Collector:
         return Result(self.run_spec, self.dataset, spec, frame, policy, reward)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Result:
     """The result of a run."""
 
@@ -77,6 +80,26 @@ class Result:
     """One row a lane and evaluation: seed, step, return, pair_accuracy, rank_correlation, ..."""
     policy: TrainedPolicy
     reward: TrainedReward | None
+
+    def __repr__(self) -> str:
+        c, score = self.run_spec, self.score(self.final())
+        about = f"{c.method} on {self.spec.id}, {count(len(c.seeds), 'seed')}, {count(c.steps, 'iteration')}"
+        return f"Result({about}, score {estimate(score[np.isfinite(score)]) if np.isfinite(score).any() else '-'})"
+
+    def best(self) -> int:
+        """Return the seed whose last policy has the highest mean return. Its return is then biased upwards."""
+        returns = self.final()
+        if not np.isfinite(returns).any():
+            raise BadInput("every seed diverged; there is no best one")
+        return sorted(self.run_spec.seeds)[int(np.nanargmax(returns))]
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Return a figure of every seed's return over iterations; write it as a PNG, too, if a `path` is given."""
+        from aihf_control.training.summary import curves_of, draw_curves  # which imports this module
+
+        if path is not None:
+            draw_curves(self, Path(path))
+        return curves_of(self)
 
     def at(self, step: int) -> pd.DataFrame:
         """Return the rows of one step, a lane each, by seed."""
@@ -105,43 +128,6 @@ class Result:
         return normalised(np.asarray(returns), np.mean(meta["random_returns"]), np.mean(meta["expert_returns"]))
 
 
-def train(
-    method: str,
-    dataset: Dataset,
-    seeds: int | Sequence[int] = 5,
-    steps: int | None = None,
-    cfg: Any = None,
-    workers: int = 1,
-    on_event: Callable[[Event, Collector], Any] | None = None,
-    annotator: Annotator | Callable[[Trajectory, Trajectory], float | None] | None = None,
-    **settings: Any,
-) -> Result:
-    """Train `method` on `dataset` for some seeds and return the result.
-
-    With `workers` above 1 the seeds are split across that many processes; a script that does so needs the usual
-    `if __name__ == "__main__":`. With 1 everything runs in this process, on one thread. `cfg` is the method's `Config`,
-    `on_event` is called at every event, and `settings` are fields of `RunSpec` (demos, pairs, evaluations, device,
-    ...). `annotator` compares the segments of methods that ask while they train, in place of the dataset's teacher: a
-    function of two segments (`Trajectory`) that returns 1 if the first is better, 0 if the second is, 0.5 for a tie, or
-    None to skip the pair. Raises BadInput.
-    """
-    seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    cfg = cfg or methods.load(method).Config()
-    cfg = cfg if steps is None else dataclasses.replace(cfg, steps=steps)  # phases are spread over the steps
-    run_spec = RunSpec(method, cfg, seeds, steps=cfg.steps, **settings)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        asked = None if annotator is None else as_annotator(annotator)
-        if asked:
-            check_asks(run_spec, dataset)
-        result = train_run(run_spec, dataset, workers if workers > 1 else 0, on_event, annotator=asked)
-    finally:
-        torch.set_num_threads(threads)
-    assert result is not None, "nothing pauses this run"
-    return result
-
-
 def train_run(
     run_spec: RunSpec,
     dataset: Dataset,
@@ -162,8 +148,13 @@ def train_run(
         events = run_workers(run_spec, dataset, workers, stop, pause, place, step_timeout, annotator)
     else:
         events = train_lanes(run_spec, dataset, stop, pause, place, annotator)
-    for event in events:
+
+    def take(event: Event) -> None:
         collector.add(event)
         if on_event:
             on_event(event, collector)
+
+    with listening(lambda *phase: take(Phase(run_spec.seeds, *phase))):
+        for event in events:
+            take(event)
     return None if collector.paused else collector.result()

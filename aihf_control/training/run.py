@@ -18,6 +18,7 @@ import torch
 
 from aihf_control import methods
 from aihf_control.core.errors import BadInput
+from aihf_control.core.progress import named, report
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import EVALUATION_SEED
 from aihf_control.learning.annotators import Annotator, WaitingEnded
@@ -229,7 +230,8 @@ def _replay_rows(rows: list[dict[str, Any]]) -> Iterator[Evaluated]:
 
 
 def _evaluate(task: Task, evaluator: RewardEvaluator, progress: Progress, step: int, n: int) -> Evaluated:
-    returns = greedy_returns(progress.policy, task.spec, n)
+    with named("first evaluation" if step == 0 else "evaluation"):
+        returns = greedy_returns(progress.policy, task.spec, n)
     columns = log_columns(task, evaluator, progress)
     columns |= group_columns(task.spec, returns)
     rows = [
@@ -246,6 +248,7 @@ def log_columns(task: Task, evaluator: RewardEvaluator, progress: Progress) -> d
     if task.labels_right is not None:
         columns["labels_right"] = task.labels_right
     if progress.reward is not None:
+        report("evaluating the reward", 0, 1)
         columns["pair_accuracy"] = evaluator.accuracy(progress.reward)
         columns["rank_correlation"] = evaluator.rank_correlation(progress.reward)
         columns |= evaluator.group_columns(progress.reward)

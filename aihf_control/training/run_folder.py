@@ -127,7 +127,7 @@ def save(folder: Path, result: Result, interrupted: bool) -> None:
 def read_begun(folder: Path) -> tuple[Options, Any]:
     """Read the options of a run and the config of its method. Raises BadInput if `folder` holds no run."""
     config = _config(folder)
-    newer = {"step_timeout": DEFAULT_TIMEOUT} | {name: getattr(Options, name) for name in OF_PEOPLE}
+    newer = {"step_timeout": DEFAULT_TIMEOUT, "wandb": False} | {name: getattr(Options, name) for name in OF_PEOPLE}
     before_flag = jsonable(newer)  # missing in runs that were started before these flags existed
     given = rebuild(Options, before_flag | config["options"], folder)
     return given, rebuild(methods.load(given.method).Config, config["cell"].get("cfg"), folder)

@@ -69,7 +69,12 @@ def _row(name: str, returns: Array, result: Result, statistic: Any = iqm, **more
 
 
 def draw_curves(result: Result, path: Path) -> None:
-    """Plot the return of every lane over iterations, with the expert's, as a PNG."""
+    """Write the figure of `curves_of` as a PNG."""
+    write_bytes(path, png_of(curves_of(result), dpi=130))
+
+
+def curves_of(result: Result) -> Figure:
+    """Plot the return of every lane over iterations, with the expert's."""
     fig = Figure(figsize=(7, 4))
     ax = fig.subplots()
     for seed, rows in result.frame.groupby("seed"):
@@ -78,4 +83,4 @@ def draw_curves(result: Result, path: Path) -> None:
     ax.set(xlabel="iterations", ylabel="greedy return", title=f"{result.run_spec.method} on {result.spec.id}")
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    write_bytes(path, png_of(fig, dpi=130))
+    return fig

@@ -38,6 +38,11 @@ class TensorBoard:
                         writer.add_scalar(name, value, row["step"])
                 writer.flush()
 
+    def close(self) -> None:
+        """End all writers."""
+        for writer in self.writers.values():
+            writer.close()
+
     def _writer(self, seed: int) -> Any:
         if seed not in self.writers:
             from torch.utils.tensorboard import SummaryWriter

@@ -16,12 +16,13 @@ import numpy as np
 from torch import Tensor
 
 from aihf_control.core.errors import BadInput
+from aihf_control.core.progress import listening
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments import watchdog
 from aihf_control.environments.modules import allowed_modules, set_allowed_modules
 from aihf_control.learning.annotators import Annotator
 from aihf_control.models.device import use_one_thread
-from aihf_control.training.events import Event, Failed, Finished, Paused
+from aihf_control.training.events import Event, Failed, Finished, Paused, Phase
 from aihf_control.training.run import CheckpointPlace, RunSpec, train_lanes
 
 
@@ -144,11 +145,12 @@ def _worker(
     parent = mp.parent_process()
     assert parent is not None
     try:
-        for event in train_lanes(run_spec, dataset, stop, pause, place, annotator):
-            if not parent.is_alive():  # killed, so nobody reads the queue any more
-                events.cancel_join_thread()
-                return
-            events.put(_portable(event))
+        with listening(lambda *phase: events.put(Phase(run_spec.seeds, *phase))):
+            for event in train_lanes(run_spec, dataset, stop, pause, place, annotator):
+                if not parent.is_alive():  # killed, so nobody reads the queue any more
+                    events.cancel_join_thread()
+                    return
+                events.put(_portable(event))
     except BadInput as e:
         events.put(Failed(str(e), bad_input=True))
     except Exception:

@@ -55,6 +55,7 @@ def test_a_command_that_is_asked_for_help_loads_no_torch(line):
     ("line", "installed"),
     [
         (["python", "-m", "aihf_control.run", "--help"], True),
+        (["python", "-m", "aihf_control.run", "--help-all"], True),
         (["python", "-m", "aihf_control.run", "--env", "Hopper-v4"], False),
         (["python", "-m", "aihf_control.run", "--resume=results/x", "--help"], False),
         (["python", "-m", "aihf_control.run", "--method=plugin", "--help"], False),

@@ -204,7 +204,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(method, dataset_folder, tm
     assert out.startswith(f"{method} on Hopper-v4: 2 seeds, {STEPS} iterations each\n") and not err
     assert "2 of 4 demonstrations and 20 of 60 comparisons a seed" in out and f"dataset      {dataset_folder} (" in out
     assert f"writes to    runs/Hopper-v4/{method}/" in out and out.endswith("nothing was written\n")
-    assert ("takes about" in out) == (method in HAS_SAC)
+    assert "takes about" in out
     assert not list(tmp_path.iterdir())
 
 

@@ -19,7 +19,7 @@ from aihf_control.environments.modules import allow_module, allowed_modules, set
 from aihf_control.environments.watchdog import TIMEOUT_CODE
 from aihf_control.experts.__main__ import main as experts_main
 from aihf_control.models.saved import load_reward
-from aihf_control.training.result import train
+from aihf_control.training.api import train
 from tests.helpers import in_this_process, random_policies, words
 
 PLANTED = """

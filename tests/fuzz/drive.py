@@ -365,8 +365,9 @@ def _leave_out_work() -> None:
         (speed, "measurements"),
     ):
         setattr(owner, name, _stop)
-    run.print_plan = lambda *_: None  # measures the machine for seconds
-    bench_display.estimate_seconds = lambda *_: 1.0  # so does this
+    run.print_plan = lambda *_: None
+    run.expect = lambda *_, **__: None  # measures the machine for seconds
+    bench_display.estimate = lambda *_: None  # so does this
 
 
 def _child(do: Callable[[Path], Any], folder: Path) -> int:

@@ -20,7 +20,7 @@ from aihf_control.label.plan import Plan
 from aihf_control.label.questions import segment_pool
 from aihf_control.label.schema import Draft
 from aihf_control.label.store import Store
-from aihf_control.training.result import train
+from aihf_control.training.api import train
 from tests.helpers import tiny
 
 

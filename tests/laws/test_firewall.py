@@ -17,7 +17,7 @@ from tests.helpers import make_task, play
 
 OPEN = {
     *("demos", "demo_absorbed", "demo_clips", "clips", "comparisons", "given", "compute_obs_stats", "absorbed"),
-    *("spec", "dims", "iterations", "collect", "draw_starts", "rollout", "n_offered"),
+    *("spec", "dims", "iterations", "collect", "draw_starts", "rollout", "n_offered", "counted"),
 }
 RESTRICTED = {
     "vote": {"zpg"},  # several answers about one pair, each a label
@@ -27,7 +27,7 @@ RESTRICTED = {
 }
 """Doors of some methods only."""
 PAID = RESTRICTED["collect_paid"]
-OF_LEARNING = {"compare", "by_regret", "n_asked", "play_greedy", "goals", "demo_ends"}
+OF_LEARNING = {"compare", "by_regret", "n_asked", "play_greedy", "goals", "demo_ends", "compute_once"}
 """Used by `learning/online.py`, `tilt.py` and `goals.py`."""
 OF_TRAINING = {
     "n_steps",

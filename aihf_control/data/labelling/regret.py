@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from aihf_control.core.errors import BadInput
+from aihf_control.core.progress import counted
 from aihf_control.core.types import Trajectory
 from aihf_control.environments.gym import Envs, EnvSpec
 from aihf_control.models.sb3 import Expert
@@ -74,7 +75,10 @@ class Regret:
             raise BadInput(f"--regret-of {level!r}: there is no policy of that level; known are {known}")
         envs = Envs(self.spec, min(AT_A_TIME, len(states)))
         parts = [states[i : i + AT_A_TIME] for i in range(0, len(states), AT_A_TIME)]
-        return np.concatenate([self._simulate(envs, self.experts[level], part) for part in parts])
+        values = []
+        for i in counted(len(parts), "simulating values"):
+            values.append(self._simulate(envs, self.experts[level], parts[i]))
+        return np.concatenate(values)
 
     def _simulate(self, envs: Envs, expert: Expert, states: Sequence[State]) -> Array:
         value = np.zeros(len(states))
