@@ -39,7 +39,7 @@ def lines(scores: list, key: str, reward: bool) -> list[dict]:
     for seed, score in enumerate(scores):
         for step, share in ((0, 0.1), (50, 0.5), (100, 1.0)):
             value = None if score is None and step == 100 else RANDOM + 1000 * share * (score or 0.0)
-            row = {"seed": seed, "step": step, "return": value, "env_steps": step * reward, "labels": 20 * reward}
+            row = {"seed": seed, "step": step, "return": value, "env_steps": step * reward, "labels": step // 5 * reward}
             rows.append(row | ({"pair_accuracy": 0.5 + 0.1 * seed, "rank_correlation": 0.9} if reward else {}))
     return rows
 
@@ -189,6 +189,7 @@ class Page(HTMLParser):
     def __init__(self, text: str):
         super().__init__()
         self.ids, self.links, self.sources, self.rows, self.tags = set(), [], [], [], []
+        self.scripts = []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -196,7 +197,8 @@ class Page(HTMLParser):
         self.tags.append(tag)
         self.ids |= {given["id"]} if "id" in given else set()
         self.links += [given["href"]] if "href" in given else []
-        self.sources += [given["src"]] if "src" in given else []
+        self.sources += [given[name] for name in ("src", "srcset") if name in given]
+        self.scripts += [given] if tag == "script" else []
         if tag == "tr":
             self.rows.append([])
         if tag == "a" and self.rows:
@@ -207,10 +209,12 @@ def test_the_page_needs_no_other_file_and_its_images_are_complete(reported):
     text = page_of(reported)
     page = Page(text)
     assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
-    assert len(page.sources) == 6 and all(s.startswith("data:image/png;base64,") for s in page.sources)
+    assert len(page.sources) == 2 * 6  # wide, and narrow for phones
     for source in page.sources:
-        assert base64.b64decode(source.partition(",")[2]).startswith(b"\x89PNG")
-    assert not {"script", "link", "iframe"} & set(page.tags) and "http" not in re.sub('base64,[^"]*', "", text)
+        kind, data = source.split(",")
+        assert kind == "data:image/svg+xml;base64" and base64.b64decode(data).rstrip().endswith(b"</svg>")
+    assert page.scripts == [{}] and not {"link", "iframe"} & set(page.tags)  # the script is inside the page
+    assert "http" not in re.sub('base64,[^"]*', "", text)
     assert "A &lt;title&gt;" in text and "What &amp; why." in text and "<title>A <title>" not in text
 
 
@@ -260,7 +264,9 @@ def test_unfinished_runs_are_named_and_their_rows_are_empty(grid):
     (grid / "cells" / key_of("aihf", 40, "B-v0") / "summary.json").unlink()
     change(grid / "cells" / key_of("bc", 40, "B-v0") / "summary.json", interrupted=True)
     text = write_report(grid)[0].read_text()
-    assert "1 of 8 cells are not finished" in text and "1 of 8 cells were cut short" in text
+    assert "Of 8 cells 1 are not finished, 1 were cut short" in text
+    scores = re.search(r'<h2 id="table-scores">.*?<h2', text, re.DOTALL)[0]
+    assert "2 rows have no result yet" in scores and scores.count("<tr>") == 1 + 3  # both methods, demonstrations
     rows = table(grid, "scores").set_index(["pairs", "method"])
     assert rows["IQM"].isna().to_dict()[(40, "aihf")] and rows.loc[(40, "bc"), "missing"] == "1 of 2 cells"
     assert rows.loc[(20, "aihf"), "IQM"] > 0
