@@ -2,7 +2,7 @@
 
 python -m aihf_control.play results/runs/Hopper-v4/aihf/20261121-072237-495   # its best, middle and worst seed
 python -m aihf_control.play Hopper-v4:expert --out expert.mp4
-python -m aihf_control.play results/film/bc results/film/aihf --out before_after.gif
+python -m aihf_control.play results/runs/film/bc results/runs/film/aihf --out before_after.gif
 
 A run's folder that is filmed with others, or with --out, shows its middle seed; FOLDER:SEED shows another. Pictures are
 drawn without a window (MUJOCO_GL=egl or osmesa). mp4 needs `pip install 'aihf_control[video]'`; gif needs no extra.

@@ -18,8 +18,8 @@ MOST = 10  # methods that are all compared with each other; of more, only the be
 RULE = (
     "X is above Y if the probability that a run of X scores above a run of Y in the same environment has a 95 % "
     "interval above 0.5; it stands in brackets. Methods whose interval contains 0.5 cannot be told apart with so few "
-    "runs, which does not mean that they are equal. An interval of zero width means that all pairs of runs had the same "
-    "order, not that the other order is impossible. The intervals are not widened for the number of comparisons."
+    "runs, which does not mean that they are equal. An interval of zero width means that all pairs of runs had the "
+    "same order, not that the other order is impossible. The intervals are not widened for the number of comparisons."
 )
 
 

@@ -7,7 +7,7 @@ import itertools
 import string
 from collections.abc import Iterable, Iterator
 
-from aihf_control.report.grid_results import BEGUN, CUT_SHORT, EXCLUDED, TO_DO, GridResults, Run
+from aihf_control.report.grid_results import BEGUN, CUT_SHORT, EXCLUDED, FINISHED, TO_DO, GridResults, Run
 from aihf_control.report.tables import keys_of
 
 UNFINISHED = {TO_DO: "have not begun", BEGUN: "are not finished", CUT_SHORT: "were cut short"}
@@ -41,7 +41,9 @@ def find_notes(grid: GridResults, versions: Versions) -> Iterator[Note]:
         if any(run.state == state for run in grid.runs)
     ]
     if missing:
-        text = f"Of {len(grid.runs)} cells {', '.join(missing)}; rows that need them are left out."
+        empty = sorted(set(grid.envs) - {run.env for run in grid.runs if run.state == FINISHED})
+        none = f" No cell of {_some(empty)} has finished, so it is left out of all scores." if empty else ""
+        text = f"Of {len(grid.runs)} cells {', '.join(missing)}; rows that need them are left out.{none}"
         yield Note(text, keys_of([run for run in grid.runs if run.state in (BEGUN, CUT_SHORT)]))
     for run in grid.runs:
         if run.state == EXCLUDED:

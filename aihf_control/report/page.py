@@ -23,7 +23,7 @@ from aihf_control.report.notes import Versions, find_notes, find_versions
 from aihf_control.report.tables import Row, Table, build_tables, label
 from aihf_control.report.terms import explain
 
-LEFT_ALIGNED = {"method", "environment", "missing"}  # columns of words
+LEFT_ALIGNED = {"method", "environment", "missing", "commit", "command", "results"}  # columns of words
 
 
 def write_report(folder: Path) -> tuple[Path, list[Run]]:

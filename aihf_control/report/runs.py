@@ -69,9 +69,7 @@ def report_folder(folder: Path) -> None:
 
     Raises BadInput if there is no run, or none that can be reported.
     """
-    grids = sorted({path.parent for path in folder.rglob("grid.json")})
-    others = {path.parent for name in RUN_FILES for path in folder.rglob(name)}
-    runs = sorted(run for run in others if not any(run.is_relative_to(grid) for grid in grids))
+    grids, runs = find_grids_and_runs(folder)
     if not grids and not runs:
         raise BadInput(f"no finished run below {folder}; make some with `python -m aihf_control.run --out {folder}`")
     excluded: list[str] = []
@@ -86,6 +84,13 @@ def report_folder(folder: Path) -> None:
         print(report_runs(folder, loaded, excluded))
     elif excluded:
         print("\n".join(excluded))
+
+
+def find_grids_and_runs(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folders of the grids below a folder, and those of the runs there that belong to no grid."""
+    grids = sorted({path.parent for path in folder.rglob("grid.json")})
+    others = {path.parent for name in RUN_FILES for path in folder.rglob(name)}
+    return grids, sorted(run for run in others if not any(run.is_relative_to(grid) for grid in grids))
 
 
 def _report_grid(grid: Path, excluded: list[str]) -> Path | None:
@@ -218,6 +223,7 @@ def _draw_group(ax: Any, group: Sequence[FinishedRun]) -> None:
         found = {
             float(taken[step]): Estimate(float(iqm(x)), x.min(), x.max(), len(x))
             for step, x in zip(steps, returns, strict=True)
+            if x.size
         }
         if len(found) > 1:
             draw_band(ax, found, method)

@@ -28,6 +28,9 @@ TERMS = {
     "products": "Number type of the matrix products, and device.",
     "commit": "Commit of the code.",
     "versions": "Set of versions, listed below by letter.",
+    "environments": "Number of environments that the score is over.",
+    "command": "Command that runs the experiment.",
+    "results": "Folder of the runs.",
     "data": "Digest of the dataset.",
 }
 
