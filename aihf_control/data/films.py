@@ -22,6 +22,7 @@ from aihf_control.environments.rollout import rollout
 from aihf_control.models.saved import TrainedPolicy, load_policy
 from aihf_control.models.sb3 import read_zip
 from aihf_control.report.films import RANKS, film_path
+from aihf_control.report.grid_results import numbers
 from aihf_control.report.run_files import read_config, read_log
 
 Array = np.ndarray
@@ -75,8 +76,9 @@ def run_players(run: Path, ranks: Sequence[str] = RANKS) -> dict[str, Player]:
     """Return the policies of the best, the middle and the worst seed of a run, by rank. Raises BadInput."""
     policy = _policy_of(run)
     log = read_log(run / "log.jsonl")
-    last = log.groupby("seed").tail(1).set_index("seed")["return"].fillna(-np.inf)
-    order = [int(seed) for seed in last.sort_values(ascending=False, kind="stable").index]
+    last = log.groupby("seed").tail(1)
+    returns = np.nan_to_num(numbers(last, "return"), nan=-np.inf)
+    order = numbers(last, "seed").astype(int)[np.argsort(-returns, kind="stable")].tolist()
     seeds = {"best": order[0], "middle": order[len(order) // 2], "worst": order[-1]}
     method = read_config(run / "config.json")["cell"].get("method", run.name)
     names = {rank: f"{method}, {rank} of {len(order)}" if len(order) > 1 else str(method) for rank in ranks}

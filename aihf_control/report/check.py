@@ -103,7 +103,7 @@ def compare_run(run: Path) -> Iterator[Compared]:
     returns = numbers(last, "return")
     diverged = [seed for seed, x in zip(seeds, returns, strict=True) if not np.isfinite(x)]
     yield Compared("diverged in summary.json", summary["diverged"], diverged)
-    yield Compared("steps in summary.json", summary["steps"], int(last["step"].min()))
+    yield Compared("steps in summary.json", summary["steps"], int(numbers(last, "step").min()))
     yield from _compare_rows(summary, log, last)
 
 
@@ -147,7 +147,7 @@ def _compare_rows(summary: dict[str, Any], log: pd.DataFrame, last: pd.DataFrame
             yield from _compare_returns(row, known[row["name"]], summary, where)
         if row["name"] in (method, f"{method}, last 5 means"):
             for name in ROW_NUMBERS:
-                yield Compared(f"{name} of {where}", row.get(name), int(last[name].max()))
+                yield Compared(f"{name} of {where}", row.get(name), int(numbers(last, name).max()))
         if row["name"] == method and alive.any():
             for name in (name for name in QUALITY if name in last):
                 yield from _compare_estimates(row.get(name), estimate(numbers(last, name)[alive]), f"{name} of {where}")

@@ -85,8 +85,8 @@ def _assemble(
     first = [*_place(done[0]), *(c.name for c in COLUMNS if c.required), "score"]
     first += [c.name for c in OPTIONAL if c.name in evaluations]
     lanes = lanes.reindex(columns=[*first, *(name for name in lanes if name not in first)])
-    tables = {"lanes": lanes, "evaluations": evaluations.reindex(columns=first)}
-    return GridResults(folder, **about, report=report, runs=runs, swept=swept, **tables)
+    evaluations = evaluations.reindex(columns=first)
+    return GridResults(folder, **about, report=report, runs=runs, swept=swept, lanes=lanes, evaluations=evaluations)
 
 
 def _cells(cells: list[Any], path: Path) -> list[Run]:

@@ -20,6 +20,7 @@ from aihf_control.core.files import write_bytes
 from aihf_control.core.statistics import STAR_NOTE, Estimate, format_count, iqm
 from aihf_control.core.text import count
 from aihf_control.report.formats import escape_markdown
+from aihf_control.report.grid_results import numbers
 from aihf_control.report.page import write_report
 from aihf_control.report.plotting import (
     CLONE_LINE,
@@ -219,9 +220,9 @@ def _draw_group(ax: Any, group: Sequence[FinishedRun]) -> None:
     marks: dict[str, tuple[float, Estimate]] = {}
     for run in group:
         method, (steps, returns) = run.summary["method"], finite_curve(run.log)
-        taken = run.log.groupby("step")["env_steps"].max()
+        taken = {step: numbers(rows, "env_steps").max() for step, rows in run.log.groupby("step")}
         found = {
-            float(taken[step]): Estimate(float(iqm(x)), x.min(), x.max(), len(x))
+            float(taken[int(step)]): Estimate(float(iqm(x)), x.min(), x.max(), len(x))
             for step, x in zip(steps, returns, strict=True)
             if x.size
         }
