@@ -19,6 +19,7 @@ COMMANDS = {
     "bench": "bench.__main__",
     "report": "report.__main__",
     "compare": "compare",
+    "play": "play",
     "retrain": "retrain",
     "yardstick": "yardstick.__main__",
     "speed": "speed.__main__",

@@ -7,6 +7,7 @@ needs `pip install 'aihf_control[video]'`; gif needs no extra.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from aihf_control.environments.gym import spec_of
 
 Array = np.ndarray
 CAPTION_HEIGHT = 20  # pixels
+COLOURS = 64  # of a gif
 SHORT = 2.0  # seconds; shorter segments show every simulator state in slow motion, longer ones run in real time
 
 
@@ -32,10 +34,7 @@ def render_comparison(dataset: Dataset, row: int, path: Path) -> int:
 
     Raises BadInput if the row does not exist or nothing can be rendered here.
     """
-    if path.suffix.lower() not in (".mp4", ".gif"):
-        raise BadInput(f"--out {path}: give a name that ends in .mp4 or .gif")
-    if path.suffix.lower() == ".mp4":
-        import_av()  # fails before anything is rendered
+    encode = encoder_of(path)
     if not 0 <= row < len(dataset.pairs):
         raise BadInput(f"--render {row}: the dataset has {len(dataset.pairs)} comparisons, numbered from 0")
     rows = dataset.pairs.iloc[[row]]
@@ -47,9 +46,18 @@ def render_comparison(dataset: Dataset, row: int, path: Path) -> int:
             for side, suffix in (("win", f" {word}"), ("lose", ""))
         ]
     frames = [np.hstack(both) for both in zip(*sides, strict=True)]
-    encode = encode_mp4 if path.suffix.lower() == ".mp4" else _encode_gif
     write_bytes(path, encode(frames, rate))
     return len(frames)
+
+
+def encoder_of(path: Path) -> Callable[[list[Array], float], bytes]:
+    """Return the encoder of a film by the end of its name. Raises BadInput for other names, and without PyAV."""
+    if path.suffix.lower() not in (".mp4", ".gif"):
+        raise BadInput(f"--out {path}: give a name that ends in .mp4 or .gif")
+    if path.suffix.lower() == ".gif":
+        return encode_gif
+    import_av()  # fails before anything is rendered
+    return encode_mp4
 
 
 def frame_rate(camera: Camera, length: int) -> tuple[int, float]:
@@ -64,19 +72,23 @@ def _render_side(camera: Camera, dataset: Dataset, clip: tuple[int, int, int], e
     """Render every `every`-th state of a segment, with a caption that ends with `suffix`."""
     (episode, start, length), t = clip, dataset.pool[clip[0]]
     text = f"{t.level}, episode {episode} from {start}: {t.return_of(start, length):.1f}{suffix}"
-    return [_add_caption(frame, text) for frame in camera.clip(t, start, length, every)]
+    return [add_caption(frame, text) for frame in camera.clip(t, start, length, every)]
 
 
-def _add_caption(frame: Array, text: str) -> Array:
+def add_caption(frame: Array, text: str) -> Array:
+    """Return a picture (H, W, 3) with a line of text above it."""
     bar = Image.new("RGB", (frame.shape[1], CAPTION_HEIGHT), "white")
     ImageDraw.Draw(bar).text((4, 4), text, fill="black")
     return np.vstack([np.asarray(bar), frame])
 
 
-def _encode_gif(frames: list[Array], rate: float) -> bytes:
-    first, *others = [Image.fromarray(frame) for frame in frames]
+def encode_gif(frames: list[Array], rate: float) -> bytes:
+    """Encode pictures (H, W, 3) as a gif that repeats, all with the colours of the first, which keeps it small."""
+    palette = Image.fromarray(frames[0]).quantize(COLOURS)
+    first, *others = [Image.fromarray(x).quantize(palette=palette, dither=Image.Dither.NONE) for x in frames]
     out = io.BytesIO()
-    first.save(out, "GIF", save_all=True, append_images=others, duration=round(1000 / rate), loop=0)
+    duration = round(1000 / rate)
+    first.save(out, "GIF", save_all=True, append_images=others, duration=duration, loop=0, optimize=True)
     return out.getvalue()
 
 

@@ -1,10 +1,13 @@
-"""Report finished runs as tables and figures.
+"""Report finished runs as tables and figures, check them, or rank them on a leaderboard.
 
     python -m aihf_control.report results/bench/main
     python -m aihf_control.report results/first
+    python -m aihf_control.report --check results/bench/main
+    python -m aihf_control.report results/bench --leaderboard results/leaderboard
 
 For a grid that the bench ran, writes csv, Markdown, LaTeX, figures and a page into its `report`; for other runs below
-the folder, a `table.md` and a `curves.png` into the folder itself. Runs that cannot be reported are excluded by name.
+the folder, a `table.md` and `curves` in three formats into the folder itself. Runs that cannot be reported are excluded
+by name.
 """
 
 from __future__ import annotations
@@ -17,14 +20,19 @@ from pathlib import Path
 import tyro
 
 from aihf_control.core.cli import ends_with_reader, exit_code
+from aihf_control.core.errors import BadInput
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Runs to report."""
 
-    folder: tyro.conf.Positional[Path]
-    """Folder with runs or grids anywhere below it."""
+    folders: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders with runs or grids anywhere below them."""
+    check: bool = False
+    """Only compute every number again from the logs, and compare; exit code 2 if one does not agree."""
+    leaderboard: Path | None = None
+    """Only check the runs, and write a leaderboard of their methods into this folder."""
 
 
 @ends_with_reader
@@ -32,9 +40,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Return its exit code: 0 if at least one run was reported, 2 for bad input."""
     about = (__doc__ or "").splitlines()[0]
     options = tyro.cli(Options, args=argv, prog="python -m aihf_control.report", description=about)
-    from aihf_control.report.runs import report_folder  # here, for pandas and matplotlib would delay --help
+    return exit_code(report, options)
 
-    return exit_code(report_folder, options.folder)
+
+def report(options: Options) -> None:
+    """Report, check or rank the runs below the folders. Raises BadInput."""
+    if not options.folders:
+        raise BadInput("nothing to report: give a folder with runs, such as results/runs")
+    if options.check and options.leaderboard:
+        raise BadInput("give either --check or --leaderboard, which checks the runs, too")
+    if options.leaderboard:
+        from aihf_control.report.leaderboard import write_leaderboard  # here, for pandas would delay --help
+
+        for path in write_leaderboard(options.folders, options.leaderboard):
+            print(f"leaderboard: {path}")
+    elif options.check:
+        _check(options.folders)
+    else:
+        from aihf_control.report.runs import report_folder  # as above
+
+        for folder in options.folders:
+            report_folder(folder)
+
+
+def _check(folders: Sequence[Path]) -> None:
+    from aihf_control.report.check import NOT_RECOMPUTED, check_folder  # as above
+
+    for folder in folders:
+        runs, numbers = check_folder(folder)
+        print(f"{folder}: {numbers:,} numbers of {runs} runs agree with their logs")
+    print(f"not in the logs, and so not computed again: {NOT_RECOMPUTED}")
 
 
 if __name__ == "__main__":

@@ -11,27 +11,33 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from scipy import stats
 
 from aihf_control.core.config import check_known
 from aihf_control.core.statistics import Estimate, aggregate, estimate, iqm_of_all, profile, profile_band
+from aihf_control.report.clone import clone_score
 from aihf_control.report.grid_results import GridResults, Setting, finite, numbers
 from aihf_control.report.plotting import (
     INTERVALS,
+    NARROW,
+    WIDE,
     Drawing,
+    arrange,
+    bytes_of,
     draw_band,
+    draw_marks,
     draw_point,
+    draw_references,
     finish_axes,
     finished_keys,
     legend_text,
+    line_of,
     make_panels,
     plain_text,
-    png_of,
     setting_text,
-    style_of,
 )
+from aihf_control.report.styles import style_of
 from aihf_control.report.swept_factors import draw_swept
 from aihf_control.report.tables import rng
 
@@ -42,12 +48,13 @@ ROWS = 500  # an image with more is too tall for its format
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A figure as PNG, and the keys of the runs that it shows."""
+    """A figure as files, and the keys of the runs that it shows."""
 
     name: str
     title: str
     caption: str
-    png: bytes
+    files: dict[str, bytes]
+    """By the end of their names: png, svg, pdf, and narrow.svg with the panels below each other, for phones."""
     runs: tuple[str, ...]
 
 
@@ -60,33 +67,49 @@ def draw_figures(grid: GridResults) -> list[Picture]:
     check_known(names, list(FIGURES), f"{grid.name}, report.figures")
     with plain_text():
         drawn = {name: FIGURES[name](grid) for name in names}
-        return [
-            Picture(name, d.title, d.caption, png_of(d.fig), tuple(dict.fromkeys(d.runs)))
-            for name, d in drawn.items()
-            if d is not None
-        ]
+        return [_make_picture(name, d) for name, d in drawn.items() if d is not None]
+
+
+def _make_picture(name: str, drawing: Drawing) -> Picture:
+    arrange(drawing.fig, WIDE, drawing.height)
+    files = {kind: bytes_of(drawing.fig, kind) for kind in ("png", "svg", "pdf")}
+    arrange(drawing.fig, NARROW, drawing.height)
+    files["narrow.svg"] = bytes_of(drawing.fig, "svg")
+    return Picture(name, drawing.title, drawing.caption, files, tuple(dict.fromkeys(drawing.runs)))
 
 
 def draw_scores(grid: GridResults) -> Drawing | None:
-    """Draw every method's score with its interval, all environments together."""
-    found = [(m, s, x) for s in grid.settings for m in grid.methods if (x := grid.scores(m, s)) is not None]
+    """Draw every method's score with its interval, all environments together, the best first within each setting."""
+    found = [
+        (method, setting, aggregate(x, iqm_of_all, rng()))
+        for setting in grid.settings
+        for method in sorted(grid.methods, key=lambda m: -_iqm(grid, m, setting))
+        if (x := grid.scores(method, setting)) is not None
+    ]
     rows = found[:ROWS]
-    fig = Figure(figsize=(7, 1 + 0.28 * len(rows)))
-    ax = fig.subplots()
-    for y, (method, _, x) in enumerate(rows):
-        score = aggregate(x, iqm_of_all, rng())
-        draw_point(ax, score.value, y, score, "x", **style_of(grid, method))
+    fig, (ax,) = make_panels(1)
+    for y, (method, _, score) in enumerate(rows):
+        draw_point(ax, score.value, y, score, "x", style_of(method))
     ax.set_yticks(range(len(rows)), [f"{method}{setting_text(setting)}" for method, setting, _ in rows])
     ax.invert_yaxis()
-    ax.axvline(1, color="black", ls="--", lw=1)
+    draw_references(ax, clone_score(grid, grid.settings[0]) if len(grid.settings) == 1 else None, across=False)
     finish_axes(ax, "", "score (0 random, 1 expert)", "")
     caption = f"Score of each run's last policy, {INTERVALS}, environments together; a run that diverged counts as 0."
     runs = [run.key for method, setting, _ in rows for run in grid.select(method, setting)]
-    return Drawing("Scores", caption + _only_first(len(rows), len(found), "rows"), fig, runs) if rows else None
+    caption += _only_first(len(rows), len(found), "rows")
+    return Drawing("Scores with intervals", caption, fig, runs, height=0.6 + 0.26 * len(rows)) if rows else None
+
+
+def _iqm(grid: GridResults, method: str, setting: Setting) -> float:
+    x = grid.scores(method, setting)
+    return -np.inf if x is None else float(iqm_of_all(x))
 
 
 def draw_curves(grid: GridResults) -> Drawing | None:
-    """Draw score over environment steps, a panel per environment and setting with a finished run."""
+    """Draw score over environment steps, a panel per environment and setting with a finished run.
+
+    Returns None if no method takes environment steps.
+    """
     places = list(itertools.product(grid.envs, grid.settings))
     found = [
         (env, setting)
@@ -94,45 +117,55 @@ def draw_curves(grid: GridResults) -> Drawing | None:
         if any(_evaluations(grid, env, m, setting) is not None for m in grid.methods)
     ]
     shown = found[:PANELS]
-    if not shown:
+    if not shown or not numbers(grid.evaluations, "env_steps").any():
         return None
     fig, axes = make_panels(len(shown))
     for ax, (env, setting) in zip(axes, shown, strict=True):
-        for method in grid.methods:
-            frame = _evaluations(grid, env, method, setting)
-            if frame is not None:
-                _draw_curve(ax, frame, method, style_of(grid, method))
+        frames = {m: x for m in grid.methods if (x := _evaluations(grid, env, m, setting)) is not None}
+        _draw_lines_and_marks(ax, {method: _scores_by_steps(frame) for method, frame in frames.items()})
+        draw_references(ax, clone_score(grid, setting, env))
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         finish_axes(ax, f"{env}{setting_text(setting)}", "environment steps", "score")
-    caption = f"Score at each evaluation, {INTERVALS}; runs that diverged are left out from there on."
+    caption = (
+        f"Score at each evaluation, {INTERVALS}; runs that diverged are left out from there on. A method that takes no "
+        "environment steps is a mark at 0."
+    )
     caption += _only_first(len(shown), len(found), "panels")
     return Drawing("Learning curves over environment steps", caption, fig, finished_keys(grid, shown))
 
 
-def _draw_curve(ax: Any, frame: pd.DataFrame, method: str, style: dict[str, str]) -> None:
-    by_step = [(numbers(rows, "env_steps").max(), finite(rows, "score")) for _, rows in frame.groupby("step")]
-    found = {at: estimate(x, resamples=1000) for at, x in by_step if len(x)}
-    if len(found) > 1:
-        draw_band(ax, found, legend_text(method), **style)
-    elif found:  # a method that takes no environment steps has a single score
-        (last,) = found.values()
-        ax.axhline(last.value, label=legend_text(f"{method} (no steps)"), lw=1, ls=":", color=style["color"])
+def _scores_by_steps(frame: pd.DataFrame) -> dict[float, Estimate]:
+    """Estimate the score by number of environment steps; of several evaluations after as many steps the last."""
+    by_step = [(float(numbers(rows, "env_steps").max()), finite(rows, "score")) for _, rows in frame.groupby("step")]
+    return {at: estimate(x, resamples=1000) for at, x in by_step if len(x)}
+
+
+def _draw_lines_and_marks(ax: Any, found: dict[str, dict[float, Estimate]]) -> None:
+    """Draw a line with a band for each method with several estimates, and a mark for each with one."""
+    for method in (m for m, by in found.items() if len(by) > 1):
+        draw_band(ax, found[method], method)
+    single = {method: next(iter(by.items())) for method, by in found.items() if len(by) == 1}
+    for x, _ in single.values():
+        ax.update_datalim([(x, np.nan)], updatey=False)
+    ax.autoscale_view()
+    draw_marks(ax, single)
 
 
 def draw_labels(grid: GridResults) -> Drawing | None:
-    """Draw score over the number of labels that a run received, a panel per environment."""
-    if not numbers(grid.lanes, "labels").any():
+    """Draw score over the number of labels that a run received, a panel per environment.
+
+    Returns None if all runs with labels received as many.
+    """
+    if len(set(numbers(grid.evaluations, "labels")) - {0.0}) < 2:
         return None
     envs = grid.envs[:PANELS]
     fig, axes = make_panels(len(envs))
     for ax, env in zip(axes, envs, strict=True):
-        named: set[str] = set()
-        for method, setting in itertools.product(grid.methods, grid.settings):
-            frame = _evaluations(grid, env, method, setting)
-            if frame is not None and numbers(frame, "labels").any():
-                name = None if method in named else legend_text(method)
-                draw_band(ax, _scores_by_labels(frame), name, **style_of(grid, method))
-                named.add(method)
+        for setting in grid.settings:
+            frames = {m: x for m in grid.methods if (x := _evaluations(grid, env, m, setting)) is not None}
+            asking = {m: x for m, x in frames.items() if numbers(x, "labels").any()}
+            _draw_lines_and_marks(ax, {method: _scores_by_labels(frame) for method, frame in asking.items()})
+        draw_references(ax, clone_score(grid, grid.settings[0], env) if len(grid.settings) == 1 else None)
         finish_axes(ax, env, "labels", "score")
     over = "of the last policy or, where a method asks as it goes, of every evaluation"
     caption = f"Score {over} over the comparisons that a seed was given, {INTERVALS}."
@@ -151,23 +184,27 @@ def _scores_by_labels(frame: pd.DataFrame) -> dict[float, Estimate]:
 
 
 def draw_profiles(grid: GridResults) -> Drawing | None:
-    """Draw the share of runs above each score, a panel per setting."""
-    shown = grid.settings[:PANELS]
+    """Draw the share of runs above each score, a panel per setting in which a method has finished."""
+    found = [s for s in grid.settings if any(grid.scores(m, s) is not None for m in grid.methods)]
+    shown = found[:PANELS]
+    if not shown:
+        return None
     taus = np.linspace(0, max(1.2, *1.02 * finite(grid.lanes, "score"), 1.2), 121)
     fig, axes = make_panels(len(shown))
     for ax, setting in zip(axes, shown, strict=True):
         for method in grid.methods:
             if (x := grid.scores(method, setting)) is not None:
                 low, high = profile_band(x, taus, rng())
-                colour = style_of(grid, method)["color"]
-                ax.plot(taus, profile(x, taus), label=legend_text(method), lw=1.5, color=colour)
-                ax.fill_between(taus, low, high, alpha=0.12, color=colour, lw=0)
+                style = line_of(style_of(method))
+                ax.plot(taus, profile(x, taus), label=legend_text(method), markevery=20, **style)
+                ax.fill_between(taus, low, high, alpha=0.1, color=style["color"], lw=0)
+        draw_references(ax, None, across=False)
         title = setting_text(setting).removeprefix(", ") or "all environments"
         finish_axes(ax, title, "score", "share of runs above it")
     caption = (
         "The share of runs, over all environments, whose last policy scores above each value, 95 % bootstrap bands."
     )
-    caption += _only_first(len(shown), len(grid.settings), "panels")
+    caption += _only_first(len(shown), len(found), "panels")
     runs = finished_keys(grid, itertools.product(grid.envs, shown))
     return Drawing("Performance profiles", caption, fig, runs)
 
@@ -176,11 +213,12 @@ def draw_reward(grid: GridResults) -> Drawing | None:
     """Draw the score of each policy over the accuracy of its learned reward on held-out comparisons."""
     if "pair_accuracy" not in grid.lanes or not len(frame := grid.lanes.dropna(subset=["pair_accuracy", "score"])):
         return None
-    fig = Figure(figsize=(6, 4))
-    ax = fig.subplots()
+    fig, (ax,) = make_panels(1)
     for method in [m for m in grid.methods if m in set(frame["method"])]:
-        own, style = frame.loc[frame["method"] == method], style_of(grid, method)
-        ax.scatter(own["pair_accuracy"], own["score"], s=25, alpha=0.8, label=legend_text(method), **style)  # type: ignore[arg-type]
+        own, style = frame.loc[frame["method"] == method], style_of(method)
+        marks = {"color": style.color, "marker": style.marker, "label": legend_text(method)}
+        ax.scatter(own["pair_accuracy"], own["score"], s=26, alpha=0.85, linewidths=0, **marks)  # type: ignore[arg-type]
+    draw_references(ax, None)
     finish_axes(ax, "", "accuracy on held-out comparisons", "score")
     caption = "A point a run: the learned reward's accuracy on held-out comparisons, and the score of its policy."
     accuracy, score = numbers(frame, "pair_accuracy"), numbers(frame, "score")

@@ -73,6 +73,21 @@ class GridResults:
         values = dict.fromkeys(self.values_of(run.swept) for run in self.runs)
         return [dict(zip(self.swept, x, strict=True)) for x in values]
 
+    def with_results(self) -> GridResults:
+        """Return the grid without the environments, settings and methods that have no finished run."""
+        done = [run for run in self.runs if run.state == FINISHED]
+        axes = [
+            {get(run) for run in done} for get in (lambda r: r.env, lambda r: r.name, lambda r: self.values_of(r.swept))
+        ]
+        return dataclasses.replace(
+            self,
+            runs=[
+                run
+                for run in self.runs
+                if run.env in axes[0] and run.name in axes[1] and self.values_of(run.swept) in axes[2]
+            ],
+        )
+
     def values_of(self, setting: Setting) -> tuple[Any, ...]:
         """Return a setting's values in the order of the swept factors."""
         return tuple(setting[name] for name in self.swept)

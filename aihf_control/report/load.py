@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,40 @@ def load_grid(folder: Path) -> GridResults:
     """
     path = folder / "grid.json"
     grid = check_fields(read_table(path), KINDS, path)
-    loaded = [_load_run(folder, run) for run in _cells(grid["cells"], path)]
+    loaded = [_load_run(folder / "cells" / run.key, run) for run in _cells(grid["cells"], path)]
+    report = override(ReportConfig(), grid["report"], f"{path}, report")
+    about = {name: grid[name] for name in ("name", "title", "about", "file")}
+    return _assemble(folder, loaded, report, about)
+
+
+def load_runs(folder: Path, runs: Sequence[Path]) -> GridResults:
+    """Load finished runs that belong to no grid as one; runs of one method and environment get different names.
+
+    Raises BadInput if no run could be loaded.
+    """
+    taken: dict[tuple[str, str], int] = {}
+    loaded = []
+    for where in runs:
+        config = read_config(where / "config.json")
+        env, method = (str(x) for x in (config["options"].get("env"), config["cell"].get("method")))
+        taken[env, method] = taken.get((env, method), 0) + 1
+        name = method if taken[env, method] == 1 else f"{method} ({taken[env, method]})"
+        key = str(where.relative_to(folder))
+        loaded.append(_load_run(where, Run(key, env, name, {}, len(config["cell"]["seeds"]), TO_DO)))
+    about = {"name": folder.name, "title": folder.name, "about": "", "file": ""}
+    return _assemble(folder, loaded, ReportConfig(), about)
+
+
+def _assemble(
+    folder: Path, loaded: Sequence[tuple[Run, pd.DataFrame | None]], report: ReportConfig, about: dict[str, str]
+) -> GridResults:
+    """Build the results of loaded runs. Raises BadInput if none has finished."""
     runs = [run for run, _ in loaded]
     logs = {run.key: log for run, log in loaded if log is not None}
     if not logs:
         excluded = [run for run in runs if run.state == EXCLUDED]
         more = f" ({len(excluded)} are excluded, the first because: {excluded[0].reason})" if excluded else ""
         raise BadInput(f"no finished run in {folder}{more}; run it with `python -m aihf_control.bench`")
-    report = override(ReportConfig(), grid["report"], f"{path}, report")
-    about = {name: grid[name] for name in ("name", "title", "about", "file")}
     done = [run for run in runs if run.key in logs]
     frames = [_evaluations(run, logs[run.key]) for run in done]
     lanes = pd.DataFrame([row for run, frame in zip(done, frames, strict=True) for row in _lane_rows(run, frame)])
@@ -59,15 +85,8 @@ def load_grid(folder: Path) -> GridResults:
     first = [*_place(done[0]), *(c.name for c in COLUMNS if c.required), "score"]
     first += [c.name for c in OPTIONAL if c.name in evaluations]
     lanes = lanes.reindex(columns=[*first, *(name for name in lanes if name not in first)])
-    return GridResults(
-        folder,
-        **about,
-        report=report,
-        runs=runs,
-        swept=swept,
-        lanes=lanes,
-        evaluations=evaluations.reindex(columns=first),
-    )
+    evaluations = evaluations.reindex(columns=first)
+    return GridResults(folder, **about, report=report, runs=runs, swept=swept, lanes=lanes, evaluations=evaluations)
 
 
 def _cells(cells: list[Any], path: Path) -> list[Run]:
@@ -117,10 +136,10 @@ def _hashable(value: Any, path: Path) -> Any:
 # --------------------------------------------------------------------------------------------------------------- runs
 
 
-def _load_run(folder: Path, run: Run) -> tuple[Run, pd.DataFrame | None]:
-    """Load the run of a cell, and its log if it has finished. A damaged one is excluded, with the reason."""
+def _load_run(where: Path, run: Run) -> tuple[Run, pd.DataFrame | None]:
+    """Load a run from its folder, and its log if it has finished. A damaged one is excluded, with the reason."""
     try:
-        return _read_run(folder / "cells" / run.key, run)
+        return _read_run(where, run)
     except (BadInput, OSError) as e:
         return dataclasses.replace(run, state=EXCLUDED, reason=str(e)), None
 

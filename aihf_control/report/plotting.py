@@ -1,23 +1,43 @@
-"""Helpers for drawing figures: a style per method, panels, intervals, PNG."""
+"""Helpers for drawing figures: panels, intervals, reference lines, one legend, and files in three formats."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 
 from aihf_control.core.config import as_word
 from aihf_control.core.statistics import Estimate
+from aihf_control.report.clone import CLONE
 from aihf_control.report.grid_results import FINISHED, GridResults, Setting
+from aihf_control.report.styles import MAIN, Style, style_of
 from aihf_control.report.tables import label
 
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#000000", "#bbbbbb")
-MARKERS = "osD^vP*X<>"
 INTERVALS = "IQM and 95 % bootstrap interval over seeds"
+UNDATED = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}
+REFERENCES = EXPERT_LINE, CLONE_LINE = "expert", "clone (bc)"
+LEGEND_LINE = 0.2  # inches
+LETTER = 0.075  # inches, mean width of a letter of the legend
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Arrangement of a figure's panels; sizes in inches."""
+
+    widths: tuple[float, ...]
+    """Width of a figure by its number of columns, at most as many as there are entries."""
+    height: float
+    """Height of a panel, unless the drawing has its own."""
+
+
+WIDE = Layout((5.6, 7.4, 8.8), 2.6)  # as wide as the text of a README
+NARROW = Layout((3.7,), 2.6)  # for a phone: panels below each other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,17 +48,26 @@ class Drawing:
     caption: str
     fig: Figure
     runs: Iterable[str]
+    height: float | None = None
+    """Height of its panels in inches, if they have their own."""
 
 
 def plain_text() -> Any:
-    """Return a context in which matplotlib draws text with `$` as it is, not as a formula."""
-    return matplotlib.rc_context({"text.parse_math": False})
+    """Return a context in which text with `$` is drawn as it is, and the same figure gives the same bytes."""
+    return matplotlib.rc_context(
+        {"text.parse_math": False, "svg.hashsalt": "aihf_control", "font.size": 9, "axes.titlesize": 9}
+    )
 
 
 def png_of(fig: Figure, dpi: int = 110) -> bytes:
-    """Return a figure as PNG. The same figure gives the same bytes."""
+    """Return a figure, cropped to what is drawn, as PNG. The same figure gives the same bytes."""
+    return bytes_of(fig, "png", dpi, bbox_inches="tight")
+
+
+def bytes_of(fig: Figure, kind: Literal["png", "svg", "pdf"], dpi: int = 160, **options: Any) -> bytes:
+    """Return a figure as a file of a format. The same figure gives the same bytes."""
     out = io.BytesIO()
-    fig.savefig(out, dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    fig.savefig(out, format=kind, dpi=dpi, metadata=UNDATED[kind], **options)
     return out.getvalue()
 
 
@@ -52,47 +81,98 @@ def legend_text(name: str) -> str:
     return f" {name}" if name.startswith("_") else name
 
 
-def style_of(grid: GridResults, method: str) -> dict[str, str]:
-    """Return a method's colour and marker, the same in every figure."""
-    i = grid.methods.index(method)
-    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS) % len(MARKERS)]}
+# -------------------------------------------------------------------------------------------------------------- panels
 
 
-def make_panels(n: int, width: float = 4.6, height: float = 3.4) -> tuple[Figure, list[Any]]:
-    """Create a figure with `n` panels; return it and their axes."""
-    columns = min(n, 4 if n > 6 else 3)
-    rows = -(-n // columns)
-    fig = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    axes = fig.subplots(rows, columns, squeeze=False).ravel()
-    for ax in axes[n:]:
-        ax.set_visible(False)
-    return fig, list(axes[:n])
+def make_panels(n: int) -> tuple[Figure, list[Any]]:
+    """Create a figure with `n` panels, which `arrange` places; return it and their axes."""
+    fig = Figure()
+    return fig, list(fig.subplots(1, n, squeeze=False).ravel())
 
 
-def draw_point(ax: Any, x: float, y: float, found: Estimate, along: str, color: str, marker: str) -> None:
+def arrange(fig: Figure, layout: Layout, height: float | None = None) -> None:
+    """Place a figure's panels in the columns of a layout, and one legend of all its named lines below them."""
+    axes = fig.axes
+    columns = min(len(axes), len(layout.widths))
+    rows = math.ceil(len(axes) / columns)
+    places = GridSpec(rows, columns, figure=fig)
+    for i, ax in enumerate(axes):
+        ax.set_subplotspec(places[i])
+    width = layout.widths[columns - 1]
+    below = _draw_legend(fig, width)
+    fig.set_size_inches(width, rows * (height or layout.height + (0.7 if len(axes) == 1 else 0)) + below)
+    fig.set_layout_engine("constrained")
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")  # every file has this layout, which is not computed again
+
+
+def _draw_legend(fig: Figure, width: float) -> float:
+    """Draw one legend of what the panels name below them, replacing an earlier one; return its height in inches."""
+    for old in list(fig.legends):
+        old.remove()
+    named: dict[str, Any] = {}
+    for ax in fig.axes:
+        for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
+            named.setdefault(name, handle)
+    if not named:
+        return 0.0
+    named = {name: named[name] for name in sorted(named, key=lambda name: name in REFERENCES)}  # methods first
+    columns = max(1, min(len(named), int(width / (0.55 + LETTER * max(map(len, named))))))
+    fig.legend(
+        list(named.values()), list(named), loc="outside lower center", ncols=columns, frameon=False, handlelength=3.2
+    )
+    return LEGEND_LINE * math.ceil(len(named) / columns)
+
+
+# --------------------------------------------------------------------------------------------------------------- marks
+
+
+def line_of(style: Style) -> dict[str, Any]:
+    """Return a style as arguments of `Axes.plot`."""
+    dashed = (0, style.dashes) if style.dashes else "-"
+    return {"color": style.color, "marker": style.marker, "linestyle": dashed, "lw": 1.6, "ms": 4}
+
+
+def draw_point(ax: Any, x: float, y: float, found: Estimate, along: str, style: Style, name: str | None = None) -> None:
     """Draw an estimate with its interval along one axis."""
     ends = [[max(0.0, found.value - found.low)], [max(0.0, found.high - found.value)]]
-    ax.errorbar([x], [y], **{f"{along}err": ends}, color=color, marker=marker, ms=5, capsize=2, lw=1.5)
+    kept = {"color": style.color, "marker": style.marker, "ls": "none", "label": name}
+    ax.errorbar([x], [y], **{f"{along}err": ends}, **kept, ms=5, capsize=2, lw=1.5)
 
 
-def draw_band(ax: Any, found: dict[float, Estimate], name: str | None, color: str, marker: str) -> None:
-    """Draw estimates as a line with a band; a single one as a point with an interval."""
-    ax.plot(list(found), [e.value for e in found.values()], label=name, lw=1.5, ms=3, color=color, marker=marker)
-    ax.fill_between(
-        list(found), [e.low for e in found.values()], [e.high for e in found.values()], alpha=0.15, color=color, lw=0
-    )
-    if len(found) == 1:
-        ((x, e),) = found.items()
-        draw_point(ax, x, e.value, e, "y", color, marker)
+def draw_band(ax: Any, found: dict[float, Estimate], method: str) -> None:
+    """Draw estimates as a line with a band."""
+    style, at = style_of(method), list(found)
+    top = 3 if method in MAIN else 2.5  # of lines that overlap
+    ax.plot(at, [e.value for e in found.values()], label=legend_text(method), zorder=top, **line_of(style))
+    low, high = [e.low for e in found.values()], [e.high for e in found.values()]
+    ax.fill_between(at, low, high, alpha=0.13, color=style.color, lw=0)
+
+
+def draw_marks(ax: Any, at: dict[str, tuple[float, Estimate]]) -> None:
+    """Draw a mark with its interval for each method at its place; marks at one place are moved apart to be seen."""
+    left, right = ax.get_xlim()
+    for x in {x for x, _ in at.values()}:
+        here = [(method, e) for method, (place, e) in at.items() if place == x]
+        for i, (method, found) in enumerate(here):
+            shift = (i - (len(here) - 1) / 2) * 0.022 * (right - left)
+            draw_point(ax, x + shift, found.value, found, "y", style_of(method), legend_text(method))
+
+
+def draw_references(ax: Any, clone: float | None, across: bool = True, at: float | None = 1.0) -> None:
+    """Draw a line at the expert's score or return and one at the clone's, where known, across the axes or upright."""
+    draw = ax.axhline if across else ax.axvline
+    if at is not None:
+        draw(at, color="black", ls="--", lw=1, label=EXPERT_LINE, zorder=1.5)
+    if clone is not None:
+        draw(clone, color=style_of(CLONE).color, ls=":", lw=1.2, label=CLONE_LINE, zorder=1.5)
 
 
 def finish_axes(ax: Any, title: str, x: str, y: str) -> None:
-    """Set title, axis labels and grid, and a legend if anything has a name."""
+    """Set title, axis labels and grid."""
     ax.set(xlabel=x, ylabel=y)
-    ax.set_title(title, fontsize=9)
+    ax.set_title(title)
     ax.grid(alpha=0.3)
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(fontsize=7)
 
 
 def finished_keys(grid: GridResults, shown: Iterable[tuple[str, Setting]]) -> list[str]:

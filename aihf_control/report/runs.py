@@ -6,7 +6,6 @@ A grid or run that cannot be reported is excluded by name, with the reason; it d
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,37 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import write_bytes
 from aihf_control.core.statistics import STAR_NOTE, Estimate, format_count, iqm
 from aihf_control.core.text import count
 from aihf_control.report.formats import escape_markdown
+from aihf_control.report.grid_results import numbers
 from aihf_control.report.page import write_report
-from aihf_control.report.plotting import legend_text, plain_text, png_of
+from aihf_control.report.plotting import (
+    CLONE_LINE,
+    WIDE,
+    arrange,
+    bytes_of,
+    draw_band,
+    draw_marks,
+    draw_references,
+    finish_axes,
+    legend_text,
+    line_of,
+    make_panels,
+    plain_text,
+)
 from aihf_control.report.run_files import Array, check_fields, is_number, method_row, read_log, read_table
+from aihf_control.report.styles import style_of
 
 HEAD = ("return", "score", "n", "env_steps", "labels", "pair_accuracy", "rank_correlation")
 KINDS = {"env": str, "method": str, "demos": int, "pairs": int, "dataset": str, "steps": int, "interrupted": bool}
 KINDS |= {"diverged": list, "rows": list}
 RUN_FILES = ("summary.json", "config.json", "log.jsonl")  # a folder with any of these is a run's
-PANELS, COLUMNS = 48, 4  # panels of the figure, and their columns
+PANELS = 48  # of the figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +70,7 @@ def report_folder(folder: Path) -> None:
 
     Raises BadInput if there is no run, or none that can be reported.
     """
-    grids = sorted({path.parent for path in folder.rglob("grid.json")})
-    others = {path.parent for name in RUN_FILES for path in folder.rglob(name)}
-    runs = sorted(run for run in others if not any(run.is_relative_to(grid) for grid in grids))
+    grids, runs = find_grids_and_runs(folder)
     if not grids and not runs:
         raise BadInput(f"no finished run below {folder}; make some with `python -m aihf_control.run --out {folder}`")
     excluded: list[str] = []
@@ -72,6 +85,13 @@ def report_folder(folder: Path) -> None:
         print(report_runs(folder, loaded, excluded))
     elif excluded:
         print("\n".join(excluded))
+
+
+def find_grids_and_runs(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folders of the grids below a folder, and those of the runs there that belong to no grid."""
+    grids = sorted({path.parent for path in folder.rglob("grid.json")})
+    others = {path.parent for name in RUN_FILES for path in folder.rglob(name)}
+    return grids, sorted(run for run in others if not any(run.is_relative_to(grid) for grid in grids))
 
 
 def _report_grid(grid: Path, excluded: list[str]) -> Path | None:
@@ -131,7 +151,9 @@ def report_runs(folder: Path, runs: Sequence[FinishedRun], excluded: Sequence[st
     text = format_table(groups, [*notes, *excluded])
     write_bytes(folder / "table.md", text.encode())
     with plain_text():
-        write_bytes(folder / "curves.png", png_of(draw_runs(groups[:PANELS]), dpi=130))
+        fig = draw_runs(groups[:PANELS])
+        for kind in ("png", "svg", "pdf"):
+            write_bytes(folder / f"curves.{kind}", bytes_of(fig, kind))
     return text
 
 
@@ -186,35 +208,36 @@ def _cell_text(name: str, x: Any) -> str:
 
 
 def draw_runs(groups: Sequence[Sequence[FinishedRun]]) -> Figure:
-    """Draw a panel per group: each run's return over its iterations, IQM and range over its lanes."""
-    columns = min(len(groups), COLUMNS)
-    rows = math.ceil(len(groups) / columns)
-    fig = Figure(figsize=(6 * columns, 4 * rows))
-    axes = fig.subplots(rows, columns, squeeze=False).ravel()
-    for ax, group in zip(axes, groups, strict=False):
+    """Draw a panel per group: each run's return over its environment steps, IQM and range over its lanes."""
+    fig, axes = make_panels(len(groups))
+    for ax, group in zip(axes, groups, strict=True):
         _draw_group(ax, group)
-    for ax in axes[len(groups) :]:
-        ax.set_visible(False)
+    arrange(fig, WIDE)
     return fig
 
 
 def _draw_group(ax: Any, group: Sequence[FinishedRun]) -> None:
+    marks: dict[str, tuple[float, Estimate]] = {}
     for run in group:
-        steps, returns = finite_curve(run.log)
-        name = legend_text(run.summary["method"])
-        if returns.size:
-            ax.plot(steps, iqm(returns), marker=".", lw=1.5, label=name)
-            ax.fill_between(steps, returns.min(-1), returns.max(-1), alpha=0.12)
+        method, (steps, returns) = run.summary["method"], finite_curve(run.log)
+        taken = {step: numbers(rows, "env_steps").max() for step, rows in run.log.groupby("step")}
+        found = {
+            float(taken[int(step)]): Estimate(float(iqm(x)), x.min(), x.max(), len(x))
+            for step, x in zip(steps, returns, strict=True)
+            if x.size
+        }
+        if len(found) > 1:
+            draw_band(ax, found, method)
+        elif found:
+            marks[method] = next(iter(found.items()))
         else:
-            ax.plot([], [], marker=".", lw=1.5, label=f"{name} (all seeds diverged)")
-            ax.fill_between([], [], alpha=0.12)
-    expert = group[0].summary["rows"][0]["return"]["value"]
-    if expert is not None:
-        ax.axhline(expert, color="black", ls="--", lw=1, label="expert")
+            ax.plot([], [], label=f"{legend_text(method)} (all seeds diverged)", **line_of(style_of(method)))
+    draw_marks(ax, marks)
+    start = next((row["return"] for row in group[0].summary["rows"] if row["name"] == CLONE_LINE), None)
+    draw_references(ax, start and start["value"], at=group[0].summary["rows"][0]["return"]["value"])
+    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     env, demos, pairs, _ = group[0].data
-    ax.set(xlabel="iterations", ylabel="greedy return", title=f"{env}: {demos} demos, {pairs} pairs")
-    ax.grid(alpha=0.3)
-    ax.legend(fontsize=8)
+    finish_axes(ax, f"{env}: {demos} demos, {pairs} pairs", "environment steps", "greedy return")
 
 
 def finite_curve(log: pd.DataFrame) -> tuple[Array, Array]:

@@ -5,43 +5,49 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from aihf_control.core.config import as_word
 from aihf_control.core.statistics import aggregate, iqm_of_all
+from aihf_control.report.clone import CLONE, clone_score
 from aihf_control.report.grid_results import GridResults
 from aihf_control.report.plotting import (
     INTERVALS,
     Drawing,
     draw_point,
+    draw_references,
     finish_axes,
     finished_keys,
     legend_text,
+    line_of,
     make_panels,
-    style_of,
 )
+from aihf_control.report.styles import style_of
 from aihf_control.report.tables import label, rng
 
 
 def draw_swept(grid: GridResults) -> Drawing | None:
     """Draw score over the swept factors: a line per method for one, a heat map per method for two, else nothing."""
-    if len(grid.swept) == 1:
-        return _draw_lines(grid, grid.swept[0])
-    return _draw_heat(grid, *grid.swept) if len(grid.swept) == 2 else None
+    if not 1 <= len(grid.swept) <= 2 or not any(
+        grid.scores(method, setting) is not None for method in grid.methods for setting in grid.settings
+    ):
+        return None
+    return _draw_lines(grid, grid.swept[0]) if len(grid.swept) == 1 else _draw_heat(grid, *grid.swept)
 
 
 def _draw_lines(grid: GridResults, factor: str) -> Drawing:
     values = [setting[factor] for setting in grid.settings]
-    fig = Figure(figsize=(7, 4))
-    ax = fig.subplots()
+    fig, (ax,) = make_panels(1)
     for i, method in enumerate(grid.methods):
         scored = [(at, grid.scores(method, {factor: value})) for at, value in enumerate(values)]
         shift = 0.04 * (i - (len(grid.methods) - 1) / 2)  # so that no interval hides another
         found = {at + shift: aggregate(x, iqm_of_all, rng()) for at, x in scored if x is not None}
-        style = style_of(grid, method)
-        ax.plot(list(found), [e.value for e in found.values()], lw=1, color=style["color"], label=legend_text(method))
+        if found:
+            style = style_of(method)
+            ax.plot(list(found), [e.value for e in found.values()], label=legend_text(method), **line_of(style))
         for x, e in found.items():
-            draw_point(ax, x, e.value, e, "y", **style)
+            draw_point(ax, x, e.value, e, "y", style_of(method))
+    clones = {x for setting in grid.settings if (x := clone_score(grid, setting)) is not None}
+    draw_references(ax, clones.pop() if len(clones) == 1 and CLONE not in grid.methods else None)
     ax.set_xticks(range(len(values)), [str(as_word(value)) for value in values])
     finish_axes(ax, "", label(factor), "score")
     title = f"Score over {label(factor)}"
@@ -51,10 +57,13 @@ def _draw_lines(grid: GridResults, factor: str) -> Drawing:
 
 def _draw_heat(grid: GridResults, down: str, across: str) -> Drawing:
     rows, columns = (list(dict.fromkeys(setting[name] for setting in grid.settings)) for name in (down, across))
-    fig, axes = make_panels(len(grid.methods))
-    for ax, method in zip(axes, grid.methods, strict=True):
-        found = [[grid.scores(method, {down: y, across: x}) for x in columns] for y in rows]
-        value = np.array([[np.nan if x is None else iqm_of_all(x) for x in row] for row in found])
+    found = {
+        method: [[grid.scores(method, {down: y, across: x}) for x in columns] for y in rows] for method in grid.methods
+    }
+    shown = [method for method, cells in found.items() if any(x is not None for row in cells for x in row)]
+    fig, axes = make_panels(len(shown))
+    for ax, method in zip(axes, shown, strict=True):
+        value = np.array([[np.nan if x is None else iqm_of_all(x) for x in row] for row in found[method]])
         ax.imshow(value, vmin=0, vmax=1.1, cmap="viridis", aspect="auto")
         for (i, j), x in np.ndenumerate(value):
             if np.isfinite(x):
@@ -65,4 +74,4 @@ def _draw_heat(grid: GridResults, down: str, across: str) -> Drawing:
     title = f"Score by {label(down)} and {label(across)}"
     caption = f"{title}: IQM over seeds and environments; the table of scores has the intervals."
     runs = finished_keys(grid, itertools.product(grid.envs, grid.settings))
-    return Drawing(title, caption, fig, runs)
+    return Drawing(title, caption, fig, runs, height=1.0 + 0.4 * len(rows))

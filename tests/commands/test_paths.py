@@ -22,6 +22,7 @@ LINES = {
     "bench": f"{LONG}",
     "report": f"{LONG}",
     "compare": f"{LONG} {LONG}",
+    "play": f"Hopper-v4:expert --length 2 --out {LONG}.gif",
     "retrain": f"{LONG}",
     "yardstick": f"--table --out {LONG}",
     "speed": f"--sbx {LONG}",

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import aihf_control as aihf
-from aihf_control import compare, methods, retrain, run
+from aihf_control import compare, methods, play, retrain, run
 from aihf_control.bench import __main__ as bench
 from aihf_control.data.__main__ import main as data_main
 from aihf_control.experts.__main__ import main as experts_main
@@ -55,6 +55,7 @@ def test_every_command_of_the_readme_exists(capsys):
         "bench": bench.main,
         "compare": compare.main,
         "label": label.main,
+        "play": play.main,
         "report": report.main,
         "retrain": retrain.main,
         "yardstick": yardstick.main,

@@ -19,8 +19,9 @@ import pytest
 from aihf_control.core.errors import BadInput
 from aihf_control.core.statistics import iqm_of_all
 from aihf_control.report import __main__ as report
-from aihf_control.report import figures
+from aihf_control.report import figures, films
 from aihf_control.report.figures import draw_curves
+from aihf_control.report.films import film_path
 from aihf_control.report.formats import format_csv, format_latex, format_markdown
 from aihf_control.report.load import load_grid
 from aihf_control.report.page import find_versions, write_report
@@ -39,7 +40,13 @@ def lines(scores: list, key: str, reward: bool) -> list[dict]:
     for seed, score in enumerate(scores):
         for step, share in ((0, 0.1), (50, 0.5), (100, 1.0)):
             value = None if score is None and step == 100 else RANDOM + 1000 * share * (score or 0.0)
-            row = {"seed": seed, "step": step, "return": value, "env_steps": step * reward, "labels": 20 * reward}
+            row = {
+                "seed": seed,
+                "step": step,
+                "return": value,
+                "env_steps": step * reward,
+                "labels": step // 5 * reward,
+            }
             rows.append(row | ({"pair_accuracy": 0.5 + 0.1 * seed, "rank_correlation": 0.9} if reward else {}))
     return rows
 
@@ -189,6 +196,7 @@ class Page(HTMLParser):
     def __init__(self, text: str):
         super().__init__()
         self.ids, self.links, self.sources, self.rows, self.tags = set(), [], [], [], []
+        self.scripts = []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -196,7 +204,8 @@ class Page(HTMLParser):
         self.tags.append(tag)
         self.ids |= {given["id"]} if "id" in given else set()
         self.links += [given["href"]] if "href" in given else []
-        self.sources += [given["src"]] if "src" in given else []
+        self.sources += [given[name] for name in ("src", "srcset") if name in given]
+        self.scripts += [given] if tag == "script" else []
         if tag == "tr":
             self.rows.append([])
         if tag == "a" and self.rows:
@@ -207,10 +216,12 @@ def test_the_page_needs_no_other_file_and_its_images_are_complete(reported):
     text = page_of(reported)
     page = Page(text)
     assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
-    assert len(page.sources) == 6 and all(s.startswith("data:image/png;base64,") for s in page.sources)
+    assert len(page.sources) == 2 * 6  # wide, and narrow for phones
     for source in page.sources:
-        assert base64.b64decode(source.partition(",")[2]).startswith(b"\x89PNG")
-    assert not {"script", "link", "iframe"} & set(page.tags) and "http" not in re.sub('base64,[^"]*', "", text)
+        kind, data = source.split(",")
+        assert kind == "data:image/svg+xml;base64" and base64.b64decode(data).rstrip().endswith(b"</svg>")
+    assert page.scripts == [{}] and not {"link", "iframe"} & set(page.tags)  # the script is inside the page
+    assert "http" not in re.sub('base64,[^"]*', "", text)
     assert "A &lt;title&gt;" in text and "What &amp; why." in text and "<title>A <title>" not in text
 
 
@@ -246,6 +257,72 @@ def test_settings_versions_and_hashes_are_on_the_page(reported):
     assert ">python<" in text and ">abc<" in text
 
 
+def test_the_page_has_contents_tool_tips_and_sortable_tables(reported):
+    text = page_of(reported)
+    contents = re.search(r"<nav.*?</nav>", text, re.DOTALL)[0]
+    linked = set(re.findall(r'href="#([^"]+)"', contents))
+    assert {"conclusion", "limits", "table-scores", "figure-curves", "runs"} <= linked <= Page(text).ids
+    assert 'title="Interquartile mean' in text and 'title="Probability that a run of the method' in text
+    scores = re.search(r'<h2 id="table-scores">.*?</table>', text, re.DOTALL)[0]
+    keys = re.findall(r'<td data-sort="([^"]+)">\d\.\d\d \[', scores)
+    assert '<table class="sortable">' in scores and keys and all(float(key) >= 0 for key in keys)
+
+
+def test_every_figure_has_its_formats(reported):
+    names = {path.name for path in (reported / "report").iterdir()}
+    for name in FIGURES:
+        assert {f"{name}.{end}" for end in ("png", "svg", "pdf", "narrow.svg")} <= names
+
+
+def test_films_of_runs_are_inside_the_page(grid, monkeypatch):
+    key = key_of("bc", 20, "A-v0")
+    for rank, data in (("best", b"0123"), ("worst", b"9" * 40)):
+        path = film_path(grid / "cells" / key, rank)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    monkeypatch.setattr(films, "MOST_BYTES", 40)
+    text = write_report(grid)[0].read_text()
+    assert (
+        f"data:video/mp4;base64,{base64.b64encode(b'0123').decode()}" in text
+        and "bc on A-v0, pairs 20, best seed" in text
+    )
+    assert f'href="../cells/{key}/films/worst.mp4"' in text  # it would exceed the limit
+
+
+def test_runs_of_several_commits_are_named_in_words(grid):
+    change(grid / "cells" / key_of("bc", 20, "A-v0") / "config.json", commit="0ther")
+    text = write_report(grid)[0].read_text()
+    assert "Not all runs are of one commit (0ther, abc); the numbers may differ by rounding." in text
+
+
+def test_a_factor_and_an_environment_that_were_not_run_are_left_out(grid):
+    for method in ("aihf", "bc"):
+        for pairs in (20, 40):
+            shutil.rmtree(grid / "cells" / key_of(method, pairs, "B-v0"))
+    text = write_report(grid)[0].read_text()
+    assert "Of 8 cells 4 have not begun" in text and "No cell of B-v0 has finished" in text
+    assert set(table(grid, "scores")["IQM"].dropna()) and "rows have no result" not in text
+
+
+def test_no_figure_is_without_data(grid):
+    results = load_grid(grid)
+    no_steps = dataclasses.replace(results, evaluations=results.evaluations.assign(env_steps=0))
+    assert draw_curves(no_steps) is None
+    same_labels = results.evaluations.assign(labels=20 * (results.evaluations["method"] == "aihf"))
+    assert figures.draw_labels(dataclasses.replace(results, evaluations=same_labels)) is None
+
+
+def test_a_method_without_steps_is_a_mark_and_the_references_are_lines(grid):
+    drawing = draw_curves(load_grid(grid))
+    assert drawing
+    for ax in drawing.fig.axes:
+        handles, names = ax.get_legend_handles_labels()
+        by_name = dict(zip(names, handles, strict=True))
+        assert list(by_name["expert"].get_ydata()) == [1, 1] and "clone (bc)" in by_name
+        assert len(by_name["bc"].lines[0].get_xdata()) == 1  # the mark of an errorbar
+        assert len(by_name["aihf"].get_xdata()) == 3
+
+
 def test_the_same_runs_give_the_same_bytes(reported):
     before = {path.name: path.read_bytes() for path in (reported / "report").iterdir()}
     shutil.rmtree(reported / "report")
@@ -260,7 +337,9 @@ def test_unfinished_runs_are_named_and_their_rows_are_empty(grid):
     (grid / "cells" / key_of("aihf", 40, "B-v0") / "summary.json").unlink()
     change(grid / "cells" / key_of("bc", 40, "B-v0") / "summary.json", interrupted=True)
     text = write_report(grid)[0].read_text()
-    assert "1 of 8 cells are not finished" in text and "1 of 8 cells were cut short" in text
+    assert "Of 8 cells 1 are not finished, 1 were cut short" in text
+    scores = re.search(r'<h2 id="table-scores">.*?<h2', text, re.DOTALL)[0]
+    assert "2 rows have no result yet" in scores and scores.count("<tr>") == 1 + 3  # both methods, demonstrations
     rows = table(grid, "scores").set_index(["pairs", "method"])
     assert rows["IQM"].isna().to_dict()[(40, "aihf")] and rows.loc[(40, "bc"), "missing"] == "1 of 2 cells"
     assert rows.loc[(20, "aihf"), "IQM"] > 0
@@ -414,7 +493,13 @@ def replaced(tree, path, value):
     return tree
 
 
-def test_a_grid_whose_lanes_all_diverged_has_its_page(tmp_path, recwarn):
+@pytest.fixture
+def no_files(monkeypatch):
+    """Figures are drawn and arranged, but not written, which takes most of the time."""
+    monkeypatch.setattr(figures, "bytes_of", lambda fig, kind: b"")
+
+
+def test_a_grid_whose_lanes_all_diverged_has_its_page(tmp_path, recwarn, no_files):
     grid = make_grid(tmp_path / "grid", FIGURES)
     for (method, pairs, env), scores in SCORES.items():
         shutil.rmtree(grid / "cells" / key_of(method, pairs, env))
@@ -424,7 +509,7 @@ def test_a_grid_whose_lanes_all_diverged_has_its_page(tmp_path, recwarn):
     assert set(table(grid, "scores").loc[lambda t: t["method"] != "(demonstrations)", "IQM"]) == {0.0}
 
 
-def test_one_diverged_cell_without_any_finite_evaluation(grid):
+def test_one_diverged_cell_without_any_finite_evaluation(grid, no_files):
     log = grid / "cells" / key_of("aihf", 20, "A-v0") / "log.jsonl"
     log.write_text(re.sub(r'"return": [^,]+', '"return": null', log.read_text()))
     change(grid / "grid.json", report=REPORT | {"figures": FIGURES})
