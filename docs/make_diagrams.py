@@ -11,7 +11,9 @@ BLUE, ORANGE, GREY, INK = "#0072b2", "#d55e00", "#b8bcc4", "#222"
 
 def svg(height: int, *shapes: str) -> str:
     """Return an image 640 wide, on white so that it can be read on a dark page."""
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 {height}" font-family="sans-serif" font-size="15">'
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 {height}" font-family="sans-serif" font-size="15">'
+    )
     return "\n".join([head, f'<rect width="640" height="{height}" rx="8" fill="#fff"/>', *shapes, "</svg>", ""])
 
 

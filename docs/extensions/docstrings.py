@@ -21,7 +21,7 @@ def on_docstring(app: Sphinx, what: str, name: str, obj: object, options: object
 
 
 def convert(text: str) -> str:
-    """Return reStructuredText in which only `code`, blocks after a colon and sections such as "Args:" have a meaning."""
+    """Return reStructuredText in which `code`, indented blocks and sections such as "Args:" have a meaning."""
     paragraphs = re.split(r"\n{2,}", text)
     for i, paragraph in enumerate(paragraphs):
         if paragraph.startswith("    ") and i:  # an indented block

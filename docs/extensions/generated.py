@@ -1,6 +1,7 @@
 """Parts of pages that are read from the package and from `results/` when the site is built.
 
-A fenced block ```{NAME} ARGUMENT is replaced by Markdown before the page is parsed. Its body is for readers of the file.
+A fenced block ```{NAME} ARGUMENT is replaced by Markdown before the page is parsed. Its body is for those who read
+the file.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import parts
 from links import rebase
 from sphinx.application import Sphinx
-
-import parts
 
 DOCS = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```\{([\w-]+)\} ?(.*)\n(?:(?!```).*\n)*?```$", re.MULTILINE)

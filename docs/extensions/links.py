@@ -33,4 +33,5 @@ def _rebased(link: re.Match, old: Path, new: Path) -> str:
     relative = os.path.relpath(path, new)
     if image or (DOCS in path.parents and path.suffix == ".md"):
         return f"{image}[{label}]({relative}{anchor})"
-    return f"`{label.strip('`')}`" if path.is_dir() else "{download}`%s <%s>`" % (label.replace("`", ""), relative)
+    plain = label.replace("`", "")
+    return f"`{plain}`" if path.is_dir() else f"{{download}}`{plain} <{relative}>`"
