@@ -10,14 +10,27 @@ CODE = re.compile(r"`([^`]+)`")
 MARKUP = re.compile(r"([*|\\]|(?<=\w)_(?=\W|$))")
 
 
+VALUES = ("attribute", "data", "property")
+_of_values: dict[str, list[str]] = {}
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.connect("autodoc-process-docstring", on_docstring, priority=100)  # before napoleon's
+    app.connect("autodoc-process-docstring", before_napoleon, priority=100)
+    app.connect("autodoc-process-docstring", after_napoleon, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def on_docstring(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+def before_napoleon(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Convert the lines of a docstring in place."""
     lines[:] = convert("\n".join(lines)).splitlines()
+    if what in VALUES:
+        _of_values[name] = list(lines)
+
+
+def after_napoleon(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Restore the docstring of a value, of which napoleon takes the words before a colon for a type."""
+    if what in VALUES:
+        lines[:] = _of_values.pop(name)
 
 
 def convert(text: str) -> str:

@@ -118,9 +118,12 @@ def _eval_rst(lines: list[str]) -> str:
 
 
 def _autodoc(path: str, value: Any) -> list[str]:
-    kind = "autoclass" if inspect.isclass(value) else "autofunction"
-    members = inspect.isclass(value) and not issubclass(value, Exception)
-    return [f".. {kind}:: {path}", *(["   :members:"] if members else []), ""]
+    if not inspect.isclass(value):
+        return [f".. autofunction:: {path}", ""]
+    members = [] if issubclass(value, Exception) else ["   :members:"]
+    fields = not members or issubclass(value, tuple) or dataclasses.is_dataclass(value)
+    without = ["   :exclude-members: __init__, __new__"] if fields else []  # they repeat the fields
+    return [f".. autoclass:: {path}", *members, *without, ""]
 
 
 def _score_rows(path: Path, name: str) -> list[str]:
