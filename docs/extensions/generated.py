@@ -43,7 +43,7 @@ def replace(page: Path, block: re.Match) -> str:
 PARTS: dict[str, Callable[[str], str]] = {
     "method-page": parts.method_page,
     "method-list": parts.method_list,
-    "settings": parts.settings,
+    "shared-settings": parts.shared_settings,
     "names": parts.names,
     "public-names": parts.public_names,
     "scores": parts.scores,

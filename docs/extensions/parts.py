@@ -38,10 +38,20 @@ def method_list(_: str) -> str:
     return "\n".join(["| name | method |", "|---|---|", *rows])
 
 
-def settings(path: str) -> str:
-    """Return the docstring and the table of a dataclass of settings, MODULE.CLASS."""
-    cls = _named(path)
-    return f"## {cls.__name__}\n\n{inspect.getdoc(cls)}\n\n{settings_table(cls, '')}"
+def shared_settings(_: str) -> str:
+    """Return the docstrings and tables of all groups of settings that methods have, with the methods of each."""
+    users: dict[type, list[str]] = {}
+    for name in methods.names():
+        config = methods.load(name).Config()
+        for field in dataclasses.fields(config):
+            if dataclasses.is_dataclass(value := getattr(config, field.name)):
+                users.setdefault(type(value), []).append(name)
+    return "\n\n".join(_group(cls, names) for cls, names in users.items())
+
+
+def _group(cls: type, names: list[str]) -> str:
+    used = f"Methods: {', '.join(f'[{name}](methods/{name}.md)' for name in names)}."
+    return f"## {cls.__name__}\n\n{inspect.getdoc(cls)} {used}\n\n{settings_table(cls, '')}"
 
 
 def settings_table(cls: type, page: str) -> str:
