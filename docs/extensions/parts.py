@@ -17,6 +17,8 @@ import aihf_control
 from aihf_control import methods
 
 ROOT = Path(__file__).parents[2]
+LEFT_OUT = {"mean", "median", "optimality gap", "late", "diverged", "runs"}
+"""Columns of a report's table of scores that pages do not show."""
 
 
 def method_page(name: str) -> str:
@@ -40,24 +42,26 @@ def method_list(_: str) -> str:
 
 def shared_settings(_: str) -> str:
     """Return the docstrings and tables of all groups of settings that methods have, with the methods of each."""
-    users: dict[type, list[str]] = {}
+    users: dict[tuple[type, str], list[str]] = {}
     for name in methods.names():
         config = methods.load(name).Config()
         for field in dataclasses.fields(config):
             if dataclasses.is_dataclass(value := getattr(config, field.name)):
-                users.setdefault(type(value), []).append(name)
-    return "\n\n".join(_group(cls, names) for cls, names in users.items())
+                users.setdefault((type(value), field.name), []).append(name)
+    return "\n\n".join(_group(cls, prefix, names) for (cls, prefix), names in users.items())
 
 
-def _group(cls: type, names: list[str]) -> str:
+def _group(cls: type, prefix: str, names: list[str]) -> str:
     used = f"Methods: {', '.join(f'[{name}](methods/{name}.md)' for name in names)}."
-    return f"## {cls.__name__}\n\n{inspect.getdoc(cls)} {used}\n\n{settings_table(cls, '')}"
+    return f"## {cls.__name__}\n\n{inspect.getdoc(cls)} {used}\n\n{settings_table(cls, '', f'{prefix}.')}"
 
 
-def settings_table(cls: type, page: str) -> str:
+def settings_table(cls: type, page: str, prefix: str = "") -> str:
     """Return a table of the fields of a dataclass: flag, default and meaning. A group of settings is one row."""
     docs = ModuleAnalyzer.for_module(cls.__module__).find_attr_docs()
-    rows = [_row(cls, f.name, " ".join(docs.get((cls.__name__, f.name), [])), page) for f in dataclasses.fields(cls)]
+    rows = [
+        _row(cls, f.name, " ".join(docs.get((cls.__name__, f.name), [])), page, prefix) for f in dataclasses.fields(cls)
+    ]
     return "\n".join(["| flag | default | meaning |", "|---|---|---|", *rows])
 
 
@@ -73,10 +77,13 @@ def public_names(_: str) -> str:
 
 
 def scores(grid: str) -> str:
-    """Return the table of scores of a grid of `results/bench`, without the column of its runs."""
-    text = (ROOT / f"results/bench/{grid}/report/scores.md").read_text()
-    lines = [line for line in text.splitlines() if not line.startswith("## ")]
-    return "\n".join(_without_last_cell(line) if line.startswith("|") else line for line in lines)
+    """Return the table of scores of a grid of `results/bench`, without the columns that a page has no room for."""
+    lines = (ROOT / f"results/bench/{grid}/report/scores.md").read_text().splitlines()
+    cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
+    head, rows = cells[0], cells[2:]
+    kept = [i for i, name in enumerate(head) if name not in LEFT_OUT]
+    table = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(row[i] for i in kept)} |" for row in table)
 
 
 def results_of(name: str) -> str:
@@ -102,8 +109,8 @@ def _indented_as_text(text: str) -> str:
     return block.sub(lambda found: f"```text\n{inspect.cleandoc(found[0])}\n```\n", text)
 
 
-def _row(cls: type, name: str, about: str, page: str) -> str:
-    value, flag = getattr(cls(), name), f"--{name.replace('_', '-')}"
+def _row(cls: type, name: str, about: str, page: str, prefix: str) -> str:
+    value, flag = getattr(cls(), name), f"--{prefix}{name.replace('_', '-')}"
     if dataclasses.is_dataclass(value):
         group = type(value).__name__
         return f"| `{flag}.*` | {_differences(value)} | [{group}]({page}#{group.lower()}) |"
@@ -147,7 +154,3 @@ def _score_row(grid: str, row: dict[str, str]) -> str:
     swept = [f"{key} {value}" for key, value in itertools.takewhile(lambda item: item[0] != "method", row.items())]
     counts = [f"{float(row[key]):,.0f}" if row[key] else "-" for key in ("n", "env steps", "labels")]
     return f"| {grid} | {', '.join([row['method'], *swept])} | {score} | {' | '.join(counts)} |"
-
-
-def _without_last_cell(row: str) -> str:
-    return row.rstrip("| ").rpartition("|")[0].rstrip() + " |"

@@ -184,6 +184,7 @@ def test_a_how_to_runs_from_its_first_block_to_its_last(page, small_world, datas
     assert len(list(small_world.glob("results/runs/*/*/*/summary.json"))) == 1
 
 
+@pytest.mark.slow
 def test_the_how_to_of_resuming(small_world, dataset_folder, monkeypatch):
     """The first command is killed by SIGTERM after its first evaluation; the second ends the run."""
 
