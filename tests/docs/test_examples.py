@@ -111,7 +111,7 @@ def check_command(command: str) -> None:
     except Parsed:
         pass
     except SystemExit as end:
-        assert end.code == 0 and "--help" in words, f"{command}: exit code {end.code}"
+        assert end.code == 0 and {"--help", "--help-all"} & set(words), f"{command}: exit code {end.code}"
 
 
 @pytest.fixture
