@@ -49,7 +49,7 @@ def test_each_lane_keeps_the_policy_of_the_highest_learned_return():
 
 def test_between_trials_nothing_is_played_and_a_tie_keeps_the_older_policy():
     arena = Arena()
-    best = BestPolicy(arena, arena, policy(1, 1), BestConfig(every=10))  # pyright: ignore[reportArgumentType]
+    best = BestPolicy(arena, arena, policy(1, 1), BestConfig(every=10, episodes=1))  # pyright: ignore[reportArgumentType]
     assert levels(best.offer(9, policy(5, 5))) == [1, 1] and arena.played == 1
     newest = policy(1, 1)
     assert best.offer(10, newest) is best.policy and best.policy is not newest
@@ -57,7 +57,7 @@ def test_between_trials_nothing_is_played_and_a_tie_keeps_the_older_policy():
 
 def test_the_result_does_not_change_with_the_policy_that_was_offered():
     arena, newest = Arena(), policy(2, 2)
-    best = BestPolicy(arena, arena, policy(1, 1), BestConfig(every=1))  # pyright: ignore[reportArgumentType]
+    best = BestPolicy(arena, arena, policy(1, 1), BestConfig(every=1, episodes=1))  # pyright: ignore[reportArgumentType]
     best.offer(1, newest)
     with torch.no_grad():
         newest.mean.bias.zero_()
@@ -72,9 +72,9 @@ def test_without_trials_the_newest_policy_is_the_result():
 
 def test_a_saved_state_continues_with_the_same_choice():
     arena = Arena()
-    best = BestPolicy(arena, arena, policy(1, 4), BestConfig(every=10))  # pyright: ignore[reportArgumentType]
+    best = BestPolicy(arena, arena, policy(1, 4), BestConfig(every=10, episodes=1))  # pyright: ignore[reportArgumentType]
     best.offer(10, policy(2, 2))
-    resumed = BestPolicy(arena, arena, policy(0, 0), BestConfig(every=10))  # pyright: ignore[reportArgumentType]
+    resumed = BestPolicy(arena, arena, policy(0, 0), BestConfig(every=10, episodes=1))  # pyright: ignore[reportArgumentType]
     resumed.load_state_dict(best.state_dict())
     assert levels(resumed.policy) == [2, 4]
     assert levels(resumed.offer(20, policy(3, 3))) == [3, 4]

@@ -251,7 +251,7 @@ def test_online_methods_query_the_whole_budget(name, dataset):
 def test_labels_by_return_are_not_taken_for_labels_by_regret(name, dataset):
     by_regret = dataclasses.replace(dataset, meta=dataset.meta | {"config": {"label": "regret"}})
     with pytest.raises(BadInput, match="--label regret"):
-        play(name, make_task(by_regret), 1)
+        play(name, make_task(by_regret), 3)
 
 
 def test_the_units_of_what_never_moved_are_its_own(dataset):
@@ -279,7 +279,7 @@ def test_bpos_ensemble_begins_as_one_clone(dataset, monkeypatch):
         "query_pairs",
         lambda task, policy, cfg: asked.append(policy.frozen_copy()) or query_pairs(task, policy, cfg),
     )
-    first, *_ = play("bpo", make_task(dataset), 1, ensemble=3)
+    first, *_ = play("bpo", make_task(dataset), 1, ensemble=3, online=QueryConfig(length=6, phases=1))
     for p, q in zip(asked[0].parameters(), first.policy.parameters(), strict=True):
         torch.testing.assert_close(p, q)
 
