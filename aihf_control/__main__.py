@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -32,6 +33,7 @@ ABOUT = {
     "bench": "run a grid of methods, environments and data from one file",
     "report": "tables and figures of finished runs",
     "compare": "how the settings and results of two runs differ",
+    "play": "film policies",
     "retrain": "train policies from scratch on learned rewards",
     "yardstick": "compare the learner with others on the true reward",
     "speed": "measure the speed of the learner",
@@ -43,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `aihf COMMAND ...` and return its exit code, 2 for an unknown command."""
     if argv is None:  # a process of its own
         argv = sys.argv[1:]
+        sys.path.insert(0, os.getcwd())  # as `python -m` does, for environments of the folder's own modules
         install_for_help(argv)
     argv = list(argv)
     if not argv or argv[0] in ("-h", "--help", "--help-all"):

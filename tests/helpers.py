@@ -14,6 +14,7 @@ from aihf_control.data.generate import DataConfig
 from aihf_control.environments.goals import Goals, goals_of
 from aihf_control.environments.gym import EnvSpec, spec_of
 from aihf_control.learning.bc import CloneConfig
+from aihf_control.learning.best import BestConfig
 from aihf_control.learning.direct import DirectConfig
 from aihf_control.learning.replay import ReplayConfig
 from aihf_control.learning.reward_model import RewardConfig
@@ -108,6 +109,7 @@ def flags(config: Any, prefix: str = "") -> list[str]:
 
 TINY = {
     "sac": SACConfig(hidden=(16, 16)),
+    "best": BestConfig(every=0),
     "clone": CloneConfig(updates=5, batch=32),
     "reward": RewardConfig(hidden=(16,), batch=32, pair_steps=80, last=50),
     "replay": ReplayConfig(batch=32, capacity=500),

@@ -54,6 +54,7 @@ class BestPolicy:
     def _try(self, policy: Policy, best: Clips) -> None:
         clips = self.task.play_greedy(policy, self.cfg.episodes)
         better = self._learned_return(clips) > self._learned_return(best)
+        better |= ~all_finite(policy)  # a lane that has diverged shows it
         choose_by_lane(better, policy, self.policy)
         self.clips = Clips(*(torch.where(_spread(better, new), new, old) for new, old in zip(clips, best, strict=True)))
 
@@ -65,7 +66,7 @@ class BestPolicy:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.policy.load_state_dict(state["policy"])
-        self.clips = state["clips"] and Clips(**state["clips"])
+        self.clips = state["clips"] and Clips(**{k: x.to(self.task.dims.device) for k, x in state["clips"].items()})
 
 
 @torch.no_grad()
@@ -74,6 +75,11 @@ def choose_by_lane(first: Tensor, a: Policy, b: Policy) -> Policy:
     for p, q in zip(a.parameters(), b.parameters(), strict=True):
         q.copy_(torch.where(_spread(first, p), p, q))
     return b
+
+
+def all_finite(policy: Policy) -> Tensor:
+    """Return whether all parameters of a lane are finite, (L,)."""
+    return torch.stack([p.isfinite().flatten(1).all(1) for p in policy.parameters()]).all(0)
 
 
 def _spread(of_lane: Tensor, x: Tensor) -> Tensor:

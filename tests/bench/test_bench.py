@@ -213,7 +213,7 @@ def small_jobs(monkeypatch):
 
     monkeypatch.setattr(session, "jobs_from", works)
     monkeypatch.setattr(session, "data_jobs_from", lambda jobs, out: [])
-    monkeypatch.setattr(session, "expected_seconds", lambda jobs, ledger: dict.fromkeys(j.key for j in jobs))
+    monkeypatch.setattr(session, "expected_seconds", lambda jobs, ledger, timing: dict.fromkeys(j.key for j in jobs))
     monkeypatch.setattr(session, "report_folder", lambda folder: None)
 
 

@@ -22,7 +22,7 @@ def cache(monkeypatch, tmp_path):
 
 def test_a_short_run_has_a_part_of_every_count():
     short = shorten(aihf.Config(), 100)
-    assert (short.steps, short.warmup, short.reward_warmup, short.sac.hold) == (250, 10, 10, 40)
+    assert (short.steps, short.warmup, short.reward_warmup, short.sac.hold) == (150, 10, 10, 40)
     assert (short.clone.updates, short.tilt.updates, short.sac.hidden, short.reward_every) == (50, 10, (128, 128), 10)
     assert shorten(methods.load("bc").Config(), 100).steps == 50
 

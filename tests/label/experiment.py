@@ -29,7 +29,7 @@ from aihf_control.data.labelling.teachers import make_teacher
 from aihf_control.label.__main__ import main as label
 from aihf_control.label.questions import segment_pool
 from aihf_control.label.store import Store
-from aihf_control.training.result import train
+from aihf_control.training.api import train
 from tests.helpers import tiny
 from tests.label.browser import browser, press, wait_for_question
 from tests.label.page import running_page

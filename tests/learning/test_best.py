@@ -15,6 +15,8 @@ DIMS = Dims((0, 1), 3, 1)
 class Arena:
     """A task and a reward: an episode of a policy is three steps whose observation is the bias of its mean."""
 
+    dims = DIMS
+
     def __init__(self):
         self.played = 0
 
@@ -45,6 +47,13 @@ def test_each_lane_keeps_the_policy_of_the_highest_learned_return():
     assert levels(best.offer(20, policy(1.5, 3))) == [2, 3]
     assert levels(best.offer(30, policy(2.5, 2))) == [2.5, 3]
     assert arena.played == 4 * 2
+
+
+def test_a_lane_that_has_diverged_shows_it():
+    arena = Arena()
+    best = BestPolicy(arena, arena, policy(1, 1), BestConfig(every=10, episodes=1))  # pyright: ignore[reportArgumentType]
+    kept = levels(best.offer(10, policy(float("nan"), 0)))
+    assert kept[0] != kept[0] and kept[1] == 1
 
 
 def test_between_trials_nothing_is_played_and_a_tie_keeps_the_older_policy():

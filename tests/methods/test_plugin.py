@@ -40,7 +40,7 @@ def test_it_exists_where_it_is_installed_and_only_there(installed):
 
 def test_it_has_flags_and_help():
     env = {**os.environ, "PYTHONPATH": f"{PLUGIN}{os.pathsep}{Path(run.__file__).parents[1]}"}
-    command = [sys.executable, "-m", "aihf_control.run", "--method", "plugin_clone", "--help"]
+    command = [sys.executable, "-m", "aihf_control.run", "--method", "plugin_clone", "--help-all"]
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
     assert "Widths of the policy's hidden layers" in done.stdout and "--clone.lr" in done.stdout
 

@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from aihf_control.core.errors import BadInput
+from aihf_control.core.text import duration
 from aihf_control.report import __main__ as report
 from aihf_control.report import runs
 from aihf_control.report.runs import report_folder, report_runs
-from aihf_control.training.estimate import duration
 
 
 def estimated(value: float) -> dict:
