@@ -43,7 +43,7 @@ class Player:
 
 @dataclasses.dataclass(frozen=True)
 class FilmConfig:
-    """What is shown of each episode."""
+    """Settings of the pictures of an episode."""
 
     reset: int = EVALUATION_SEED
     """Seed of the episode's reset; the default is the first episode of every evaluation."""

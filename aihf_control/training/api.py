@@ -1,4 +1,4 @@
-"""What a script calls: datasets of an environment, and the training of a method, with settings by name."""
+"""Functions for scripts: make datasets and train methods, with settings by name."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class _Worker:
 
 
 class Pace:
-    """What each worker of a run does, and the seconds until the slowest has finished.
+    """Estimates of what each worker of a run is doing, and of the seconds until the slowest has finished.
 
     Until iterations after the warm-up have been timed, the time left is that of an estimate of the whole run.
     """

@@ -1,4 +1,4 @@
-"""What a run writes while it trains: its log, its boards, and the terminal."""
+"""Writes the log, the boards and the terminal of a run while it trains."""
 
 from __future__ import annotations
 

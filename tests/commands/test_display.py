@@ -1,4 +1,4 @@
-"""What a run shows in the terminal, and its time left."""
+"""Test the lines that a run shows in the terminal, and its time left."""
 
 import numpy as np
 import pytest

@@ -55,7 +55,7 @@ LOADED = "() => document.querySelectorAll('#stage .pair').length > 1 || state.to
 
 
 class Labelled(NamedTuple):
-    """What the scripted annotator has done."""
+    """Counts and times of the scripted annotator."""
 
     answers: int
     minutes: float

@@ -210,7 +210,7 @@ def test_recorded_frames_take_the_place_of_pictures(dataset, tmp_path):
 
 
 def test_removed_films_are_drawn_again_those_of_open_questions_first(store):
-    """Of four clips of two questions, of which the first is answered, three were removed."""
+    """Three of four clips of two questions were removed; the first question is answered."""
     first, _ = add_plain_questions(store, 1, 2)
     store.answer(1, first, "first", 1.0)
     write_clips(store)
