@@ -107,7 +107,7 @@ class QuerySession:
         envs = self._make_envs(n)
         seeds = [PLAY_SEED + 1000 * seed + j for seed in self.dims.seeds for j in range(n)]
         obs = np.stack([envs.reset(i, seed) for i, seed in enumerate(seeds)])
-        clips, _ = self._play(policy, envs, obs, self.spec.horizon, lambda: None)
+        clips, _ = self._play(policy, envs, obs, self.spec.horizon)
         return clips, count_steps(clips)
 
     def _play(
@@ -116,16 +116,20 @@ class QuerySession:
         envs: Envs,
         obs: Array,
         length: int,
-        draw_noise: Callable[[], Tensor | None],
+        draw_noise: Callable[[], Tensor] | None = None,
         recorder: SegmentRecorder | None = None,
     ) -> tuple[Clips, Array]:
-        """Play a segment in each of the L n environments; return the segments and their rewards, (L n, K)."""
+        """Play a segment in each of the L n environments; return the segments and their rewards, (L n, K).
+
+        Noise is drawn for all K steps, so that the random numbers of a lane do not depend on when other lanes end.
+        """
         lanes = self.dims.n_lanes, len(obs) // self.dims.n_lanes
         steps, live = [], np.ones(len(obs), bool)
         if recorder:
             recorder.begin(envs, obs)
         for _ in counted(length, "playing segments"):
-            act = policy.act(self.dims.tensor(obs).view(*lanes, -1), draw_noise()).flatten(0, 1).cpu().numpy()
+            noise = draw_noise() if draw_noise else None
+            act = policy.act(self.dims.tensor(obs).view(*lanes, -1), noise).flatten(0, 1).cpu().numpy()
             before, real, reward = obs.copy(), live.copy(), np.zeros(len(live))
             which = np.flatnonzero(live).tolist()
             if which:
@@ -134,6 +138,9 @@ class QuerySession:
                 if recorder:
                     recorder.add(envs, obs, which, terminated)
             steps.append((before, act, real, reward))
+            if not (which or draw_noise):
+                break
+        steps += steps[-1:] * (length - len(steps))  # a greedy action repeats once all episodes have ended
         *columns, rewards = (np.stack(column, 1) for column in zip(*steps, strict=True))
         return Clips(*(self.dims.tensor(x).view(*lanes, *x.shape[1:]) for x in columns)), rewards
 

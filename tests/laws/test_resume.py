@@ -1,13 +1,16 @@
 """Nothing lost: a run that is killed anywhere resumes to the same bits, and damage is found."""
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
+import io
 import itertools
 import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,10 +100,8 @@ def test_a_run_that_dies_between_two_states_repeats_what_it_had_not_saved(method
     same(outcome(train_lanes(whole, dataset, place=CheckpointPlace(tmp_path))), unbroken(method, dataset))
 
 
-def test_a_finished_process_reports_again(dataset, tmp_path):
-    whole, place = cell_for("aihf"), CheckpointPlace(tmp_path)
-    first = outcome(train_lanes(whole, dataset, place=place))
-    same(outcome(train_lanes(whole, dataset, place=place)), first)
+def test_a_finished_process_reports_again(dataset, done):
+    same(outcome(train_lanes(cell_for("aihf"), dataset, place=CheckpointPlace(done))), unbroken("aihf", dataset))
 
 
 def test_a_resumed_run_that_is_ended_at_once_keeps_its_policy(dataset, tmp_path):
@@ -135,16 +136,15 @@ def test_a_ring_buffer_that_wrapped_between_two_checkpoints_is_restored(dataset,
     same(outcome(train_lanes(whole, dataset, place=CheckpointPlace(tmp_path))), outcome(train_lanes(whole, dataset)))
 
 
-def test_only_two_states_are_kept_and_rows_are_written_once(dataset, tmp_path):
-    outcome(train_lanes(cell_for("aihf"), dataset, place=CheckpointPlace(tmp_path, 0.0)))
-    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == [
+def test_only_two_states_are_kept_and_rows_are_written_once(done):
+    assert sorted(p.name for p in done.iterdir() if p.is_file()) == [
         "000000000022.state",
         "000000000023.state",
         "buffer.rows",
         "done.state",
     ]
     spec = spec_of("Hopper-v4")
-    assert (tmp_path / "buffer.rows").stat().st_size == 23 * 2 * (2 * spec.n_obs + spec.n_act + 1) * 4
+    assert (done / "buffer.rows").stat().st_size == 23 * 2 * (2 * spec.n_obs + spec.n_act + 1) * 4
 
 
 def kill_at(seconds: float, whole: RunSpec, dataset, place: CheckpointPlace) -> bool:
@@ -182,12 +182,31 @@ def test_killed_at_random_and_resumed_it_gives_the_same_bits(method, dataset, tm
 # ------------------------------------------------------------------------------------------------------- damaged files
 
 
+@pytest.fixture(scope="module")
+def two_states(dataset, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("two_states")
+    *_, _ = train_lanes(cell_for("aihf"), dataset, pause=After(8), place=CheckpointPlace(folder, 0.0))
+    assert len(list(folder.glob("*.state"))) == 2
+    return folder
+
+
 @pytest.fixture
-def kept(dataset, tmp_path) -> Path:
+def kept(two_states, tmp_path) -> Path:
     """The folder of a process that left off with two states."""
-    *_, _ = train_lanes(cell_for("aihf"), dataset, pause=After(8), place=CheckpointPlace(tmp_path, 0.0))
-    assert len(list(tmp_path.glob("*.state"))) == 2
-    return tmp_path
+    return shutil.copytree(two_states, tmp_path / "kept")
+
+
+@pytest.fixture(scope="module")
+def ended(dataset, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("ended")
+    same(outcome(train_lanes(cell_for("aihf"), dataset, place=CheckpointPlace(folder, 0.0))), unbroken("aihf", dataset))
+    return folder
+
+
+@pytest.fixture
+def done(ended, tmp_path) -> Path:
+    """The folder of a process that ended, with its last two states."""
+    return shutil.copytree(ended, tmp_path / "done")
 
 
 def damage(path: Path, rng: random.Random, flip: bool) -> None:
@@ -273,13 +292,11 @@ def test_a_pipe_in_place_of_a_state_or_of_rows_is_not_waited_for(kept):
 
 
 @pytest.mark.parametrize("learned", [3, {"reward": None}, {"policy": 3, "reward": None}, {"policy": {}, "reward": 3}])
-def test_a_forged_end_is_told_and_gone_back_from(dataset, tmp_path, learned):
-    whole, place = cell_for("aihf"), CheckpointPlace(tmp_path, 0.0)
-    unbroken = outcome(train_lanes(whole, dataset, place=place))
-    write_tree(tmp_path / "done.state", {"step": STEPS, "rows": [], "learned": learned})
-    events = list(train_lanes(whole, dataset, place=place))
+def test_a_forged_end_is_told_and_gone_back_from(dataset, done, learned):
+    write_tree(done / "done.state", {"step": STEPS, "rows": [], "learned": learned})
+    events = list(train_lanes(cell_for("aihf"), dataset, place=CheckpointPlace(done, 0.0)))
     assert isinstance(events[0], Notice) and "done.state was not written by aihf_control" in events[0].message
-    same(outcome(events), unbroken)
+    same(outcome(events), unbroken("aihf", dataset))
 
 
 def test_a_state_of_another_version_is_refused_and_kept(kept, monkeypatch):
@@ -293,10 +310,9 @@ def test_a_state_of_another_version_is_refused_and_kept(kept, monkeypatch):
 def test_with_all_checkpoints_damaged_it_starts_again_and_reports_it(kept, dataset):
     for path in kept.glob("*.state"):
         path.write_bytes(b"")
-    whole = cell_for("aihf")
-    events = list(train_lanes(whole, dataset, place=CheckpointPlace(kept)))
+    events = list(train_lanes(cell_for("aihf"), dataset, place=CheckpointPlace(kept)))
     assert [type(e) for e in events[:2]] == [Notice, Notice]
-    same(outcome(events), outcome(train_lanes(whole, dataset)))
+    same(outcome(events), unbroken("aihf", dataset))
 
 
 def test_after_beginning_again_new_states_are_kept(kept, dataset):
@@ -306,13 +322,11 @@ def test_after_beginning_again_new_states_are_kept(kept, dataset):
     assert sorted(p.stem for p in kept.glob("*.state")) == ["000000000002", "000000000003"]
 
 
-def test_a_damaged_checkpoint_is_reported_and_an_earlier_one_used(dataset, tmp_path):
-    whole, place = cell_for("aihf"), CheckpointPlace(tmp_path, 0.0)
-    unbroken = outcome(train_lanes(whole, dataset, place=place))
-    damage(tmp_path / "done.state", random.Random(0), flip=True)
-    events = list(train_lanes(whole, dataset, place=place))
+def test_a_damaged_checkpoint_is_reported_and_an_earlier_one_used(dataset, done):
+    damage(done / "done.state", random.Random(0), flip=True)
+    events = list(train_lanes(cell_for("aihf"), dataset, place=CheckpointPlace(done, 0.0)))
     assert isinstance(events[0], Notice) and "done.state" in events[0].message
-    same(outcome(events), unbroken)
+    same(outcome(events), unbroken("aihf", dataset))
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_last_state(kept, dataset, monkeypatch):
@@ -326,10 +340,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_state(kept, dataset, monkey
         outcome(train_lanes(cell_for("aihf"), dataset, place=CheckpointPlace(kept, 0.0)))
     monkeypatch.undo()
     assert {p.name: p.read_bytes() for p in kept.glob("*.state")} == before
-    same(
-        outcome(train_lanes(cell_for("aihf"), dataset, place=CheckpointPlace(kept))),
-        outcome(train_lanes(cell_for("aihf"), dataset)),
-    )
+    same(outcome(train_lanes(cell_for("aihf"), dataset, place=CheckpointPlace(kept))), unbroken("aihf", dataset))
 
 
 def test_temporaries_of_killed_writers_are_swept(tmp_path):
@@ -426,10 +437,9 @@ def test_what_cannot_be_packed_is_named():
 # --------------------------------------------------------------------------------------------------------- the command
 
 
-@pytest.fixture
-def left_off(dataset_folder, tmp_path, monkeypatch, capsys) -> tuple[Path, list[str]]:
-    """A run that SIGTERM stopped at its seventh step, and the words that began it."""
-    args = words("aihf", dataset_folder, tmp_path / "runs")
+@pytest.fixture(scope="module")
+def stopped(dataset_folder, tmp_path_factory) -> Path:
+    """What SIGTERM left of a run at its seventh step."""
 
     def interrupted(whole, dataset, workers, stop, pause, place, step_timeout, annotator):
         for event in train_lanes(whole, dataset, stop, After(7), place):
@@ -437,12 +447,22 @@ def left_off(dataset_folder, tmp_path, monkeypatch, capsys) -> tuple[Path, list[
             if isinstance(event, Evaluated) and event.step == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("aihf_control.training.result.run_workers", interrupted)
-    assert run.main(args) == 143
-    (folder,) = (tmp_path / "runs" / "Hopper-v4" / "aihf").iterdir()
-    assert f"--resume {folder}" in capsys.readouterr().out
+    out = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aihf_control.training.result.run_workers", interrupted)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert run.main(words("aihf", dataset_folder, out)) == 143
+    (folder,) = (out / "Hopper-v4" / "aihf").iterdir()
+    assert f"--resume {folder}" in printed.getvalue()
+    return out
+
+
+@pytest.fixture
+def left_off(stopped, dataset_folder, tmp_path, monkeypatch) -> tuple[Path, list[str]]:
+    """A copy of the stopped run, and the words that began it."""
+    (folder,) = (shutil.copytree(stopped, tmp_path / "runs") / "Hopper-v4" / "aihf").iterdir()
     monkeypatch.setattr("aihf_control.training.result.run_workers", in_this_process)
-    return folder, args
+    return folder, words("aihf", dataset_folder, stopped)
 
 
 def test_sigterm_leaves_off_and_resume_gives_the_same_files(left_off, tmp_path):
