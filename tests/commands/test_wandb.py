@@ -30,6 +30,7 @@ def test_it_has_the_values_of_the_log(dataset_folder, tmp_path, monkeypatch):
     assert "seed0/return" in sent[0] and "seed1/step" not in sent[0]
 
 
+@pytest.mark.slow
 def test_offline_it_writes_into_the_runs_folder(dataset_folder, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

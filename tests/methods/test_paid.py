@@ -13,7 +13,7 @@ from aihf_control.learning.paid import PaidRewards
 from aihf_control.learning.replay import Buffer
 from aihf_control.learning.sac import SAC, Imitation, SACConfig
 from aihf_control.models.lanes import Dims
-from tests.helpers import make_task, play
+from tests.helpers import make_task, play, small_config
 
 JOINT = methods.load("offline_joint")
 
@@ -117,7 +117,7 @@ def test_pre_training_begins_as_the_clone_and_joint_learning_does_not(dataset):
 @pytest.mark.parametrize("name", ["offline_pre", "offline_joint"])
 def test_comparisons_are_not_needed_and_not_counted(name, dataset):
     task = make_task(dataset, n_pairs=0)
-    list(itertools.islice(methods.load(name).train(task, methods.load(name).Config(warmup=1, steps=2)), 1))
+    list(itertools.islice(methods.load(name).train(task, small_config(name, 2)), 1))
     assert task.n_labels == 0
 
 
