@@ -68,10 +68,13 @@ def _attempt_of(line: bytes) -> tuple[str, float] | None:
     return (key, float(seconds)) if fits else None
 
 
-def expected_seconds(jobs: Sequence[CellJob], ledger: Ledger, timing: bool = True) -> Expected:
+def expected_seconds(
+    jobs: Sequence[CellJob], ledger: Ledger, timing: bool = True, guesses: Expected | None = None
+) -> Expected:
     """Return each cell's seconds: as measured, as the mean of similar cells, or as estimated.
 
-    Without `timing`, which takes seconds per kind of cell, only estimates from earlier times are used.
+    Without `timing`, which takes seconds per kind of cell, only estimates from earlier times are used. What is found
+    for a kind of cell is added to `guesses`, so that several grids can share it.
     """
     measured = ledger.seconds()
     known = {job.key: measured[job.key] for job in jobs if job.key in measured and _is_finished(job)}
@@ -79,7 +82,8 @@ def expected_seconds(jobs: Sequence[CellJob], ledger: Ledger, timing: bool = Tru
     for job in jobs:
         if job.key in known:
             kinds.setdefault(_kind(job), []).append(known[job.key])
-    guesses: dict[str, float | None] = {kind: float(np.mean(seconds)) for kind, seconds in kinds.items()}
+    guesses = {} if guesses is None else guesses
+    guesses |= {kind: float(np.mean(seconds)) for kind, seconds in kinds.items()}
     for job in jobs:
         if _kind(job) not in guesses and not _is_finished(job):
             guesses[_kind(job)] = _estimate(job, timing)

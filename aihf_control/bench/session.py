@@ -59,7 +59,8 @@ def run_grids(options: Options) -> int:
     """
     _check(options)
     allow_module(*options.env)
-    grids = [_open(path, options) for path in options.experiments]
+    guesses: Expected = {}
+    grids = [_open(path, options, guesses) for path in options.experiments]
     if len({grid.folder for grid in grids}) < len(grids):
         raise BadInput(
             f"two of {_listed(options)} have the same name, and so the same folder of results; leave one out"
@@ -84,8 +85,8 @@ def run_grids(options: Options) -> int:
     return BAD_INPUT if all(event.code == BAD_INPUT for event in failed) else 1
 
 
-def _open(path: Path, options: Options) -> Grid:
-    """Read an experiment file and find its cells and their expected times. Raises BadInput."""
+def _open(path: Path, options: Options, guesses: Expected) -> Grid:
+    """Read an experiment file and find its cells and their expected times, or `guesses` of them. Raises BadInput."""
     experiment = read(path)
     for cell in experiment.cells:
         check_module(cell.options.env)
@@ -93,7 +94,7 @@ def _open(path: Path, options: Options) -> Grid:
     cells = jobs_of(experiment, folder, options.any_code)
     selected = select(cells, options.only)
     ledger = Ledger(folder / "attempts.jsonl")
-    expected = {} if options.list else expected_seconds(selected, ledger, timing=options.dry_run)
+    expected = {} if options.list else expected_seconds(selected, ledger, options.dry_run, guesses)
     return Grid(path, experiment, folder, cells, selected, expected)
 
 
