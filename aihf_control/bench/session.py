@@ -94,6 +94,8 @@ def _open(path: Path, options: Options, guesses: Expected) -> Grid:
     cells = jobs_of(experiment, folder, options.any_code)
     selected = select(cells, options.only)
     ledger = Ledger(folder / "attempts.jsonl")
+    if options.dry_run and len(options.experiments) > 1:
+        print(f"timing the cells of {experiment.name}", file=sys.stderr, flush=True)
     expected = {} if options.list else expected_seconds(selected, ledger, options.dry_run, guesses)
     return Grid(path, experiment, folder, cells, selected, expected)
 

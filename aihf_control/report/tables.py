@@ -175,15 +175,15 @@ def build_claims(grid: GridResults) -> Table:
 
 def _claim_cells(found: Judgement) -> dict[str, Cell]:
     claim = found.claim
-    cells: dict[str, Cell] = {"claim": claim.text, "paper": claim.paper, "better": claim.better, "than": claim.than}
-    cells |= {"kind": claim.kind, "where": where_text(claim), "measure": claim.measure.replace("_", " ")}
-    cells |= {"verdict": found.verdict}
+    text: dict[str, Cell] = {"claim": claim.text, "paper": claim.paper}
+    cells: dict[str, Cell] = {"better": claim.better, "than": claim.than, "kind": claim.kind}
+    cells |= {"where": where_text(claim), "measure": claim.measure.replace("_", " "), "verdict": found.verdict}
     if found.verdict == NOT_MEASURED:
-        return {**cells, "missing": f"{cells['measure']} in the logs"}
+        return {**cells, "missing": f"{cells['measure']} in the logs", **text}
     if found.verdict == NOT_RUN or found.better is None:
-        return {**cells, "missing": count_missing(found.runs)}
+        return {**cells, "missing": count_missing(found.runs), **text}
     cells |= {"P": found.chance, "value": found.better, "value of the other": found.than}
-    return cells | {"gain": found.gain, "gain in the control": found.control, "n": found.better.n}
+    return cells | {"gain": found.gain, "gain in the control": found.control, "n": found.better.n, **text}
 
 
 TABLES = {
