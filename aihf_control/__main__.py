@@ -30,7 +30,7 @@ ABOUT = {
     "data": "make, import, export, show and verify datasets",
     "label": "let people compare clips of a dataset on a local web page",
     "experts": "train, import, evaluate and document expert policies",
-    "bench": "run a grid of methods, environments and data from one file",
+    "bench": "run grids of methods, environments and data, each from one file",
     "report": "tables and figures of finished runs",
     "compare": "how the settings and results of two runs differ",
     "play": "film policies",

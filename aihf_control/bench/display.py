@@ -68,10 +68,13 @@ def _attempt_of(line: bytes) -> tuple[str, float] | None:
     return (key, float(seconds)) if fits else None
 
 
-def expected_seconds(jobs: Sequence[CellJob], ledger: Ledger, timing: bool = True) -> Expected:
+def expected_seconds(
+    jobs: Sequence[CellJob], ledger: Ledger, timing: bool = True, guesses: Expected | None = None
+) -> Expected:
     """Return each cell's seconds: as measured, as the mean of similar cells, or as estimated.
 
-    Without `timing`, which takes seconds per kind of cell, only estimates from earlier times are used.
+    Without `timing`, which takes seconds per kind of cell, only estimates from earlier times are used. What is found
+    for a kind of cell is added to `guesses`, so that several grids can share it.
     """
     measured = ledger.seconds()
     known = {job.key: measured[job.key] for job in jobs if job.key in measured and _is_finished(job)}
@@ -79,7 +82,8 @@ def expected_seconds(jobs: Sequence[CellJob], ledger: Ledger, timing: bool = Tru
     for job in jobs:
         if job.key in known:
             kinds.setdefault(_kind(job), []).append(known[job.key])
-    guesses: dict[str, float | None] = {kind: float(np.mean(seconds)) for kind, seconds in kinds.items()}
+    guesses = {} if guesses is None else guesses
+    guesses |= {kind: float(np.mean(seconds)) for kind, seconds in kinds.items()}
     for job in jobs:
         if _kind(job) not in guesses and not _is_finished(job):
             guesses[_kind(job)] = _estimate(job, timing)
@@ -124,23 +128,38 @@ def title_of(job: CellJob) -> str:
     return f"{job.cell.name} on {job.cell.options.env}{swept}"
 
 
-def print_plan(jobs: Sequence[CellJob], expected: Expected, workers: int) -> None:
-    """Print the cells, which of them are finished, and how long the others will take."""
-    console, left = make_console(markup=False, emoji=False), {}
-    rows = []
-    for job in jobs:
-        done, begun = ((job.folder / name).exists() for name in ("summary.json", "config.json"))
-        state, seconds = "finished" if done else "begun" if begun else "to do", expected[job.key]
-        if not done:
-            left[job.key] = seconds
-        about = duration(seconds) if seconds is not None else "?"
-        rows.append((title_of(job), job.key, str(job.cell.options.seeds), state, about))
-    print_table(console, ("cell", "key", "seeds", "state", "takes about"), rows)
-    known = [seconds for seconds in left.values() if seconds is not None]
+Plan = tuple[str, Sequence[CellJob], Expected]  # a grid's name, cells and their times
+
+
+def print_plans(plans: Sequence[Plan], workers: int) -> None:
+    """Print the cells of grids, which of them are finished, how long the others will take, and the total."""
+    console = make_console(markup=False, emoji=False)
+    left: list[float | None] = []
+    for name, jobs, expected in plans:
+        own = [expected[job.key] for job in jobs if not _is_finished(job)]
+        if len(plans) > 1:
+            console.print(f"{name}: {_total(len(jobs), own, workers)}", soft_wrap=True)
+        head = ("cell", "key", "seeds", "state", "takes about")
+        print_table(console, head, [_plan_row(job, expected[job.key]) for job in jobs])
+        left += own
+    total = _total(sum(len(jobs) for _, jobs, _ in plans), left, workers)
+    console.print(total if len(plans) == 1 else f"{len(plans)} grids: {total}", soft_wrap=True)
+
+
+def _plan_row(job: CellJob, seconds: float | None) -> tuple[str, ...]:
+    done, begun = ((job.folder / name).exists() for name in ("summary.json", "config.json"))
+    state = "finished" if done else "begun" if begun else "to do"
+    about = duration(seconds) if seconds is not None else "?"
+    return title_of(job), job.key, str(job.cell.options.seeds), state, about
+
+
+def _total(cells: int, left: Sequence[float | None], workers: int) -> str:
+    """Return how many of some cells are finished, and how long those that are `left` take."""
+    known = [seconds for seconds in left if seconds is not None]
     unknown = f", and {len(left) - len(known)} for which there is no estimate" if len(known) < len(left) else ""
-    counts = f"{len(expected)} cells, {len(expected) - len(left)} finished; of the rest {len(known)} take about"
+    counts = f"{cells} cells, {cells - len(left)} finished; of the rest {len(known)} take about"
     total = f"{duration(sum(known))} of one core, {duration(sum(known) / workers)} with {workers} at a time{unknown}"
-    console.print(f"{counts} {total}", soft_wrap=True)
+    return f"{counts} {total}"
 
 
 class GridDisplay:

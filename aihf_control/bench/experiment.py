@@ -29,6 +29,16 @@
     [report]
     baseline = "rlhf"
 
+    [[claim]]                                      # what a paper predicts; the report judges it
+    text = "Demonstrations and comparisons together are better than comparisons alone."
+    paper = "2406.06874"
+    better = "aihf"
+    than = "rlhf"
+    where = { demos = 1, pairs = 200, error = 0.0 }    # one setting of the swept factors
+    control = { demos = 1, pairs = 200, error = 0.1 }  # where the gain must be smaller
+
+`aihf_control/report/config.py` lists the keys of a claim.
+
 Several tables `[[dataset]]` are swept one by one, instead of every combination of their values.
 """
 
@@ -45,7 +55,8 @@ from aihf_control.bench.sweep import MAX_CELLS, Setting, settings_of, swept_valu
 from aihf_control.core.config import OF_PEOPLE, check_known, convert, override, read_toml, table_of
 from aihf_control.core.errors import BadInput
 from aihf_control.data.generate import DataConfig
-from aihf_control.report.config import ReportConfig
+from aihf_control.report.claims import check_claim
+from aihf_control.report.config import Claim, ReportConfig
 from aihf_control.report.figures import FIGURES
 from aihf_control.report.tables import TABLES
 from aihf_control.training.options import Options, run_spec_of
@@ -80,6 +91,19 @@ class Experiment:
     about: str
     report: ReportConfig
     cells: list[GridCell]
+    claims: list[Claim]
+
+
+def name_of(path: Path) -> str:
+    """Return the name of an experiment, by which its folder of results is called.
+
+    It is the path of its file without the ending: relative to the nearest folder `experiments` that it is in, or the
+    file's name alone if there is none. So `experiments/main.toml` is `main` and `experiments/regimes/dpo.toml` is
+    `regimes/dpo`, whose results lie beside those of the other regimes and not beside `main`.
+    """
+    parts = path.absolute().with_suffix("").parts
+    above = [i for i, part in enumerate(parts[:-1]) if part == "experiments"]
+    return "/".join(parts[above[-1] + 1 :] if above else parts[-1:])
 
 
 def read(path: Path) -> Experiment:
@@ -99,7 +123,19 @@ def read(path: Path) -> Experiment:
     swept = swept_values(settings)
     grid = itertools.product(sheet.environments, zip(settings, swept, strict=True), names)
     cells = [_cell(sheet, env, setting, name, values, where) for env, (setting, values), name in grid]
-    return Experiment(path.stem, sheet.title or path.stem, sheet.about, report, cells)
+    claims = _claims(sheet, names, swept, where)
+    return Experiment(name_of(path), sheet.title or path.stem, sheet.about, report, cells, claims)
+
+
+def _claims(sheet: Sheet, names: tuple[str, ...], swept: list[dict[str, Any]], where: str) -> list[Claim]:
+    """Return the claims of the file. Raises BadInput for one that is not about its grid."""
+    if not isinstance(sheet.claim, list | tuple):
+        raise BadInput(f"{where}, claim: write it as [[claim]], for there may be several")
+    places = [f"{where}, claim {i}" for i in range(1, len(sheet.claim) + 1)]
+    claims = [override(Claim(), table, place) for table, place in zip(sheet.claim, places, strict=True)]
+    for claim, place in zip(claims, places, strict=True):
+        check_claim(claim, names, sheet.environments, swept, place)
+    return claims
 
 
 def _check_environments(sheet: Sheet, names: tuple[str, ...], settings: list[Setting], where: str) -> None:

@@ -15,10 +15,10 @@ BENCH = Path("results/bench")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Grid to run, and where."""
+    """Grids to run, and where."""
 
-    experiment: Annotated[Path, tyro.conf.Positional]
-    """Experiment file, for instance one of experiments/."""
+    experiments: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Experiment files, for instance those of experiments/regimes/; their grids run one after the other."""
     list: bool = False
     """Only print the commands that the grid consists of."""
     dry_run: bool = False
@@ -42,4 +42,4 @@ class Options:
     any_code: bool = rare(False)
     """Use finished cells of the same settings even if other code of the package made them."""
     out: Path = BENCH
-    """Folder for grids; each gets one named like its file."""
+    """Folder for grids; each gets one named like its file, below `experiments/`."""

@@ -1,4 +1,4 @@
-"""A bench session: runs the cells of a grid that are not finished, and reports them."""
+"""A bench session: runs the cells of some grids that are not finished, and reports them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -13,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from aihf_control.bench.display import Expected, GridDisplay, Ledger, expected_seconds, print_plan, title_of
+from aihf_control.bench.display import Expected, GridDisplay, Ledger, expected_seconds, print_plans, title_of
 from aihf_control.bench.experiment import Experiment, read
 from aihf_control.bench.fingerprint import code_of
 from aihf_control.bench.grid import (
@@ -35,39 +36,85 @@ from aihf_control.environments.modules import allow_module, check_module
 from aihf_control.report.runs import report_folder
 
 
-def run_grid(options: Options) -> int:
-    """Run a grid from its file to its report. Return the exit code. Raises BadInput."""
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The grid of an experiment file, with the cells of it that are to run."""
+
+    path: Path
+    """The experiment file."""
+    experiment: Experiment
+    folder: Path
+    """Folder of its results."""
+    cells: list[CellJob]
+    selected: list[CellJob]
+    """The cells that --only selects."""
+    expected: Expected
+
+
+def run_grids(options: Options) -> int:
+    """Run the grids of some files one after the other, each from its data to its report. Return the exit code.
+
+    All files are checked and all data is made before the first cell runs. Grids share datasets; each has its own folder
+    of results, by `experiment.name_of`. Raises BadInput.
+    """
     _check(options)
     allow_module(*options.env)
-    experiment = read(options.experiment)
-    for cell in experiment.cells:
-        check_module(cell.options.env)
-    folder = options.out / experiment.name
-    grid = jobs_of(experiment, folder, options.any_code)
-    jobs = select(grid, options.only)
+    guesses: Expected = {}
+    grids = [_open(path, options, guesses) for path in options.experiments]
+    if len({grid.folder for grid in grids}) < len(grids):
+        raise BadInput(
+            f"two of {_listed(options)} have the same name, and so the same folder of results; leave one out"
+        )
+    jobs = [job for grid in grids for job in grid.selected]
     if options.list:
-        print("\n".join(command_lines(jobs)))
+        print("\n".join(dict.fromkeys(command_lines(jobs))))
         return 0
-    expected = expected_seconds(jobs, Ledger(folder / "attempts.jsonl"), timing=options.dry_run)
     if options.dry_run:
-        print_plan(jobs, expected, options.workers or _default_workers(jobs))
+        print_plans([(grid.experiment.name, grid.selected, grid.expected) for grid in grids], _workers(options, jobs))
         return 0
-    check_writable(folder)
-    _print_other_code(jobs, folder)
+    for grid in grids:
+        check_writable(grid.folder)
     with _stop_signals() as stop:
         make_data(jobs, stop)
-        if not stop.is_set():
-            with lock_folder(folder):
-                _write_description(folder, options.experiment, experiment, grid)
-                failed = _run(options, jobs, folder, expected, stop)
+        failed = [event for grid in grids if not stop.is_set() for event in _run_grid(options, grid, stop)]
     if stop.is_set():
-        print(f"paused; resume with the same command: python -m aihf_control.bench {options.experiment}")
+        print(f"paused; resume with the same command: python -m aihf_control.bench {_listed(options)}")
         return 128 + stop.number
-    if any(job.finished() for job in jobs_from(grid, folder)):
-        report_folder(folder)
     if not failed:
         return 0
     return BAD_INPUT if all(event.code == BAD_INPUT for event in failed) else 1
+
+
+def _open(path: Path, options: Options, guesses: Expected) -> Grid:
+    """Read an experiment file and find its cells and their expected times, or `guesses` of them. Raises BadInput."""
+    experiment = read(path)
+    for cell in experiment.cells:
+        check_module(cell.options.env)
+    folder = options.out / experiment.name
+    cells = jobs_of(experiment, folder, options.any_code)
+    selected = select(cells, options.only)
+    ledger = Ledger(folder / "attempts.jsonl")
+    if options.dry_run and len(options.experiments) > 1:
+        print(f"timing the cells of {experiment.name}", file=sys.stderr, flush=True)
+    expected = {} if options.list else expected_seconds(selected, ledger, options.dry_run, guesses)
+    return Grid(path, experiment, folder, cells, selected, expected)
+
+
+def _run_grid(options: Options, grid: Grid, stop: StopEvent) -> list[Attempted]:
+    """Run the cells of a grid that are not finished, and report it. Return those that failed."""
+    if len(options.experiments) > 1:
+        print(f"{grid.experiment.name}: {grid.experiment.title}", flush=True)
+    _print_other_code(grid.selected, grid.folder)
+    with lock_folder(grid.folder):
+        _write_description(grid)
+        failed = _run(options, grid, stop)
+    if not stop.is_set() and any(job.finished() for job in jobs_from(grid.cells, grid.folder)):
+        report_folder(grid.folder)
+    return failed
+
+
+def _listed(options: Options) -> str:
+    return shlex.join(map(str, options.experiments))
 
 
 def _print_other_code(jobs: Sequence[CellJob], folder: Path) -> None:
@@ -83,6 +130,8 @@ def _print_other_code(jobs: Sequence[CellJob], folder: Path) -> None:
 
 def _check(options: Options) -> None:
     """Raise BadInput for flags that are out of range or do not fit together."""
+    if not options.experiments:
+        raise BadInput("nothing to run: give an experiment file, such as experiments/smoke.toml")
     for flag, n in (("--workers", options.workers), ("--retries", options.retries), ("--gpu", options.gpu)):
         if n < 0:
             raise BadInput(f"{flag} must be at least 0, got {n}")
@@ -138,12 +187,13 @@ def make_data(jobs: Sequence[CellJob], stop: StopEvent) -> None:
                 raise BadInput(f"cannot make the data {event.job.folder}: {event.message.removeprefix('error: ')}")
 
 
-def _run(options: Options, cells: list[CellJob], folder: Path, expected: Expected, stop: StopEvent) -> list[Attempted]:
+def _run(options: Options, grid: Grid, stop: StopEvent) -> list[Attempted]:
     """Run the cells that are not finished. Return those that failed; they do not stop the others."""
+    cells, folder = grid.selected, grid.folder
     jobs, failed, ledger = jobs_from(cells, folder), [], Ledger(folder / "attempts.jsonl")
     titles, shares = {cell.key: title_of(cell) for cell in cells}, {job.key: job.share() for job in jobs}
     unfinished = [job for job in jobs if not job.finished()]
-    with GridDisplay(titles, expected, shares) as display:
+    with GridDisplay(titles, grid.expected, shares) as display:
         for event in _engine(options, cells)(unfinished, stop) if unfinished else ():
             display.show(event)
             if isinstance(event, Attempted):
@@ -159,12 +209,16 @@ def _run(options: Options, cells: list[CellJob], folder: Path, expected: Expecte
 def _engine(options: Options, cells: Sequence[CellJob]) -> Callable[[Sequence[Job], StopEvent], Iterator[Event]]:
     """Return the function that runs jobs on this machine or on a Ray cluster."""
     if options.engine == "local":
-        slots = _slots(options.workers or _default_workers(cells))
+        slots = _slots(_workers(options, cells))
         return lambda jobs, stop: run_here(jobs, slots, options.retries, stop)
     from aihf_control.bench.ray import Cluster, run_on_ray
 
     cluster = Cluster(options.address, options.workers, options.cores, options.gpu)
     return lambda jobs, stop: run_on_ray(jobs, cluster, options.retries, stop)
+
+
+def _workers(options: Options, cells: Sequence[CellJob]) -> int:
+    return options.workers or _default_workers(cells)
 
 
 def _default_workers(cells: Sequence[CellJob]) -> int:
@@ -178,14 +232,15 @@ def _slots(n: int) -> list[tuple[int, ...]]:
     return [(core,) for core in cores[:n]] if n <= len(cores) else [()] * n
 
 
-def _write_description(folder: Path, path: Path, experiment: Experiment, grid: Sequence[CellJob]) -> None:
+def _write_description(grid: Grid) -> None:
     """Write grid.json: the settings that the report needs, and the experiment file."""
     cells = [
         {"key": job.key, "env": job.cell.options.env, "name": job.cell.name, "method": job.cell.options.method}
         | {"seeds": job.cell.options.seeds, "dials": job.cell.swept, "code": code_of(job.cell.options.method)}
-        for job in grid
+        for job in grid.cells
     ]
+    experiment, text = grid.experiment, read_bytes(grid.path).decode()
     about = {"name": experiment.name, "title": experiment.title, "about": experiment.about}
-    text = read_bytes(path).decode()
-    report = dataclasses.asdict(experiment.report)
-    write_json(folder / "grid.json", {**about, "report": report, "cells": cells, "file": text})
+    claims = [dataclasses.asdict(claim) for claim in experiment.claims]
+    about |= {"report": dataclasses.asdict(experiment.report), "claims": claims}
+    write_json(grid.folder / "grid.json", {**about, "cells": cells, "file": text})

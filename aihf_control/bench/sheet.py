@@ -37,6 +37,8 @@ class Sheet:
     method: dict = dataclasses.field(default_factory=dict)
     environment: dict = dataclasses.field(default_factory=dict)
     report: dict = dataclasses.field(default_factory=dict)
+    claim: Any = ()
+    """Tables [[claim]]."""
 
 
 def read_sheet(given: dict[str, Any], where: str) -> Sheet:

@@ -1,9 +1,10 @@
-"""Report finished runs as tables and figures, check them, or rank them on a leaderboard.
+"""Report finished runs as tables and figures, check them, rank their methods, or list the claims that hold.
 
     python -m aihf_control.report results/bench/main
     python -m aihf_control.report results/first
     python -m aihf_control.report --check results/bench/main
     python -m aihf_control.report results/bench --leaderboard results/leaderboard
+    python -m aihf_control.report results/bench/regimes --claims results/regimes
 
 For a grid that the bench ran, writes csv, Markdown, LaTeX, figures and a page into its `report`; for other runs below
 the folder, a `table.md` and `curves` in three formats into the folder itself. Runs that cannot be reported are excluded
@@ -33,6 +34,8 @@ class Options:
     """Only compute every number again from the logs, and compare; exit code 2 if one does not agree."""
     leaderboard: Path | None = None
     """Only check the runs, and write a leaderboard of their methods into this folder."""
+    claims: Path | None = None
+    """Only check the runs, and write the claims of their experiments with the verdicts into this folder."""
 
 
 @ends_with_reader
@@ -47,13 +50,18 @@ def report(options: Options) -> None:
     """Report, check or rank the runs below the folders. Raises BadInput."""
     if not options.folders:
         raise BadInput("nothing to report: give a folder with runs, such as results/runs")
-    if options.check and options.leaderboard:
-        raise BadInput("give either --check or --leaderboard, which checks the runs, too")
+    if sum(map(bool, (options.check, options.leaderboard, options.claims))) > 1:
+        raise BadInput("give one of --check, --leaderboard and --claims; the last two check the runs, too")
     if options.leaderboard:
         from aihf_control.report.leaderboard import write_leaderboard  # here, for pandas would delay --help
 
         for path in write_leaderboard(options.folders, options.leaderboard):
             print(f"leaderboard: {path}")
+    elif options.claims:
+        from aihf_control.report.claims_page import write_claims  # as above
+
+        for path in write_claims(options.folders, options.claims):
+            print(f"claims: {path}")
     elif options.check:
         _check(options.folders)
     else:

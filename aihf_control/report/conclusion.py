@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from aihf_control.core.statistics import FEW, Estimate, aggregate, improvement_estimate, iqm_of_all
-from aihf_control.report.grid_results import GridResults, Setting
+from aihf_control.report.claims import judge, sentence_of, side_of_half
+from aihf_control.report.grid_results import GridResults, Setting, rng
 from aihf_control.report.plotting import setting_text
-from aihf_control.report.tables import keys_of, rng
+from aihf_control.report.tables import keys_of
 
 Array = np.ndarray
 MOST = 10  # methods that are all compared with each other; of more, only the best is compared with the others
@@ -32,8 +33,11 @@ class Sentence:
 
 
 def conclude(grid: GridResults) -> list[Sentence]:
-    """Return the sentences of the conclusion, setting by setting; none for a setting with one finished method."""
-    return [sentence for setting in grid.settings for sentence in _conclude_setting(grid, setting)]
+    """Return the sentences of the conclusion: the claims, then the settings in turn if two methods have finished."""
+    whole = grid.whole or grid
+    judged = [judge(whole, claim) for claim in grid.claims]
+    claims = [Sentence(f"Claim: {sentence_of(found)}", keys_of(found.runs)) for found in judged]
+    return [*claims, *(sentence for setting in grid.settings for sentence in _conclude_setting(grid, setting))]
 
 
 def _conclude_setting(grid: GridResults, setting: Setting) -> Iterator[Sentence]:
@@ -65,9 +69,9 @@ def _conclude_setting(grid: GridResults, setting: Setting) -> Iterator[Sentence]
 
 def describe_method(method: str, chances: dict[str, Estimate]) -> str:
     """Return a sentence on a method and those that score lower, from the probabilities that it is above each."""
-    above = {y: e for y, e in chances.items() if verdict(e) > 0}
-    below = {y: e for y, e in chances.items() if verdict(e) < 0}
-    open_ = {y: e for y, e in chances.items() if verdict(e) == 0}
+    above = {y: e for y, e in chances.items() if side_of_half(e) > 0}
+    below = {y: e for y, e in chances.items() if side_of_half(e) < 0}
+    open_ = {y: e for y, e in chances.items() if side_of_half(e) == 0}
     parts = [
         f"is above {_listed(above)}" if above else "",
         f"cannot be told apart from {_listed(open_)}" if open_ else "",
@@ -75,11 +79,6 @@ def describe_method(method: str, chances: dict[str, Estimate]) -> str:
     ]
     said = "; it ".join(part for part in parts if part)
     return f"{method} {said}." if said else ""
-
-
-def verdict(chance: Estimate) -> int:
-    """Return 1 if the interval of a probability of improvement lies above 0.5, -1 if below, 0 if it contains 0.5."""
-    return int(chance.low > 0.5) - int(chance.high < 0.5)
 
 
 def _listed(chances: dict[str, Estimate]) -> str:

@@ -17,7 +17,7 @@ from scipy import stats
 from aihf_control.core.config import check_known
 from aihf_control.core.statistics import Estimate, aggregate, estimate, iqm_of_all, profile, profile_band
 from aihf_control.report.clone import clone_score
-from aihf_control.report.grid_results import GridResults, Setting, finite, numbers
+from aihf_control.report.grid_results import GridResults, Setting, finite, numbers, rng
 from aihf_control.report.plotting import (
     INTERVALS,
     NARROW,
@@ -39,7 +39,6 @@ from aihf_control.report.plotting import (
 )
 from aihf_control.report.styles import style_of
 from aihf_control.report.swept_factors import draw_swept
-from aihf_control.report.tables import rng
 
 Array = np.ndarray
 PANELS = 24  # a figure with more is too large to read

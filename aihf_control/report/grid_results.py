@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aihf_control.report.config import ReportConfig
+from aihf_control.report.config import Claim, ReportConfig
 
 Array = np.ndarray
 Setting = dict[str, Any]  # a value of every swept factor
@@ -58,6 +58,9 @@ class GridResults:
     """A row per lane of a finished run: cell, env, method, swept factors, seed, return, score, late_score, ..."""
     evaluations: pd.DataFrame
     """A row per lane and evaluation: cell, env, method, swept factors, seed, step, env_steps, return, score, ..."""
+    claims: tuple[Claim, ...] = ()
+    whole: GridResults | None = None
+    """The grid with all its runs, if this is one `with_results`."""
 
     @functools.cached_property
     def envs(self) -> list[str]:
@@ -86,6 +89,7 @@ class GridResults:
                 for run in self.runs
                 if run.env in axes[0] and run.name in axes[1] and self.values_of(run.swept) in axes[2]
             ],
+            whole=self.whole or self,
         )
 
     def values_of(self, setting: Setting) -> tuple[Any, ...]:
@@ -128,6 +132,11 @@ class GridResults:
     @functools.cached_property
     def _evaluations_by_cell(self) -> dict[Any, pd.DataFrame]:
         return dict(list(self.evaluations.groupby("cell", sort=False)))
+
+
+def rng() -> np.random.Generator:
+    """Return a generator with the same state for every number, so that no number depends on which others are shown."""
+    return np.random.default_rng(0)
 
 
 def numbers(frame: pd.DataFrame, column: str) -> Array:

@@ -17,12 +17,12 @@ from aihf_control.core.statistics import Estimate, aggregate, iqm_of_all
 from aihf_control.core.text import count
 from aihf_control.report.check import check_folder
 from aihf_control.report.formats import cell_text, escape_markdown, format_csv
-from aihf_control.report.grid_results import FINISHED, GridResults, Run, Setting, numbers
+from aihf_control.report.grid_results import FINISHED, GridResults, Run, Setting, numbers, rng
 from aihf_control.report.load import load_grid, load_runs
 from aihf_control.report.page import template
 from aihf_control.report.plotting import setting_text
 from aihf_control.report.runs import find_grids_and_runs
-from aihf_control.report.tables import Row, Table, rng
+from aihf_control.report.tables import Row, Table
 
 Place = tuple[tuple[str, float, float, str], ...]  # environment, returns of random actions and the expert, dataset
 COLUMNS = ("method", "score", "environments", "n", "labels", "env steps", "commit", "command", "results")

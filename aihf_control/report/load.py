@@ -18,8 +18,9 @@ import pandas as pd
 from aihf_control.core.config import as_word, override
 from aihf_control.core.errors import BadInput
 from aihf_control.core.statistics import late_mean, normalised
+from aihf_control.report.claims import check_claim
 from aihf_control.report.columns import COLUMNS, OPTIONAL
-from aihf_control.report.config import ReportConfig
+from aihf_control.report.config import Claim, ReportConfig
 from aihf_control.report.grid_results import BEGUN, CUT_SHORT, EXCLUDED, FINISHED, TO_DO, GridResults, Run, numbers
 from aihf_control.report.run_files import (
     check_fields,
@@ -45,8 +46,19 @@ def load_grid(folder: Path) -> GridResults:
     grid = check_fields(read_table(path), KINDS, path)
     loaded = [_load_run(folder / "cells" / run.key, run) for run in _cells(grid["cells"], path)]
     report = override(ReportConfig(), grid["report"], f"{path}, report")
-    about = {name: grid[name] for name in ("name", "title", "about", "file")}
-    return _assemble(folder, loaded, report, about)
+    about: dict[str, Any] = {name: grid[name] for name in ("name", "title", "about", "file")}
+    results = _assemble(folder, loaded, report, about)
+    return dataclasses.replace(results, claims=_claims(grid.get("claims", []), results, path))
+
+
+def _claims(given: Any, grid: GridResults, path: Path) -> tuple[Claim, ...]:
+    """Return the claims of grid.json. Raises BadInput if they are not about the grid."""
+    if not isinstance(given, list):
+        raise BadInput(f"{path} is damaged: its claims must be a list")
+    claims = tuple(override(Claim(), table, f"{path}, a claim") for table in given)
+    for claim in claims:
+        check_claim(claim, grid.methods, grid.envs, grid.settings, f"{path}, a claim")
+    return claims
 
 
 def load_runs(folder: Path, runs: Sequence[Path]) -> GridResults:
@@ -68,7 +80,7 @@ def load_runs(folder: Path, runs: Sequence[Path]) -> GridResults:
 
 
 def _assemble(
-    folder: Path, loaded: Sequence[tuple[Run, pd.DataFrame | None]], report: ReportConfig, about: dict[str, str]
+    folder: Path, loaded: Sequence[tuple[Run, pd.DataFrame | None]], report: ReportConfig, about: dict[str, Any]
 ) -> GridResults:
     """Build the results of loaded runs. Raises BadInput if none has finished."""
     runs = [run for run, _ in loaded]

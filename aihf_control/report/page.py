@@ -6,13 +6,14 @@ import base64
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 
 from aihf_control.core.config import as_word
 from aihf_control.core.files import write_bytes
 from aihf_control.core.statistics import Estimate
+from aihf_control.report.claims import judge, sentence_of
 from aihf_control.report.conclusion import RULE, conclude
 from aihf_control.report.figures import Picture, draw_figures
 from aihf_control.report.films import find_films
@@ -24,10 +25,19 @@ from aihf_control.report.tables import Row, Table, build_tables, label
 from aihf_control.report.terms import explain
 
 LEFT_ALIGNED = {"method", "environment", "missing", "commit", "command", "results"}  # columns of words
+LEFT_ALIGNED |= {"claim", "paper", "better", "than", "kind", "where", "measure", "verdict"}
 
 
-def write_report(folder: Path) -> tuple[Path, list[Run]]:
-    """Write a grid's report into its folder's `report`; return the page and the runs that were excluded.
+class Written(NamedTuple):
+    """A report that was written: its page, the runs that were excluded, and a line per claim with its verdict."""
+
+    page: Path
+    excluded: list[Run]
+    claims: list[str]
+
+
+def write_report(folder: Path) -> Written:
+    """Write a grid's report into its folder's `report`.
 
     The same runs give the same bytes. In csv files, words that a spreadsheet would evaluate (a leading = + - @) get an
     apostrophe in front. Environments, settings and methods without a finished run are left out. Raises BadInput if
@@ -42,7 +52,8 @@ def write_report(folder: Path) -> tuple[Path, list[Run]]:
         for end, data in figure.files.items():
             write_bytes(out / f"{figure.name}.{end}", data)
     write_bytes(out / "page.html", render_page(grid, tables, figures).encode())
-    return out / "page.html", [run for run in grid.runs if run.state == EXCLUDED]
+    excluded = [run for run in grid.runs if run.state == EXCLUDED]
+    return Written(out / "page.html", excluded, [sentence_of(judge(grid, claim)) for claim in grid.claims])
 
 
 def format_files(grid: GridResults, tables: list[Table]) -> dict[str, str]:
@@ -91,8 +102,8 @@ def template(name: str) -> jinja2.Template:
 
 
 def has_result(row: Row) -> bool:
-    """Return whether a row has the number that it is about."""
-    return "missing" not in row.cells
+    """Return whether a row has the number that it is about, or a verdict."""
+    return "missing" not in row.cells or "verdict" in row.cells
 
 
 def sort_value(row: Row, name: str) -> str | int | float:

@@ -21,7 +21,7 @@ from aihf_control.core.statistics import STAR_NOTE, Estimate, format_count, iqm
 from aihf_control.core.text import count
 from aihf_control.report.formats import escape_markdown
 from aihf_control.report.grid_results import numbers
-from aihf_control.report.page import write_report
+from aihf_control.report.page import Written, write_report
 from aihf_control.report.plotting import (
     CLONE_LINE,
     WIDE,
@@ -66,7 +66,9 @@ class FinishedRun:
 
 
 def report_folder(folder: Path) -> None:
-    """Report every grid below `folder` and all runs there that belong to none; print the names of the excluded.
+    """Report every grid below `folder` and all runs there that belong to none.
+
+    Prints a line per page and per claim, and the names of the excluded.
 
     Raises BadInput if there is no run, or none that can be reported.
     """
@@ -74,13 +76,13 @@ def report_folder(folder: Path) -> None:
     if not grids and not runs:
         raise BadInput(f"no finished run below {folder}; make some with `python -m aihf_control.run --out {folder}`")
     excluded: list[str] = []
-    pages = [page for grid in grids if (page := _report_grid(grid, excluded))]
+    written = [report for grid in grids if (report := _report_grid(grid, excluded))]
     loaded = [run for path in runs if (run := _load_run(path, excluded))]
-    if not pages and not loaded:
+    if not written and not loaded:
         first, more = excluded[0].removeprefix("excluded: "), len(excluded) - 1
         raise BadInput(f"no run below {folder} can be reported: {first}{f' (and {more} more)' if more else ''}")
-    for page in pages:
-        print(f"report: {page}")
+    for report in written:
+        print("\n".join([f"report: {report.page}", *(f"  {line}" for line in report.claims)]))
     if loaded:
         print(report_runs(folder, loaded, excluded))
     elif excluded:
@@ -94,15 +96,15 @@ def find_grids_and_runs(folder: Path) -> tuple[list[Path], list[Path]]:
     return grids, sorted(run for run in others if not any(run.is_relative_to(grid) for grid in grids))
 
 
-def _report_grid(grid: Path, excluded: list[str]) -> Path | None:
+def _report_grid(grid: Path, excluded: list[str]) -> Written | None:
     """Write a grid's report; add a line to `excluded` for the grid or for each of its runs that cannot be reported."""
     try:
-        page, left_out = write_report(grid)
+        written = write_report(grid)
     except BadInput as e:
         excluded.append(f"excluded: {grid}: {e}")
         return None
-    excluded += [f"excluded: {grid / 'cells' / run.key}: {run.reason}" for run in left_out]
-    return page
+    excluded += [f"excluded: {grid / 'cells' / run.key}: {run.reason}" for run in written.excluded]
+    return written
 
 
 def _load_run(folder: Path, excluded: list[str]) -> FinishedRun | None:

@@ -9,7 +9,7 @@ import numpy as np
 from aihf_control.core.config import as_word
 from aihf_control.core.statistics import aggregate, iqm_of_all
 from aihf_control.report.clone import CLONE, clone_score
-from aihf_control.report.grid_results import GridResults
+from aihf_control.report.grid_results import GridResults, rng
 from aihf_control.report.plotting import (
     INTERVALS,
     Drawing,
@@ -22,7 +22,7 @@ from aihf_control.report.plotting import (
     make_panels,
 )
 from aihf_control.report.styles import style_of
-from aihf_control.report.tables import label, rng
+from aihf_control.report.tables import label
 
 
 def draw_swept(grid: GridResults) -> Drawing | None:

@@ -23,13 +23,22 @@ from aihf_control.core.statistics import (
     median_of_tasks,
     optimality_gap,
 )
+from aihf_control.report.claims import NOT_MEASURED, NOT_RUN, Judgement, count_missing, judge, where_text
 from aihf_control.report.columns import BUDGET, OPTIONAL
-from aihf_control.report.grid_results import EXCLUDED, FINISHED, GridResults, Run, Setting, finite, numbers
+from aihf_control.report.grid_results import EXCLUDED, FINISHED, GridResults, Run, Setting, finite, numbers, rng
 
 Array = np.ndarray
 Cell = str | int | float | Estimate | None
 SCORE = "Score: 0 random actions, 1 the expert; of each run's last policy. A run that diverged counts as 0."
 BOOTSTRAP = f"95 % bootstrap intervals. {STAR_NOTE}"
+CLAIMS_CAPTION = (
+    "A claim holds if P, the probability that a run of the first method is above one of the second, has an interval "
+    "above 0.5, and if the gain is larger than in the control, for instance with labels at random. It does not hold "
+    "if the interval is below 0.5, or if the gain in the control is as large. Otherwise it cannot be told. "
+    "`as good` holds if the intervals of the two IQMs overlap or the first is above, which says little with few runs. "
+    "Gain: IQM of the differences between runs of the same seed. A worst return is on the scale of the score. "
+    f"{BOOTSTRAP}"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,12 +167,31 @@ def build_improvement(grid: GridResults) -> Table:
     return Table("improvement", f"Probability of improvement over {baseline}", caption, rows)
 
 
-TABLES = {"scores": build_scores, "environments": build_environments, "improvement": build_improvement}
+def build_claims(grid: GridResults) -> Table:
+    """Build the table of the grid's claims: a row each with the verdict, also for those whose runs are missing."""
+    found = [judge(grid.whole or grid, claim) for claim in grid.claims]
+    return Table("claims", "Claims", CLAIMS_CAPTION, [Row(_claim_cells(one), keys_of(one.runs)) for one in found])
 
 
-def rng() -> np.random.Generator:
-    """Return a generator with the same state for every number, so that no number depends on which others are shown."""
-    return np.random.default_rng(0)
+def _claim_cells(found: Judgement) -> dict[str, Cell]:
+    claim = found.claim
+    text: dict[str, Cell] = {"claim": claim.text, "paper": claim.paper}
+    cells: dict[str, Cell] = {"better": claim.better, "than": claim.than, "kind": claim.kind}
+    cells |= {"where": where_text(claim), "measure": claim.measure.replace("_", " "), "verdict": found.verdict}
+    if found.verdict == NOT_MEASURED:
+        return {**cells, "missing": f"{cells['measure']} in the logs", **text}
+    if found.verdict == NOT_RUN or found.better is None:
+        return {**cells, "missing": count_missing(found.runs), **text}
+    cells |= {"P": found.chance, "value": found.better, "value of the other": found.than}
+    return cells | {"gain": found.gain, "gain in the control": found.control, "n": found.better.n, **text}
+
+
+TABLES = {
+    "claims": build_claims,
+    "scores": build_scores,
+    "environments": build_environments,
+    "improvement": build_improvement,
+}
 
 
 def keys_of(runs: Sequence[Run]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import itertools
 import re
+import tomllib
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ import aihf_control
 from aihf_control import methods
 
 ROOT = Path(__file__).parents[2]
+NOT_RUN = "not run yet"
 LEFT_OUT = {"mean", "median", "optimality gap", "late", "diverged", "runs"}
 """Columns of a report's table of scores that pages do not show."""
 
 
 def method_page(name: str) -> str:
-    """Return pseudo-code, settings and committed results of a method."""
+    """Return pseudo-code, settings, the claim of the paper and committed results of a method."""
     module = methods.load(name)
     about = _indented_as_text((module.__doc__ or "").partition("\n\n")[2])
     flags = (
@@ -30,14 +32,14 @@ def method_page(name: str) -> str:
         f"`aihf_control.methods.{name}.Config`. A group with a dot is shared by several methods."
     )
     parts = ["## Algorithm", about, "## Settings", flags, settings_table(module.Config, "../settings.md")]
-    return "\n\n".join([*parts, "## Results", results_of(name)])
+    return "\n\n".join([*parts, *claims_of(name), "## Results", results_of(name)])
 
 
 def method_list(_: str) -> str:
-    """Return a table of all methods, with links to their pages."""
+    """Return a table of all methods, with links to their pages and the verdicts on the claims of their papers."""
     heads = {name: (methods.load(name).__doc__ or "").splitlines()[0] for name in methods.names()}
-    rows = [f"| [`{name}`](methods/{name}.md) | {head} |" for name, head in heads.items()]
-    return "\n".join(["| name | method |", "|---|---|", *rows])
+    rows = [f"| [`{name}`](methods/{name}.md) | {head} | {_verdicts(name)} |" for name, head in heads.items()]
+    return "\n".join(["| name | method | [claim of its paper](regimes.md#claims) |", "|---|---|---|", *rows])
 
 
 def shared_settings(_: str) -> str:
@@ -88,14 +90,65 @@ def scores(grid: str) -> str:
 
 def results_of(name: str) -> str:
     """Return a table of a method's rows in the reports of `results/bench`, or where its experiment is."""
-    rows = [row for path in sorted(ROOT.glob("results/bench/*/report/scores.csv")) for row in _score_rows(path, name)]
-    regime = ROOT / f"experiments/regimes/{name}.toml"
-    claim = f"The claim of its paper is an experiment: `experiments/regimes/{name}.toml`." if regime.exists() else ""
+    paths = sorted((ROOT / "results/bench").glob("**/report/scores.csv"))
+    rows = [row for path in paths for row in _score_rows(path, name)]
     if not rows:
-        return f"No grid in `results/` has this method yet. {claim}"
+        return "No grid in `results/` has this method yet."
     head = ["| grid | as | score (IQM) | n | env steps | labels |", "|---|---|---|---|---|---|"]
-    note = f"[How scores are summarised](../statistics.md); [all results](../results.md). {claim}"
+    note = "[How scores are summarised](../statistics.md); [all results](../results.md)."
     return "\n".join([*head, *rows, "", note])
+
+
+def claims_of(name: str) -> list[str]:
+    """Return the claims of a method's regime, with the verdicts of `results/regimes/claims.csv` if they are there."""
+    claims = _claims(name)
+    if not claims:
+        return []
+    about = (
+        f"`experiments/regimes/{name}.toml` states the claim of the paper as a comparison. [The rule of the verdicts]"
+        f"(../regimes.md#claims). To run it: `python -m aihf_control.bench experiments/regimes/{name}.toml`."
+    )
+    head = ["| claim | comparison | verdict | P | gain | gain in the control |", "|---|---|---|---|---|---|"]
+    return ["## Claim", about, "\n".join([*head, *(_claim_row(name, claim) for claim in claims)])]
+
+
+def _claims(name: str) -> list[dict[str, Any]]:
+    path = ROOT / f"experiments/regimes/{name}.toml"
+    return tomllib.loads(path.read_text()).get("claim", []) if path.exists() else []
+
+
+def _verdicts(name: str) -> str:
+    """Return the verdicts on a method's claims in their order; a dash for a method without a regime."""
+    return ", ".join(_result_of(name, claim).get("verdict", NOT_RUN) for claim in _claims(name)) or "-"
+
+
+def _claim_row(name: str, claim: dict[str, Any]) -> str:
+    than = "as good as" if claim.get("kind") == "as good" else "better than"
+    measure = f" by {claim['measure'].replace('_', ' ')}" if "measure" in claim else ""
+    where = _where(claim, "where", ", ") + _where(claim, "than_where", ", against ")
+    row = _result_of(name, claim)
+    numbers = [_interval(row, column) for column in ("P", "gain", "gain in the control")]
+    compared = f"`{claim['better']}` {than} `{claim['than']}`{measure}{where}"
+    return f"| {claim['text']} | {compared} | {row.get('verdict', NOT_RUN)} | {' | '.join(numbers)} |"
+
+
+def _where(claim: dict[str, Any], key: str, start: str) -> str:
+    words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in claim.get(key, {}).items())
+    return f"{start}{words}" if words else ""
+
+
+def _result_of(name: str, claim: dict[str, Any]) -> dict[str, str]:
+    """Return the row of claims.csv about a claim; an empty one if it has none."""
+    path = ROOT / "results/regimes/claims.csv"
+    rows = csv.DictReader(path.read_text().splitlines()) if path.exists() else []
+    known = (f"regimes/{name}", claim["text"], claim["better"], claim["than"])
+    return next((row for row in rows if tuple(row[x] for x in ("experiment", "claim", "better", "than")) == known), {})
+
+
+def _interval(row: dict[str, str], column: str) -> str:
+    if not row.get(column):
+        return "-"
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*(float(row[f"{column}{end}"]) for end in ("", " low", " high")))
 
 
 def _named(path: str) -> Any:
@@ -146,11 +199,12 @@ def _autodoc(path: str, value: Any) -> list[str]:
 def _score_rows(path: Path, name: str) -> list[str]:
     with path.open() as file:
         rows = [row for row in csv.DictReader(file) if row["IQM"] and re.fullmatch(rf"{name}(-[\w.]+)?", row["method"])]
-    return [_score_row(path.parents[1].name, row) for row in rows]
+    grid = str(path.parents[1].relative_to(ROOT / "results/bench"))
+    return [_score_row(grid, row) for row in rows]
 
 
 def _score_row(grid: str, row: dict[str, str]) -> str:
-    score = "{:.2f} [{:.2f}, {:.2f}]".format(*(float(row[key]) for key in ("IQM", "IQM low", "IQM high")))
+    score = _interval(row, "IQM")
     swept = [f"{key} {value}" for key, value in itertools.takewhile(lambda item: item[0] != "method", row.items())]
     counts = [f"{float(row[key]):,.0f}" if row[key] else "-" for key in ("n", "env steps", "labels")]
     return f"| {grid} | {', '.join([row['method'], *swept])} | {score} | {' | '.join(counts)} |"

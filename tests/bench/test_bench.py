@@ -213,7 +213,7 @@ def small_jobs(monkeypatch):
 
     monkeypatch.setattr(session, "jobs_from", works)
     monkeypatch.setattr(session, "data_jobs_from", lambda jobs, out: [])
-    monkeypatch.setattr(session, "expected_seconds", lambda jobs, ledger, timing: dict.fromkeys(j.key for j in jobs))
+    monkeypatch.setattr(session, "expected_seconds", lambda jobs, *_: dict.fromkeys(j.key for j in jobs))
     monkeypatch.setattr(session, "report_folder", lambda folder: None)
 
 
@@ -345,6 +345,57 @@ def test_damaged_lines_of_the_ledger_are_skipped_with_a_note(tmp_path, capsys):
     ledger.add(Attempted(make_job(tmp_path / "a"), 1, 0, 3.0, "", True))  # begins a line of its own
     assert ledger.seconds() == {"a": 5.0}
     assert f"{len(bad)} damaged lines are skipped" in capsys.readouterr().out
+
+
+def write_regimes(n: int = 2) -> list[str]:
+    """Files of small grids in experiments/regimes."""
+    paths = [Path(f"experiments/regimes/r{i}.toml") for i in range(n)]
+    for i, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(GRID.replace("seeds = 2", f"seeds = {i + 2}"))
+    return list(map(str, paths))
+
+
+def test_several_files_are_run_one_after_the_other_each_in_its_folder(grid, small_jobs, monkeypatch, capsys):
+    reported = []
+    monkeypatch.setattr(session, "report_folder", lambda folder: reported.append(str(folder)))
+    words = write_regimes()
+    assert bench.main([*words, "--only", "method=bc", "pairs=20"]) == 0
+    assert reported == ["results/bench/regimes/r0", "results/bench/regimes/r1"]
+    for folder in map(Path, reported):
+        assert json.loads((folder / "grid.json").read_text())["name"] == f"regimes/{folder.name}"
+        assert len(list(folder.glob("cells/*/summary.json"))) == 1
+    assert bench.main([*words, "--dry-run"]) == 0
+    plan = capsys.readouterr().out
+    assert "regimes/r1: 4 cells, 1 finished" in plan and "2 grids: 8 cells, 2 finished" in plan
+    assert bench.main([*words, "--list"]) == 0
+    assert sum(" aihf_control.run " in line for line in capsys.readouterr().out.splitlines()) == 8
+
+
+def test_all_files_are_checked_before_the_first_is_run(grid, small_jobs, capsys):
+    first, second = write_regimes()
+    Path(second).write_text(GRID + "sead = 3")
+    assert bench.main([first, second]) == 2 and "did you mean seeds?" in capsys.readouterr().err
+    assert bench.main([first, first]) == 2 and "the same folder" in capsys.readouterr().err
+    assert bench.main([]) == 2 and "nothing to run" in capsys.readouterr().err
+    assert not Path("results/bench").exists()
+
+
+def test_a_signal_ends_all_grids_and_the_same_command_resumes_them(grid, small_jobs, monkeypatch, capsys):
+    words, only = write_regimes(), ("--only", "method=bc", "pairs=20")
+    run_here = session.run_here
+
+    def interrupt(jobs, slots, retries, stop):
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from run_here(jobs, slots, retries, stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "_engine", lambda options, cells: lambda jobs, stop: interrupt(jobs, [()], 0, stop))
+        assert bench.main([*words, *only]) == 130
+    assert f"resume with the same command: python -m aihf_control.bench {' '.join(words)}" in capsys.readouterr().out
+    assert not Path("results/bench/regimes/r1").exists()
+    assert bench.main([*words, *only]) == 0
+    assert len(list(Path("results/bench/regimes").glob("*/cells/*/summary.json"))) == 2
 
 
 def test_two_benches_cannot_share_a_folder(grid, small_jobs, capsys):

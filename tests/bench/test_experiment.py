@@ -8,7 +8,7 @@ import pytest
 
 from aihf_control import methods, run
 from aihf_control.bench import fingerprint
-from aihf_control.bench.experiment import read
+from aihf_control.bench.experiment import name_of, read
 from aihf_control.bench.fingerprint import code_of, file_of
 from aihf_control.bench.grid import command_lines, copy_data, data_jobs_from, data_words, jobs_of
 from aihf_control.bench.sheet import Sheet
@@ -99,8 +99,81 @@ def test_a_regime_states_its_claim_and_compares_its_method_with_a_baseline(path)
     grid = read(path)
     assert path.stem in {c.name for c in grid.cells} and grid.report.baseline not in (None, path.stem)
     assert all(c.options.seeds >= 10 and c.options.first_seed == 0 for c in grid.cells)
-    head = path.read_text().partition("title =")[0]
-    assert "# Claim (" in head and "# Baseline: " in head and "# Control: " in head
+    assert path.stem in {claim.better.partition("-")[0] for claim in grid.claims}
+    assert all(claim.text.endswith(".") and claim.paper for claim in grid.claims)
+    swept = {factor for cell in grid.cells for factor in cell.swept}
+    assert ("dataset.error" in swept) == any(claim.control for claim in grid.claims)
+    assert any(claim.control for claim in grid.claims) or "control" in grid.about or "With rho = 0" in grid.about
+
+
+CLAIMED = (
+    BASE
+    + """
+[dataset]
+error = [0.0, 0.5]
+[[claim]]
+text = "A."
+"""
+)
+"""A grid with a claim that is to be completed."""
+
+
+def test_a_claim_is_read_with_its_place_in_the_grid(written):
+    grid = written(CLAIMED + 'better = "aihf"\nthan = "bc"\nwhere.error = 0\ncontrol = { "dataset.error" = 0.5 }')
+    (claim,) = grid.claims
+    assert (claim.better, claim.than, claim.where, claim.control) == (
+        "aihf",
+        "bc",
+        {"error": 0},
+        {"dataset.error": 0.5},
+    )
+
+
+@pytest.mark.parametrize(
+    ("claim", "reported"),
+    [
+        ("", "x.toml, claim 1 has no better; give text, better and than"),
+        ('better = "aihf"', "claim 1 has no than"),
+        ('better = "aif"\nthan = "bc"', "x.toml, claim 1.better: unknown key 'aif'; did you mean aihf?"),
+        ('better = "aihf"\nthan = "bx"', "claim 1.than: unknown key 'bx'"),
+        ('better = "aihf"\nthen = "bc"', "did you mean than?"),
+        ('better = "aihf"\nthan = "bc"', "claim 1.where selects 2 settings; give a value of error"),
+        ('better = "aihf"\nthan = "bc"\nwhere.eror = 0.0', "claim 1.where: unknown key 'eror'; did you mean error?"),
+        (
+            'better = "aihf"\nthan = "bc"\nwhere.error = 0.1',
+            "0.1 selects no cell; its values are 0.0, 0.5",
+        ),
+        ('better = "aihf"\nthan = "bc"\nwhere.error = 0.0\ncontrol.error = 1', "control.error = 1 selects no cell"),
+        ('better = "aihf"\nthan = "bc"\nwhere.error = 0.0\nenv = "Hoper-v4"', "did you mean Hopper-v4?"),
+        ('better = "aihf"\nthan = "aihf"\nwhere.error = 0.0', "aihf is compared with itself"),
+        ('better = "aihf"\nthan = "bc"\nmeasure = "speed"', "claim 1.measure = 'speed': give one of score,"),
+        ('better = "aihf"\nthan = "bc"\nwhere.error = 0.0\nkind = "as good"\ncontrol.error = 0.5', "no gain"),
+        ('better = "aihf"\nthan = "bc"\npaper = "a\\nb"\nwhere.error = 0.0', "must be one line"),
+    ],
+)
+def test_a_claim_that_is_not_about_the_grid_is_refused(written, claim, reported):
+    with pytest.raises(BadInput) as refused:
+        written(CLAIMED + claim)
+    assert reported in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_claim_alone_is_not_a_list_and_a_grid_without_sweeps_has_no_where(written):
+    with pytest.raises(BadInput, match=r"write it as \[\[claim\]\]"):
+        written(BASE + '[claim]\ntext = "A."')
+    with pytest.raises(BadInput, match="nothing is swept"):
+        written(BASE + '[[claim]]\ntext = "A."\nbetter = "aihf"\nthan = "bc"\nwhere.error = 0.0')
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("experiments/main.toml", "main"),
+        ("/a/experiments/b/experiments/regimes/dpo.toml", "regimes/dpo"),
+        ("/a/own.x.toml", "own.x"),
+    ],
+)
+def test_results_of_files_in_a_folder_of_experiments_lie_in_a_folder_too(path, name):
+    assert name_of(Path(path)) == name
 
 
 # ------------------------------------------------------------------------------------------------------ refusals

@@ -43,6 +43,41 @@ def test_the_diagrams_are_those_of_their_script(tmp_path):
         assert (DOCS / f"images/{name}.svg").read_text() == (tmp_path / f"{name}.svg").read_text(), name
 
 
+REGIME = """
+[[claim]]
+text = "X is better."
+better = "dpo"
+than = "bc"
+where = { error = 0.0 }
+[[claim]]
+text = "X is as good."
+better = "dpo"
+than = "rlhf"
+kind = "as good"
+"""
+VERDICTS = """experiment,claim,better,than,verdict,P,P low,P high,gain,gain low,gain high
+regimes/ipo,X is better.,dpo,bc,does not hold,0.1,0.0,0.2,-0.5,-0.6,-0.4
+regimes/dpo,X is better.,dpo,bc,holds,0.9,0.8,1.0,0.5,0.4,0.6
+"""
+
+
+def test_pages_of_methods_show_claims_and_verdicts(tmp_path, monkeypatch):
+    parts = load_script(DOCS / "extensions/parts.py")
+    monkeypatch.setattr(parts, "ROOT", tmp_path)
+    for path, text in (("experiments/regimes/dpo.toml", REGIME), ("results/regimes/claims.csv", VERDICTS)):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+    rows = parts.claims_of("dpo")[-1].splitlines()[2:]
+    assert rows == [
+        "| X is better. | `dpo` better than `bc`, error 0.0 | holds | 0.90 [0.80, 1.00] | 0.50 [0.40, 0.60] | - |",
+        "| X is as good. | `dpo` as good as `rlhf` | not run yet | - | - | - |",
+    ]
+    assert parts.claims_of("aihf") == []
+    listed = parts.method_list("")
+    assert re.search(r"^\| \[`dpo`\].* \| holds, not run yet \|$", listed, re.MULTILINE)
+    assert re.search(r"^\| \[`aihf`\].* \| - \|$", listed, re.MULTILINE)
+
+
 class Loaded(HTMLParser):
     """Lists what a page loads."""
 

@@ -455,7 +455,7 @@ TOML_KEYS = [
     "run.device", "run.precision", "run.final_episodes", "run.checkpoint", "run.env", "dataset.error", "dataset.clip",
     "dataset.levels", "dataset.noise", "dataset.demos", "dataset", "run", "method.bc.steps", "method.bc.clone.updates",
     "method.x.of", "environment.Hopper-v4.data", "environment.Hopper-v4.method.bc.steps", "report.baseline",
-    "report.tables", "report", "nonsense", "a.b.c.d.e",
+    "report.tables", "report", "claim", "claim.better", "nonsense", "a.b.c.d.e",
 ]  # fmt: skip
 
 

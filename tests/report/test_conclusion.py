@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from aihf_control.core.statistics import Estimate, improvement_estimate
-from aihf_control.report.conclusion import conclude, describe_method, verdict
+from aihf_control.report.claims import side_of_half
+from aihf_control.report.conclusion import conclude, describe_method
 from aihf_control.report.load import load_grid
 from tests.report.test_page import change, key_of, make_grid
 
@@ -20,7 +21,7 @@ def grid(tmp_path_factory):
     ("low", "high", "expected"), [(0.51, 1.0, 1), (0.5, 1.0, 0), (0.2, 0.8, 0), (0.0, 0.5, 0), (0.0, 0.49, -1)]
 )
 def test_a_verdict_is_whether_the_interval_contains_a_half(low, high, expected):
-    assert verdict(Estimate((low + high) / 2, low, high, 5)) == expected
+    assert side_of_half(Estimate((low + high) / 2, low, high, 5)) == expected
 
 
 def test_the_words_follow_the_intervals():
