@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,13 +45,16 @@ def judge(grid: GridResults, claim: Claim) -> Judgement:
     told* if the interval contains 0.5 or if there is one seed. A claim with a control holds only if its gain is larger
     than the gain in the control; otherwise it does not hold, for what was claimed is not where the gain comes from. A
     claim of the kind `as good` holds if the interval of the IQM overlaps that of the other method or lies above it, and
-    otherwise does not. A claim of which a run is missing is *not run*, and one whose measure is in no log of a run is
-    *not measured*.
+    otherwise does not. One of the kind `not worse` holds if the interval of the gain lies above -`margin`, does not if
+    below, and otherwise cannot be told. A claim of which a run is missing is *not run*, and one whose measure is in no
+    log of a run is *not measured*.
     """
     places = [(claim.better, claim.where), (claim.than, _other(claim))]
     if claim.control is not None:
         places += [(claim.better, claim.control), (claim.than, claim.control)]
-    found = [grid.select(method, find_setting(grid.settings, where), claim.env) for method, where in places]
+    settings = [find_settings(grid.settings, where, claim.pooled) for _, where in places]
+    chosen = zip(places, settings, strict=True)
+    found = [[run for one in many for run in grid.select(place[0], one, claim.env)] for place, many in chosen]
     runs = list({run.key: run for part in found for run in part}.values())
     if any(run.state != FINISHED for run in runs) or not all(found):
         return Judgement(claim, NOT_RUN, runs)
@@ -74,6 +78,8 @@ def _compare(claim: Claim, runs: list[Run], x: Array, y: Array, *control: Array)
         found = OPEN
     elif claim.kind == "as good":
         found = HOLDS if better.high >= than.low else FAILS
+    elif claim.kind == "not worse":
+        found = HOLDS if gain.low > -claim.margin else FAILS if gain.high < -claim.margin else OPEN
     else:
         found = {1: HOLDS, 0: OPEN, -1: FAILS}[side_of_half(chance)]
         if found == HOLDS and without is not None and without.value >= gain.value:
@@ -121,8 +127,9 @@ def _reason(judgement: Judgement) -> str:
     measure = claim.measure.replace("_", " ")
     text = f"; {claim.better} is above {claim.than}{f' ({where})' if where else ''} with probability {judgement.chance}"
     text += f", {measure} {judgement.better} against {judgement.than}, n = {judgement.better.n}"
-    gain = f"; gain {judgement.gain}, in the control {judgement.control}"
-    return text + (gain if judgement.control is not None else "")
+    if judgement.control is not None:
+        return f"{text}; gain {judgement.gain}, in the control {judgement.control}"
+    return f"{text}; difference {judgement.gain}" if claim.kind == "not worse" else text
 
 
 def count_missing(runs: Sequence[Run]) -> str:
@@ -133,7 +140,7 @@ def count_missing(runs: Sequence[Run]) -> str:
 
 def where_text(claim: Claim) -> str:
     """Return the setting of a claim in words; both settings if the other method is compared in another one."""
-    words = _words(claim.where)
+    words = _words(claim.where) or ("all settings" if claim.pooled else "")
     return words if claim.than_where is None else f"{words}, against {_words(claim.than_where)}"
 
 
@@ -160,15 +167,25 @@ def check_claim(
         check_known([claim.env], envs, f"{place}.env")
     for name in ("where", "than_where", "control"):
         if (where := getattr(claim, name)) is not None:
-            find_setting(settings, where, f"{place}.{name}")
-    if claim.kind == "as good" and claim.control is not None:
-        raise BadInput(f"{place}.control: a claim of the kind 'as good' has no gain to compare; remove one of the two")
-    if claim.better == claim.than and find_setting(settings, claim.where) == find_setting(settings, _other(claim)):
+            find_settings(settings, where, claim.pooled, f"{place}.{name}")
+    if claim.kind != "better" and claim.control is not None:
+        raise BadInput(f"{place}.control: it is not compared in a claim of the kind {claim.kind!r}; remove one of them")
+    if not 0 <= claim.margin < math.inf:
+        raise BadInput(f"{place}.margin must be at least 0 and finite, got {claim.margin}")
+    one, other = (find_settings(settings, where, claim.pooled) for where in (claim.where, _other(claim)))
+    if len(one) != len(other):
+        raise BadInput(f"{place}.than_where selects {len(other)} settings, where selects {len(one)}; make them equal")
+    if claim.better == claim.than and one == other:
         raise BadInput(f"{place}: {claim.better} is compared with itself; give another `than`, or than_where")
 
 
-def find_setting(settings: Sequence[Setting], where: Setting, place: str = "where") -> Setting:
-    """Return the one setting with the given values of swept factors. Raises BadInput if there is none or several."""
+def find_settings(
+    settings: Sequence[Setting], where: Setting, pooled: bool = False, place: str = "where"
+) -> list[Setting]:
+    """Return the settings with the given values of swept factors.
+
+    Raises BadInput if there is none, or, unless they are `pooled`, several.
+    """
     known = {short: name for name in settings[0] for short in (name, _short(name))}
     if where and not known:
         raise BadInput(f"{place}: nothing is swept, so no setting can be selected; remove it")
@@ -181,9 +198,10 @@ def find_setting(settings: Sequence[Setting], where: Setting, place: str = "wher
             words = ", ".join(str(as_word(x)) for x in allowed)
             raise BadInput(f"{place}.{name} = {value!r} selects no cell; its values are {words}")
     open_ = [name for name in settings[0] if len({setting[name] for setting in found}) > 1]
-    if open_:
-        raise BadInput(f"{place} selects {len(found)} settings; give a value of {' and '.join(map(_short, open_))}")
-    return found[0]
+    if open_ and not pooled:
+        names = " and ".join(map(_short, open_))
+        raise BadInput(f"{place} selects {len(found)} settings; give a value of {names}, or pooled = true")
+    return found
 
 
 def _short(name: str) -> str:

@@ -57,5 +57,5 @@ def _text(row: Row, name: str) -> str:
         return cell_text(row, name)
     cells = row.cells
     where = f", {cells['where']}" if cells["where"] else ""
-    than = {"better": "better than", "as good": "as good as"}[str(cells["kind"])]
+    than = {"better": "better than", "as good": "as good as", "not worse": "not worse than"}[str(cells["kind"])]
     return f"{cells['claim']} ({cells['paper']}; {cells['better']} {than} {cells['than']}{where})"

@@ -30,12 +30,17 @@ class Claim:
     """Name of the method that is claimed to be better."""
     than: str = ""
     """Name of the method that it is compared with."""
-    kind: Literal["better", "as good"] = "better"
-    """`as good` only claims that the interval of `better` overlaps that of `than`, or lies above it."""
+    kind: Literal["better", "as good", "not worse"] = "better"
+    """`as good` only claims that the interval of `better` overlaps that of `than`, or lies above it; `not worse`, that
+    the interval of the difference by seed lies above -`margin`."""
+    margin: float = 0.05
+    """Largest loss of a method that is `not worse`."""
     measure: Literal["score", "late_score", "worst_return", "pair_accuracy", "worst_pair_accuracy"] = "score"
     """Number of a run that is compared; a larger one is better."""
     where: dict = dataclasses.field(default_factory=dict)
     """Values of swept factors, by their names with or without `dataset.`, that select one setting of the grid."""
+    pooled: bool = False
+    """Whether `where` may select several settings, whose runs are judged together."""
     than_where: dict | None = None
     """The same for `than`, if it is compared in another setting."""
     control: dict | None = None

@@ -35,7 +35,8 @@ CLAIMS_CAPTION = (
     "A claim holds if P, the probability that a run of the first method is above one of the second, has an interval "
     "above 0.5, and if the gain is larger than in the control, for instance with labels at random. It does not hold "
     "if the interval is below 0.5, or if the gain in the control is as large. Otherwise it cannot be told. "
-    "`as good` holds if the intervals of the two IQMs overlap or the first is above, which says little with few runs. "
+    "`as good` holds if the intervals of the two IQMs overlap or the first is above, which says little with few runs; "
+    "`not worse` if the gain's interval is above -margin. "
     "Gain: IQM of the differences between runs of the same seed. A worst return is on the scale of the score. "
     f"{BOOTSTRAP}"
 )

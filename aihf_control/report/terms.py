@@ -24,7 +24,7 @@ TERMS = {
     "claim": "What a paper says, as a comparison of two methods.",
     "better": "Method that is claimed to be better.",
     "than": "Method that it is compared with.",
-    "kind": "`as good` only claims that the intervals overlap, or that the first is above.",
+    "kind": "`as good`: the intervals overlap, or the first is above; `not worse`: the difference is above -margin.",
     "where": "Values of the swept factors.",
     "measure": "Number of a run that is compared.",
     "verdict": "Whether the claim holds in these runs; the rule is below the table.",

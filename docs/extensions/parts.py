@@ -123,7 +123,7 @@ def _verdicts(name: str) -> str:
 
 
 def _claim_row(name: str, claim: dict[str, Any]) -> str:
-    than = "as good as" if claim.get("kind") == "as good" else "better than"
+    than = {"as good": "as good as", "not worse": "not worse than"}.get(claim.get("kind", ""), "better than")
     measure = f" by {claim['measure'].replace('_', ' ')}" if "measure" in claim else ""
     where = _where(claim, "where", ", ") + _where(claim, "than_where", ", against ")
     row = _result_of(name, claim)

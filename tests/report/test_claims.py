@@ -60,6 +60,11 @@ def judged(folder: Path):
         ({"kind": "as good", "a": MIXED, "b": [0.6, 0.5, 0.7, 0.6, 0.6]}, "holds"),  # intervals overlap
         ({"kind": "as good"}, "holds"),
         ({"kind": "as good", "better": "b", "than": "a"}, "does not hold"),
+        ({"kind": "not worse", "a": [0.6, 0.6, 0.6, 0.6, 0.6], "b": [0.64] * 5}, "holds"),  # a loss of 0.04
+        ({"kind": "not worse", "margin": 0.03, "a": [0.6] * 5, "b": [0.64] * 5}, "does not hold"),
+        ({"kind": "not worse", "a": MIXED, "b": MIXED[::-1]}, "cannot be told"),
+        ({"pooled": True, "where": {}, "a_control": HIGH, "b_control": LOW}, "holds"),
+        ({"pooled": True, "where": {}, "a_control": LOW, "b_control": HIGH}, "cannot be told"),  # better in one of two
         ({"measure": "worst_return"}, "not measured"),
         ({**CONTROL, "b_control": None}, "not run"),
         ({"b_control": None}, "holds"),  # not part of the claim
@@ -154,7 +159,15 @@ def test_without_claims_there_is_no_table(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("claims", "reported"),
-    [(3, "must be a list"), ([3], "give a table"), ([{**CLAIM, "where": {"error": 0.2}}], "selects no cell")],
+    [
+        (3, "must be a list"),
+        ([3], "give a table"),
+        ([{**CLAIM, "where": {"error": 0.2}}], "selects no cell"),
+        ([{**CLAIM, "where": {}}], "give a value of error, or pooled = true"),
+        ([{**CLAIM, "kind": "not worse", **CONTROL}], "is not compared in a claim of the kind 'not worse'"),
+        ([{**CLAIM, "kind": "not worse", "margin": -1.0}], "margin must be at least 0"),
+        ([{**CLAIM, "pooled": True, "where": {}, "than_where": {"error": 0.0}}], "selects 1 settings, where selects 2"),
+    ],
 )
 def test_a_damaged_claim_is_named(tmp_path, claims, reported):
     folder = make(tmp_path / "grid")
