@@ -147,7 +147,7 @@ def test_a_claim_is_read_with_its_place_in_the_grid(written):
         ('better = "aihf"\nthan = "bc"\nwhere.error = 0.0\nenv = "Hoper-v4"', "did you mean Hopper-v4?"),
         ('better = "aihf"\nthan = "aihf"\nwhere.error = 0.0', "aihf is compared with itself"),
         ('better = "aihf"\nthan = "bc"\nmeasure = "speed"', "claim 1.measure = 'speed': give one of score,"),
-        ('better = "aihf"\nthan = "bc"\nwhere.error = 0.0\nkind = "as good"\ncontrol.error = 0.5', "no gain"),
+        ('better = "aihf"\nthan = "bc"\nwhere.error = 0.0\nkind = "as good"\ncontrol.error = 0.5', "is not compared in a claim"),
         ('better = "aihf"\nthan = "bc"\npaper = "a\\nb"\nwhere.error = 0.0', "must be one line"),
     ],
 )
