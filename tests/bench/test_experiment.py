@@ -279,7 +279,15 @@ def test_a_key_holds_the_code_that_the_method_runs_and_no_other(monkeypatch):
     def changed(module):
         return lambda path: "other" if path == file_of(f"aihf_control.{module}") else real(path)
 
-    runs = ("models.networks", "models.kernel", "learning.task", "core.errors", "training.run", "data.ties")
+    runs = (
+        "models.networks",
+        "models.kernel",
+        "models.kernel_library",
+        "learning.task",
+        "core.errors",
+        "training.run",
+        "data.ties",
+    )
     for module, both in (*((name, True) for name in runs), ("methods.aihf", False)):
         monkeypatch.setattr(fingerprint, "module_hash", changed(module))
         assert code_of("aihf") != before["aihf"] and (code_of("bc") != before["bc"]) == both, module
