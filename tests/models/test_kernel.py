@@ -17,9 +17,6 @@ from aihf_control.models import kernel, kernel_library
 from aihf_control.models.functional import perceptron
 from aihf_control.models.optim import Adam
 
-needs_avx2 = pytest.mark.skipif(
-    not torch.cpu._is_avx2_supported() or not shutil.which("cc"), reason="no AVX2 or no C compiler here"
-)
 SIZES = [(14, 64, 96, 6), (3, *[32] * 7, 2), (3, 32, 1), (393, 64, 32, 96, 34), (11, 256, 256, 1), (5, 2)]
 
 
