@@ -18,10 +18,12 @@ import torch
 from aihf_control.data.pool import evaluate_returns
 from aihf_control.environments.cards import envs_folder
 from aihf_control.environments.gym import make_env, spec_of
+from aihf_control.models.expert import expert_of
 from aihf_control.models.lanes import Dims
 from aihf_control.models.networks import Policy
 from aihf_control.models.optim import Adam
-from aihf_control.models.sb3 import expert_of, read_zip, write_zip
+from aihf_control.models.sb3 import read_zip
+from aihf_control.models.sb3_writer import write_zip
 
 Array = np.ndarray
 ENV = "aihf/PointMaze-v0"

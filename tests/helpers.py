@@ -21,9 +21,10 @@ from aihf_control.learning.reward_model import RewardConfig
 from aihf_control.learning.sac import SACConfig
 from aihf_control.learning.task import Task
 from aihf_control.learning.tilt import TiltConfig
+from aihf_control.models.expert import expert_of
 from aihf_control.models.lanes import Dims
 from aihf_control.models.networks import Policy
-from aihf_control.models.sb3 import expert_of, write_zip
+from aihf_control.models.sb3_writer import write_zip
 from aihf_control.training import run
 
 ROOT = Path(__file__).parents[1]

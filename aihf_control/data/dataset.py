@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +18,13 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.files import read_bytes, sha256, write_arrays, write_bytes, write_json
 from aihf_control.core.text import count
 from aihf_control.core.types import LaneSample, Preferences, Steps, Trajectory, correct_share, cut, join
-from aihf_control.data.arrays import MAX_BYTES, read_json_table, read_npz
+from aihf_control.data.arrays import MAX_BYTES, read_npz
 from aihf_control.data.labelling.principles import gaps
+from aihf_control.data.meta import SCHEMA, read_meta
 from aihf_control.data.pairs import check_references, margins, read_pairs, references
 from aihf_control.data.ties import draw_rows, find_second_halves
 
 Array = np.ndarray
-SCHEMA = 1
-META = (  # required fields of meta.json
-    "schema",
-    "sha256",
-    "env",
-    "options",
-    "horizon",
-    "demonstrations",
-    "held_out",
-    "expert_returns",
-    "random_returns",
-)
 COLUMNS = ("obs", "act", "reward", "qpos", "qvel", "terminated", "seed", "level", "length")
 KIND_NAMES = {"b": "booleans", "iu": "whole numbers", "U": "text"}
 
@@ -135,7 +124,7 @@ class Dataset:
     def load(folder: str | Path) -> Dataset:
         """Read and check a dataset folder. Raises BadInput that names the wrong file and field."""
         folder = Path(folder)
-        meta = _read_meta(folder / "meta.json")
+        meta = read_meta(folder / "meta.json")
         contents = {name: read_bytes(folder / name, MAX_BYTES) for name in ("pool.npz", "preferences.csv")}
         for name, data in contents.items():
             if sha256(data) != meta["sha256"].get(name):
@@ -154,61 +143,6 @@ def check_sizes(n_demos: int, n_pairs: int, sizes: tuple[int, int]) -> None:
     for flag, asked, n in (("--demos", n_demos, sizes[0]), ("--pairs", n_pairs, sizes[1])):
         if not 0 <= asked <= n:
             raise BadInput(f"{flag} {asked}: the dataset has {n}; ask for 0 to {n}")
-
-
-def _read_meta(path: Path) -> dict[str, Any]:
-    meta = read_json_table(path)
-    missing = set(META) - set(meta)
-    if missing:
-        raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
-    if type(meta["schema"]) is not int or meta["schema"] != SCHEMA:
-        raise BadInput(f"{path} has schema {meta['schema']}, this version reads {SCHEMA}; make the dataset anew")
-    wrong = [name for name, (valid, _) in FIELDS.items() if name in meta and not valid(meta[name])]
-    if wrong:
-        raise BadInput(f"{path}: {wrong[0]} is no {FIELDS[wrong[0]][1]}, got {str(meta[wrong[0]])[:60]!r}")
-    return meta
-
-
-def _is_whole(value: Any, least: int = 0) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def _is_list(value: Any, valid: Callable[[Any], bool]) -> bool:
-    return isinstance(value, list) and all(map(valid, value))
-
-
-def _is_table(value: Any, valid: Callable[[Any], bool] = lambda _: True) -> bool:
-    return isinstance(value, dict) and all(map(valid, value.values()))
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_annotator(value: Any) -> bool:
-    return _is_table(value, lambda x: x is None or _is_number(x))
-
-
-FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "env": (_is_text, "text"),
-    "options": (_is_table, "table"),
-    "sha256": (lambda x: _is_table(x, _is_text), "table of text"),
-    "horizon": (lambda x: _is_whole(x, 1), "whole number from 1 up"),
-    "demo_every": (lambda x: _is_whole(x, 1), "whole number from 1 up"),
-    "demonstrations": (lambda x: _is_list(x, _is_whole), "list of episode numbers"),
-    "held_out": (lambda x: _is_list(x, _is_whole), "list of episode numbers"),
-    "expert_returns": (lambda x: _is_list(x, _is_number) and bool(x), "list of finite numbers"),
-    "random_returns": (lambda x: _is_list(x, _is_number) and bool(x), "list of finite numbers"),
-    "config": (_is_table, "table"),
-    "annotator": (_is_annotator, "table of numbers"),
-    "versions": (lambda x: _is_table(x, _is_text), "table of text"),
-    "notes": (lambda x: _is_list(x, _is_text), "list of text"),
-}
-"""Check of each field of meta.json, and its type in words."""
 
 
 def _pack(pool: Sequence[Trajectory]) -> dict[str, Array]:

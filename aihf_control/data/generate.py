@@ -30,7 +30,7 @@ from aihf_control.data.pool import check_expert, evaluate_returns, find_bundled_
 from aihf_control.environments.cards import folder_name
 from aihf_control.environments.gym import EnvSpec, groups_of, spec_of
 from aihf_control.environments.modules import allow_module
-from aihf_control.models.sb3 import Expert
+from aihf_control.models.expert import Expert
 
 RECIPE = 3  # version of the generator: increased when the same config gives a different dataset or metadata
 

@@ -14,7 +14,8 @@ from aihf_control.core.types import Trajectory
 from aihf_control.environments.cards import bundled_versions, card_of
 from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec
 from aihf_control.environments.rollout import rollout
-from aihf_control.models.sb3 import Expert, read_zip
+from aihf_control.models.expert import Expert
+from aihf_control.models.sb3 import read_zip
 
 Array = np.ndarray
 

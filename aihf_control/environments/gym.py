@@ -121,18 +121,6 @@ def groups_of(spec: EnvSpec, seeds: Sequence[int]) -> list[int] | None:
     return [env.unwrapped.variant_of(seed) for seed in seeds]
 
 
-class MarkedEnv(gym.Wrapper):
-    """An environment whose calls are marked for the watchdog, for code that steps it without `Envs`."""
-
-    def reset(self, **kwargs: Any) -> Any:
-        with watchdog.calling():
-            return self.env.reset(**kwargs)
-
-    def step(self, action: Any) -> Any:
-        with watchdog.calling():
-            return self.env.step(action)
-
-
 class Envs:
     """`n` environments stepped together, with actions in (-1, 1) and float32 observations.
 

@@ -26,7 +26,9 @@ from aihf_control.experts.search import SearchConfig, SearchOptions, search_expe
 from aihf_control.experts.train import TrainOptions, train_experts
 from aihf_control.experts.true_reward import TrueRewardConfig
 from aihf_control.learning.evaluation import expert_episodes, expert_returns
-from aihf_control.models.sb3 import keeps_clip, read_zip, write_zip
+from aihf_control.models.expert import keeps_clip
+from aihf_control.models.sb3 import read_zip
+from aihf_control.models.sb3_writer import write_zip
 from aihf_control.models.vecnormalize import ObsStatistics, read_vecnormalize
 
 Positional = tyro.conf.Positional

@@ -15,7 +15,8 @@ from aihf_control.environments.cards import folder_name
 from aihf_control.environments.gym import EnvSpec
 from aihf_control.experts.snapshots import Snapshot, Snapshots
 from aihf_control.learning.evaluation import expert_returns
-from aihf_control.models.sb3 import Expert, write_zip
+from aihf_control.models.expert import Expert
+from aihf_control.models.sb3_writer import write_zip
 
 SHARES = {"medium": 0.6, "weak": 0.3}  # of the way from random actions to the expert
 SELECTION_SEED, SELECTION_EPISODES = 30_000, 20  # levels are selected on other episodes than they are evaluated on

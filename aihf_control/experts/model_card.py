@@ -24,7 +24,8 @@ from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, spec_of
 from aihf_control.environments.rollout import rollout
 from aihf_control.experts.levels import format_spread, random_returns
 from aihf_control.learning.evaluation import expert_returns
-from aihf_control.models.sb3 import Expert, read_zip
+from aihf_control.models.expert import Expert
+from aihf_control.models.sb3 import read_zip
 from aihf_control.report.plotting import png_of
 
 Returns = dict[str, np.ndarray]  # by level

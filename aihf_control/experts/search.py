@@ -30,7 +30,8 @@ from aihf_control.experts.levels import default_folder, format_command, save_lev
 from aihf_control.experts.snapshots import Snapshots
 from aihf_control.experts.true_reward import START_SEED
 from aihf_control.models.device import use_one_thread
-from aihf_control.models.sb3 import Expert, read_zip
+from aihf_control.models.expert import Expert
+from aihf_control.models.sb3 import read_zip
 
 Array = np.ndarray
 

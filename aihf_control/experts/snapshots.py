@@ -12,7 +12,7 @@ import pandas as pd
 from aihf_control.environments.gym import EnvSpec
 from aihf_control.experts.true_reward import Learner
 from aihf_control.learning.evaluation import expert_returns, greedy_returns
-from aihf_control.models.sb3 import Expert, expert_of
+from aihf_control.models.expert import Expert, expert_of
 
 SNAPSHOT_SEED = 40_000  # episodes of snapshots start from other seeds than those of training and final evaluation
 REESTIMATED = 5  # best snapshots by the first estimate that are estimated again

@@ -18,9 +18,9 @@ from aihf_control.environments.gym import Envs, EnvSpec
 from aihf_control.experts.crossq import CrossQ, CrossQConfig
 from aihf_control.learning.replay import Buffer
 from aihf_control.learning.sac import SAC, SACConfig
+from aihf_control.models.expert import Expert, policy_of
 from aihf_control.models.lanes import Dims, Random
 from aihf_control.models.networks import Policy, RewardFn
-from aihf_control.models.sb3 import Expert, policy_of
 
 Learner = SAC | CrossQ
 TRAINING = "training"  # phase whose updates are reported

@@ -13,8 +13,8 @@ from aihf_control.core.types import Clips, Trajectory
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, groups_of, spec_of
 from aihf_control.environments.rollout import rollout
+from aihf_control.models.expert import Expert
 from aihf_control.models.networks import Policy, RewardFn
-from aihf_control.models.sb3 import Expert
 
 Array = np.ndarray
 CHUNK = 10_000  # steps per call of a reward; a thousand whole trajectories at once would take gigabytes

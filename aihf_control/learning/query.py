@@ -19,6 +19,8 @@ from aihf_control.core.progress import counted
 from aihf_control.core.types import Clips, Preferences, Trajectory, correct_share, cut
 from aihf_control.environments.gym import Envs, EnvSpec
 from aihf_control.learning.annotators import Annotator, Played, Query
+from aihf_control.learning.segment_recorder import SegmentRecorder
+from aihf_control.learning.starts import draw_lane_starts
 from aihf_control.models.lanes import Dims, Random
 from aihf_control.models.mixture import Actor
 
@@ -70,7 +72,7 @@ class QuerySession:
         """
         u = self.choosing.uniform(n, 2).cpu().numpy()
         sources = [self.prompts] * self.dims.n_lanes if anywhere else self.demos
-        lanes = np.stack([_draw_lane_starts(episodes, u[i], length, restart) for i, episodes in enumerate(sources)])
+        lanes = np.stack([draw_lane_starts(episodes, u[i], length, restart) for i, episodes in enumerate(sources)])
         if anywhere:
             lanes[..., 0] = -1 - lanes[..., 0]
         return torch.from_numpy(lanes).long()
@@ -221,47 +223,6 @@ class QuerySession:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.answered, self.right = map(np.array, state["answers"])
-
-
-class SegmentRecorder:
-    """Records simulator states and last observations while N segments are played, for annotators that watch."""
-
-    def begin(self, envs: Envs, obs: Array) -> None:
-        """Record the start of all segments; obs (N, O)."""
-        self.states = [[envs.state(i)] for i in range(len(obs))]
-        self.last, self.terminated = obs.copy(), np.zeros(len(obs), bool)
-
-    def add(self, envs: Envs, obs: Array, which: Sequence[int], terminated: Array) -> None:
-        """Record the step that the segments `which` have taken."""
-        for i in which:
-            self.states[i].append(envs.state(i))
-        self.last[which], self.terminated[which] = obs[which], terminated
-
-    def segments(self, obs: Array, act: Array, real: Array, rewards: Array) -> list[Trajectory]:
-        """Return the segments as trajectories, given obs (N, K, O), act (N, K, A), real and rewards (N, K)."""
-        return [self._segment(i, int(n), obs[i], act[i], rewards[i]) for i, n in enumerate(real.sum(1))]
-
-    def _segment(self, i: int, n: int, obs: Array, act: Array, rewards: Array) -> Trajectory:
-        rows = np.concatenate([obs[:n], self.last[i : i + 1]])
-        states = [state for state in self.states[i] if state is not None]
-        known = len(states) == len(self.states[i])
-        qpos, qvel = (np.stack(x) for x in zip(*states, strict=True)) if known else (None, None)
-        return Trajectory(rows, act[:n], rewards[:n], bool(self.terminated[i]), -1 - i, "policy", qpos, qvel)
-
-
-def _draw_lane_starts(demos: Sequence[Trajectory], u: Array, length: int, restart: bool) -> Array:
-    """Return starts (n, 2) chosen by uniform numbers u (n, 2) among demonstrations that are long enough, if any."""
-    enough = np.array([i for i, demo in enumerate(demos) if demo.starts(length)] or range(len(demos)))
-    which = enough[(u[:, 0] * len(enough)).astype(int)]
-    steps = [_list_start_steps(demos[i], length, restart) for i in which]
-    return np.stack([which, [at[int(x * len(at))] for at, x in zip(steps, u[:, 1], strict=True)]], 1)
-
-
-def _list_start_steps(demo: Trajectory, length: int, restart: bool) -> Array:
-    """List the steps of a demonstration at which segments may start, among those that a learner receives."""
-    stop = 1 if restart and demo.qpos is None else max(1, demo.starts(length))
-    steps = np.arange(demo.first, stop, demo.every)
-    return steps if len(steps) else np.zeros(1, int)
 
 
 def _where(condition: Tensor, a: Clips, b: Clips) -> Clips:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from aihf_control.core.errors import BadInput
-from aihf_control.models.kernel import SETS
+from aihf_control.models.kernel_library import SETS
 
 
 def use_one_thread() -> None:

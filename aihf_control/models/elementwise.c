@@ -1,5 +1,5 @@
-/* Elementwise operations in one pass each: squashed samples of a policy, and Adam. Compiled by `kernel.py` together with
-   kernel.c. `functional.py` and `optim.py` have the plain forms. */
+/* Elementwise operations in one pass each: squashed samples of a policy, and Adam. Compiled by `kernel_library.py`
+   together with kernel.c. `functional.py` and `optim.py` have the plain forms. */
 
 #include "vectors.h"
 #include <math.h>

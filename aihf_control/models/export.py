@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import write_bytes
 from aihf_control.environments.gym import EnvSpec
-from aihf_control.models.sb3 import Expert
+from aihf_control.models.expert import Expert
 
 OPSET, IR_VERSION = 17, 8  # of ONNX: old ones, which every runtime reads
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from aihf_control.models import kernel
-from aihf_control.models.kernel import EPS
+from aihf_control.models.kernel_library import EPS
 
 Layers = Sequence[tuple[Tensor, Tensor]]  # weight (N, in, out) and bias (N, 1, out) of each layer
 

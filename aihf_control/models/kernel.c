@@ -2,7 +2,7 @@
 
    Besides its matrix products, an update is limited by memory traffic. So blocks of ROWS rows go through all layers while
    they are in the caches, with bias, layer normalisation, activation and their gradients in the same pass. `functional.py` has
-   the plain form. `kernel.py` compiles this file for an instruction set and defines
+   the plain form. `kernel_library.py` compiles this file for an instruction set and defines
 
        VECTOR  32-bit numbers per vector: 8 (AVX2) or 16 (AVX-512)
        BF16    1 if the factors of products are rounded to bfloat16

@@ -16,11 +16,12 @@ from aihf_control.core.config import convert, prefix_errors
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.text import count
 from aihf_control.environments.gym import EnvSpec
+from aihf_control.models.expert import Expert, expert_of
 from aihf_control.models.export import write_onnx, write_torchscript
 from aihf_control.models.lanes import Dims
 from aihf_control.models.networks import Policy, RewardNet
 from aihf_control.models.reward_state import RewardState, rebuild, register
-from aihf_control.models.sb3 import Expert, expert_of, write_zip
+from aihf_control.models.sb3_writer import write_zip
 from aihf_control.models.tensors import read_tensors, write_tensors
 
 Array = np.ndarray

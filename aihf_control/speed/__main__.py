@@ -30,7 +30,7 @@ from aihf_control.environments.cards import card_of
 from aihf_control.environments.gym import spec_of
 from aihf_control.environments.modules import allow_module
 from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, TIMEOUT_CODE, EnvTimeout, StepTimeout, watch
-from aihf_control.models import kernel
+from aihf_control.models import kernel_library
 from aihf_control.models.device import device_of, matmul_precision, processor
 from aihf_control.speed.processes import measure_in_turns, measure_once
 from aihf_control.speed.table import draw_growth, format_table
@@ -119,7 +119,7 @@ def _write_provenance(options: Options) -> None:
     """Write options, versions, commit and processor to made.json; print processor and kernels."""
     given = dataclasses.asdict(options) | {"sbx": options.sbx is not None}  # the path has no meaning elsewhere
     made = {"options": given, "versions": versions(), "commit": commit()}
-    kernels = {name: kernel.state(name) for name in ("float32", "bfloat16")}
+    kernels = {name: kernel_library.state(name) for name in ("float32", "bfloat16")}
     write_json(options.out / "made.json", made | {"processor": processor(), "products": kernels})
     print("; ".join([processor(), *(f"{name} products by {k}" for name, k in kernels.items())]), flush=True)
 
@@ -193,13 +193,13 @@ def _variants(best: str, device: str) -> Iterator[tuple[str, str]]:
     for precision in sorted({"float32", best}, reverse=True):
         yield OURS, precision
         yield PRODUCTS, precision
-        if device == "cpu" and kernel.library(getattr(torch, precision)):
+        if device == "cpu" and kernel_library.library(getattr(torch, precision)):
             yield BY_TORCH, precision
 
 
 def _kernel_of(learner: str, precision: str, device: str) -> str:
     """Name the kernel that computes the perceptrons of one of our learners."""
-    return "torch" if learner == BY_TORCH or device != "cpu" else kernel.state(precision)
+    return "torch" if learner == BY_TORCH or device != "cpu" else kernel_library.state(precision)
 
 
 if __name__ == "__main__":

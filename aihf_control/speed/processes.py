@@ -14,7 +14,7 @@ from pathlib import Path
 
 from aihf_control.core.errors import BadInput
 from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, TIMEOUT_CODE, EnvTimeout
-from aihf_control.models import kernel
+from aihf_control.models import kernel_library
 from aihf_control.speed import baselines
 from aihf_control.speed.worker import BY_TORCH, Row
 
@@ -166,7 +166,7 @@ def command_of(
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         env["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(number)] if visible else number
     if case["learner"] == BY_TORCH:
-        env[kernel.SWITCH] = "0"
+        env[kernel_library.SWITCH] = "0"
     if case["learner"] in BASELINES:
         python = str(sbx) if case["learner"] == "sbx" else sys.executable
         return [python, baselines.__file__, case["learner"], case["env"], str(case["width"]), device], env

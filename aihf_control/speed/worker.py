@@ -25,7 +25,7 @@ from aihf_control.learning.reward_model import RewardConfig, RewardModel
 from aihf_control.learning.sac import SACConfig
 from aihf_control.learning.task import Task
 from aihf_control.methods import aihf
-from aihf_control.models import kernel
+from aihf_control.models import kernel, kernel_library
 from aihf_control.models.cuda_graphs import WARMUP_RUNS, GraphRunner
 from aihf_control.models.device import synchronize, use_one_thread
 from aihf_control.models.functional import product
@@ -94,7 +94,7 @@ def _make_products(case: Row) -> Tasks:
     spec, width, n, device = spec_of(case["env"]), case["width"], case["lanes"], torch.device(case["device"])
     rounded = case["precision"] == "bfloat16"
     dtype = getattr(torch, case["precision"])
-    if device.type == "cpu" and kernel.library(dtype):
+    if device.type == "cpu" and kernel_library.library(dtype):
         sizes = [
             (nets * times, a, b, c)
             for nets, times, products in _list_products(spec.n_obs, spec.n_act, width, n)

@@ -12,7 +12,7 @@ from aihf_control.core.text import count, duration
 from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import DataConfig, make_dataset
 from aihf_control.environments.gym import EnvSpec, spec_of
-from aihf_control.models import kernel
+from aihf_control.models import kernel_library
 from aihf_control.training.estimate import Expected, dataset_seconds, estimate, load_factor, small_dataset_config
 from aihf_control.training.run import RunSpec
 
@@ -67,7 +67,7 @@ def print_plan(
     shares = _share(c.demos, n_demos, "demonstration"), _share(c.pairs, n_pairs, "comparison")
     p(f"  learns from  {' and '.join(shares)} a seed")
     p(f"  dataset      {data.folder} ({data.state})", soft_wrap=True)
-    by = f" ({kernel.state(c.products)})" if c.on_cpu else ""
+    by = f" ({kernel_library.state(c.products)})" if c.on_cpu else ""
     p(f"  runs on      {c.device}, {count(workers, 'worker')}, {c.products} products{by}", soft_wrap=True)
     p(f"  writes to    {folder}", soft_wrap=True)
     if expected:

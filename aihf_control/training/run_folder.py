@@ -17,7 +17,7 @@ from aihf_control.core.files import lock, read_json, remove_temporary_files, rep
 from aihf_control.core.provenance import commit, versions
 from aihf_control.data.dataset import Dataset
 from aihf_control.environments.watchdog import DEFAULT_TIMEOUT
-from aihf_control.models import kernel
+from aihf_control.models import kernel_library
 from aihf_control.models.device import device_of
 from aihf_control.training.options import MAY_DIFFER, Options
 from aihf_control.training.result import Result
@@ -100,7 +100,7 @@ def begin(folder: Path, options: Options, run_spec: RunSpec, dataset: Dataset, w
 
 def versions_of(run_spec: RunSpec) -> dict[str, str]:
     """Return the versions behind a run's numbers, with the kernel that computes the products."""
-    return versions() | ({"products": kernel.state(run_spec.products)} if run_spec.on_cpu else {})
+    return versions() | ({"products": kernel_library.state(run_spec.products)} if run_spec.on_cpu else {})
 
 
 def append(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ from aihf_control.core.files import writing
 from aihf_control.core.provenance import versions
 from aihf_control.data.dataset import Dataset
 from aihf_control.learning.reuse import hash_of
-from aihf_control.models import kernel
+from aihf_control.models import kernel_library
 from aihf_control.training.trees import read_tree, write_tree
 
 
@@ -23,7 +23,7 @@ class SharedFolder:
 
     def __init__(self, folder: Path, dataset: Dataset, seeds: tuple[int, ...], sizes: tuple[int, int], computed: tuple):
         self.folder = folder
-        self.about = [dataset.digest(), seeds, sizes, computed, kernel.state(computed[1]), versions()]
+        self.about = [dataset.digest(), seeds, sizes, computed, kernel_library.state(computed[1]), versions()]
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return a state, or None if it is not there or its file is damaged: it is then computed and written anew."""

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 
 from aihf_control.core.files import read_json
-from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec, MarkedEnv
+from aihf_control.environments import watchdog
+from aihf_control.environments.gym import EVALUATION_SEED, EnvSpec
 from aihf_control.environments.rollout import rollout
 from aihf_control.experts.session import SETTINGS, TrainingSession
 from aihf_control.experts.true_reward import Learner, TrueRewardConfig, TrueRewardTrainer
@@ -93,9 +95,20 @@ def _remove_finished(folder: Path, done: set[int]) -> None:
         shutil.rmtree(folder)
 
 
+class MarkedEnv(gym.Wrapper):
+    """An environment whose calls are marked for the watchdog, as `Envs` marks them."""
+
+    def reset(self, **kwargs: Any) -> Any:
+        with watchdog.calling():
+            return self.env.reset(**kwargs)
+
+    def step(self, action: Any) -> Any:
+        with watchdog.calling():
+            return self.env.step(action)
+
+
 def train_sb3(spec: EnvSpec, options: Options, done: set[int]) -> Iterator[Rows]:
     """Train Stable-Baselines3's SAC on each seed that is not done; yield the rows of each."""
-    import gymnasium as gym
     import stable_baselines3
 
     for seed in range(options.seeds):

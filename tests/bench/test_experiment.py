@@ -147,7 +147,10 @@ def test_a_claim_is_read_with_its_place_in_the_grid(written):
         ('better = "aihf"\nthan = "bc"\nwhere.error = 0.0\nenv = "Hoper-v4"', "did you mean Hopper-v4?"),
         ('better = "aihf"\nthan = "aihf"\nwhere.error = 0.0', "aihf is compared with itself"),
         ('better = "aihf"\nthan = "bc"\nmeasure = "speed"', "claim 1.measure = 'speed': give one of score,"),
-        ('better = "aihf"\nthan = "bc"\nwhere.error = 0.0\nkind = "as good"\ncontrol.error = 0.5', "is not compared in a claim"),
+        (
+            'better = "aihf"\nthan = "bc"\nwhere.error = 0.0\nkind = "as good"\ncontrol.error = 0.5',
+            "is not compared in a claim",
+        ),
         ('better = "aihf"\nthan = "bc"\npaper = "a\\nb"\nwhere.error = 0.0', "must be one line"),
     ],
 )
@@ -352,7 +355,15 @@ def test_a_key_holds_the_code_that_the_method_runs_and_no_other(monkeypatch):
     def changed(module):
         return lambda path: "other" if path == file_of(f"aihf_control.{module}") else real(path)
 
-    runs = ("models.networks", "models.kernel", "learning.task", "core.errors", "training.run", "data.ties")
+    runs = (
+        "models.networks",
+        "models.kernel",
+        "models.kernel_library",
+        "learning.task",
+        "core.errors",
+        "training.run",
+        "data.ties",
+    )
     for module, both in (*((name, True) for name in runs), ("methods.aihf", False)):
         monkeypatch.setattr(fingerprint, "module_hash", changed(module))
         assert code_of("aihf") != before["aihf"] and (code_of("bc") != before["bc"]) == both, module

@@ -441,9 +441,10 @@ def test_environment_options_reach_the_environment_and_the_metadata(tmp_path, ca
     given = ["--env-option", "include_cfrc_ext_in_observation=false", "healthy_reward=2.5"]
     plain = {"include_cfrc_ext_in_observation": False, "healthy_reward": 2.5}
     zips = tmp_path / "zips"
+    from aihf_control.models.expert import expert_of
     from aihf_control.models.lanes import Dims
     from aihf_control.models.networks import Policy
-    from aihf_control.models.sb3 import expert_of, write_zip
+    from aihf_control.models.sb3_writer import write_zip
 
     spec = spec_of("Ant-v5", **plain)
     write_zip(zips / "expert.zip", expert_of(Policy(Dims((0,), spec.n_obs, spec.n_act), (8, 8)), 0), spec)

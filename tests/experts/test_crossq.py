@@ -15,8 +15,10 @@ from aihf_control.experts.crossq import EPS, CrossQ, CrossQConfig, NormedTwinQ, 
 from aihf_control.experts.true_reward import TrueRewardConfig, learn
 from aihf_control.learning.evaluation import expert_returns, greedy_returns
 from aihf_control.learning.replay import Batch
+from aihf_control.models.expert import expert_of
 from aihf_control.models.lanes import Dims
-from aihf_control.models.sb3 import expert_of, read_zip, write_zip
+from aihf_control.models.sb3 import read_zip
+from aihf_control.models.sb3_writer import write_zip
 
 DIMS = Dims((0, 1), 5, 2)
 TINY = TrueRewardConfig(

@@ -11,9 +11,11 @@ from aihf_control.environments.gym import spec_of
 from aihf_control.experts.__main__ import main as experts_main
 from aihf_control.experts.search import SearchConfig, compute_step, linear_expert, search_policy
 from aihf_control.experts.snapshots import Snapshots
+from aihf_control.models.expert import expert_of
 from aihf_control.models.lanes import Dims
 from aihf_control.models.networks import Policy
-from aihf_control.models.sb3 import expert_of, read_zip, write_zip
+from aihf_control.models.sb3 import read_zip
+from aihf_control.models.sb3_writer import write_zip
 
 
 def test_the_network_is_the_linear_policy(tmp_path):

@@ -26,7 +26,7 @@ from aihf_control.data.dataset import Dataset
 from aihf_control.data.generate import make_dataset
 from aihf_control.learning import task
 from aihf_control.learning.best import BestConfig
-from aihf_control.models import kernel
+from aihf_control.models import kernel_library
 from aihf_control.training.events import Evaluated, Finished
 from aihf_control.training.run import RunSpec, train_lanes
 from tests.helpers import SMALL_DATA, goals_for_tests, random_policies, small_config
@@ -43,7 +43,12 @@ def machine() -> str:
     fields = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
     model = " ".join(fields.get(name, "").strip() for name in ("model name", "cpu family", "model"))
     return " ".join(
-        [model, kernel.state("float32"), platform.python_version(), *(f"{name} {version(name)}" for name in LIBRARIES)]
+        [
+            model,
+            kernel_library.state("float32"),
+            platform.python_version(),
+            *(f"{name} {version(name)}" for name in LIBRARIES),
+        ]
     )
 
 

@@ -486,7 +486,7 @@ def test_a_dry_run_of_resuming_changes_no_file(left_off, capsys):
 
 def test_another_matmul_kernel_is_reported_on_resume(left_off, monkeypatch, capsys):
     folder, _ = left_off
-    monkeypatch.setattr("aihf_control.models.kernel.state", lambda products: "torch: for a test")
+    monkeypatch.setattr("aihf_control.models.kernel_library.state", lambda products: "torch: for a test")
     assert run.main(["--resume", str(folder)]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "so the bits will too: products" in out and "-> torch: for a test" in out

@@ -16,9 +16,10 @@ from aihf_control.environments.gym import spec_of
 from aihf_control.learning.bc import CloneConfig
 from aihf_control.learning.goals import Embedding, GoalBatch, GoalDemos
 from aihf_control.learning.task import Task
+from aihf_control.models.expert import expert_of
 from aihf_control.models.lanes import Dims
 from aihf_control.models.networks import Policy
-from aihf_control.models.sb3 import expert_of, write_zip
+from aihf_control.models.sb3_writer import write_zip
 from tests.helpers import make_task, play
 
 METRIC = methods.load("metric_rl")

@@ -1,15 +1,11 @@
-"""kernel.c against the same roundings in float64, for every instruction set, and what happens without it.
+"""kernel.c against the same roundings in float64, for every instruction set.
 
 Sets that the processor lacks are computed by the same source with their instructions in plain C.
 """
 
 import itertools
 import math
-import os
-import platform
 import shutil
-import stat
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,17 +13,14 @@ import torch
 from torch.nn.functional import layer_norm as normalised
 
 from aihf_control.models import functional as fused
-from aihf_control.models import kernel
+from aihf_control.models import kernel, kernel_library
 from aihf_control.models.functional import perceptron
 from aihf_control.models.optim import Adam
 
-needs_avx2 = pytest.mark.skipif(
-    not torch.cpu._is_avx2_supported() or not shutil.which("cc"), reason="no AVX2 or no C compiler here"
-)
 SIZES = [(14, 64, 96, 6), (3, *[32] * 7, 2), (3, 32, 1), (393, 64, 32, 96, 34), (11, 256, 256, 1), (5, 2)]
 
 
-class Emulated(kernel.InstructionSet):
+class Emulated(kernel_library.InstructionSet):
     """A set whose own instructions are replaced by AVX2."""
 
     def flags(self):
@@ -38,7 +31,7 @@ class Emulated(kernel.InstructionSet):
         return torch.cpu._is_avx2_supported()
 
 
-EMULATED = [Emulated(s.name, s.products, s.vector, ("fma", "avx2")) for s in kernel.SETS if s.name != "avx2"]
+EMULATED = [Emulated(s.name, s.products, s.vector, ("fma", "avx2")) for s in kernel_library.SETS if s.name != "avx2"]
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +45,7 @@ def libraries(tmp_path_factory):
                 pytest.skip("no C compiler, or a processor without these instructions")
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp()))
-                made[instructions] = kernel.opened(instructions)
+                made[instructions] = kernel_library.opened(instructions)
             if not isinstance(instructions, Emulated) and made[instructions].usable():
                 pytest.skip("the system does not permit these instructions")
         return made[instructions]
@@ -60,7 +53,7 @@ def libraries(tmp_path_factory):
     return of
 
 
-@pytest.fixture(params=[*kernel.SETS, *EMULATED], ids=lambda s: s.name + " emulated" * isinstance(s, Emulated))
+@pytest.fixture(params=[*kernel_library.SETS, *EMULATED], ids=lambda s: s.name + " emulated" * isinstance(s, Emulated))
 def products(request, libraries, monkeypatch) -> torch.dtype:
     """The type of products that the library of a set computes, which is put in place of what is chosen."""
     monkeypatch.setattr(kernel, "library", {request.param.products: libraries(request.param)}.get)
@@ -340,149 +333,3 @@ def test_without_a_kernel_torch_multiplies(monkeypatch):
     monkeypatch.setattr(kernel, "library", lambda products: None)
     good = numbers(2, 8, 4)
     assert not kernel.takes(good, leaves(good, stack(4, 32, 2))[1:], torch.float32)
-
-
-@pytest.fixture
-def anew(monkeypatch, tmp_path):
-    """The kernel is looked for again, in an empty cache, on a processor that has AVX2."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv(kernel.SWITCH, raising=False)
-    monkeypatch.setattr(kernel, "SETS", [s for s in kernel.SETS if s.name == "avx2"])
-    monkeypatch.setattr(torch.cpu, "_is_avx2_supported", lambda: True)
-    kernel._load.cache_clear()
-    yield monkeypatch
-    kernel._load.cache_clear()
-
-
-def compiler(folder, script: str) -> None:
-    folder.mkdir()
-    (folder / "cc").write_text(f"#!/bin/sh\n{script}\n")
-    (folder / "cc").chmod(stat.S_IRWXU)
-
-
-def test_without_a_compiler_torch_multiplies_and_it_is_said(anew, tmp_path):
-    anew.setenv("PATH", str(tmp_path))
-    assert kernel.state(torch.float32) == "torch: kernel.c cannot be compiled or loaded: there is no C compiler, cc"
-    x, pairs = numbers(2, 8, 4), stack(4, 32, 2)
-    assert perceptron(x, pairs, torch.float32).shape == (2, 8, 2)
-
-
-def test_a_compiler_that_fails_is_named_and_leaves_nothing(anew, tmp_path):
-    compiler(tmp_path / "bin", "echo 'unknown option -mavx2' >&2; exit 1")
-    anew.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    assert kernel.state(torch.float32) == "torch: kernel.c cannot be compiled or loaded: unknown option -mavx2"
-    assert kernel.library(torch.float32) is None and not list((tmp_path / "cache" / "aihf_control").iterdir())
-
-
-def test_a_cache_that_cannot_be_written_is_named(anew, tmp_path):
-    compiler(tmp_path / "bin", "exit 0")
-    (tmp_path / "cache").write_text("in the way")
-    anew.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    assert kernel.state(torch.float32).startswith("torch: kernel.c cannot be compiled or loaded: [Errno ")
-
-
-def test_without_a_home_torch_multiplies_and_it_is_said(anew):
-    def nowhere():
-        raise RuntimeError("Could not determine home directory.")
-
-    anew.delenv("XDG_CACHE_HOME")
-    anew.setattr(kernel.Path, "home", nowhere)
-    assert (
-        kernel.state(torch.float32)
-        == "torch: kernel.c cannot be compiled or loaded: Could not determine home directory."
-    )
-
-
-def test_it_can_be_switched_off(anew):
-    anew.setenv(kernel.SWITCH, "0")
-    assert kernel.state(torch.float32) == "torch: AIHF_KERNEL is 0"
-
-
-def test_without_the_instructions_nothing_is_compiled(anew, tmp_path):
-    anew.setattr(torch.cpu, "_is_avx2_supported", lambda: False)
-    assert kernel.state(torch.float32) == "torch: the processor has no instructions for float32"
-    assert kernel.state(torch.bfloat16) == "torch: the processor has no instructions for bfloat16"
-    assert not (tmp_path / "cache").exists()
-
-
-def test_the_first_set_that_the_processor_has_is_taken(anew):
-    asked = []
-
-    class Library:
-        def usable(self):
-            return 0 if len(asked) == 2 else -1  # a system that does not permit tiles
-
-    sets = [kernel.InstructionSet(name, torch.bfloat16, 16, ()) for name in ("amx", "avx512_bf16")]
-    anew.setattr(kernel, "SETS", sets)
-    anew.setattr(kernel, "opened", lambda s: asked.append(s.name) or Library())
-    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-        anew.setattr(torch.cpu, name, lambda: True)
-    assert kernel.state(torch.bfloat16) == "avx512_bf16" and asked == ["amx", "avx512_bf16"]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler here")
-@pytest.mark.parametrize("level", ["-O0", "-O3"])
-@pytest.mark.parametrize("instructions", kernel.SETS, ids=lambda s: s.name)
-def test_the_kernel_compiles_without_warnings(tmp_path, instructions, level):
-    if "x86" not in platform.machine():
-        pytest.skip("another processor's instructions")
-    words = [
-        "cc",
-        *instructions.flags(),
-        level,
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        *map(str, kernel.SOURCES[:2]),
-        "-o",
-        str(tmp_path / "k.so"),
-    ]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-@needs_avx2
-def test_it_is_compiled_once(anew, tmp_path):
-    assert kernel.state(torch.float32) == "avx2"
-    (made,) = (tmp_path / "cache" / "aihf_control").iterdir()
-    kernel._load.cache_clear()
-    anew.setattr(kernel.subprocess, "run", None)  # would fail
-    assert kernel.state(torch.float32) == "avx2" and made.exists()
-
-
-@needs_avx2
-def test_a_damaged_one_is_compiled_again(anew):
-    made = kernel._compiled(kernel.SETS[0])
-    made.write_bytes(b"\x7fELF")
-    assert kernel.state(torch.float32) == "avx2" and made.stat().st_size > 4
-    assert list(made.parent.iterdir()) == [made]
-
-
-@needs_avx2
-@pytest.mark.parametrize("mode", [0o770, 0o707])
-def test_a_cache_that_others_can_write_is_refused(anew, mode):
-    made = kernel._compiled(kernel.SETS[0])
-    for path in (made, made.parent):
-        assert not path.stat().st_mode & 0o022
-        path.chmod(mode)
-        kernel._load.cache_clear()
-        assert kernel.state(torch.float32).endswith(f"{path} can be written by other users: remove it, or chmod go-w")
-        path.chmod(0o700)
-    kernel._load.cache_clear()
-    assert kernel.state(torch.float32) == "avx2"
-
-
-@needs_avx2
-def test_a_library_of_another_user_is_refused(anew):
-    made = kernel._compiled(kernel.SETS[0])
-    anew.setattr(os, "geteuid", lambda: made.stat().st_uid + 1)
-    if made.stat().st_uid == 0:
-        os.chown(made.parent, 12345, -1)
-    assert kernel.state(torch.float32).endswith(f"{made.parent} belongs to another user: remove it")
-
-
-def test_a_relative_cache_path_is_refused(anew):
-    anew.setenv("XDG_CACHE_HOME", "here")
-    said = "torch: kernel.c cannot be compiled or loaded: XDG_CACHE_HOME must be an absolute path, got here"
-    assert kernel.state(torch.float32) == said

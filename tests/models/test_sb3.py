@@ -25,10 +25,12 @@ from aihf_control.core.types import Trajectory
 from aihf_control.environments.gym import spec_of
 from aihf_control.environments.rollout import rollout
 from aihf_control.experts.__main__ import main as experts_main
-from aihf_control.models import sb3 as experts
+from aihf_control.models import sb3_zip
+from aihf_control.models.expert import _clip_first, expert_of, keeps_clip, policy_of
 from aihf_control.models.lanes import Dims
 from aihf_control.models.networks import Policy
-from aihf_control.models.sb3 import expert_of, read_zip, write_zip
+from aihf_control.models.sb3 import read_zip
+from aihf_control.models.sb3_writer import write_zip
 from aihf_control.models.vecnormalize import read_vecnormalize
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date")  # of v4 environments
@@ -271,7 +273,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(good, monkeypatch):
     bomb = changed(good, pytorch_variables=bytes(2**20))
     assert bomb.stat().st_size < 2**18
     read_zip(bomb)
-    monkeypatch.setattr(experts, "MAX_BYTES", 2**19)
+    monkeypatch.setattr(sb3_zip, "MAX_BYTES", 2**19)
     refused(bomb, "unpacks to more than")
 
 
@@ -281,7 +283,7 @@ def test_a_bomb_inside_the_weights_is_refused(good, monkeypatch):
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as z:
         for name in stored.namelist():
             z.writestr(name, stored.read(name))
-    monkeypatch.setattr(experts, "MAX_BYTES", 2**19)
+    monkeypatch.setattr(sb3_zip, "MAX_BYTES", 2**19)
     refused(changed(good, policy=packed.getvalue()), "unpacks to more than")
 
 
@@ -467,7 +469,7 @@ def test_clipped_observations_are_exact_to_a_millionth_of_the_clip(clip):
     obs, rms, n = spread_observations(wrapped), wrapped.obs_rms, 11
     mean, std = (torch.as_tensor(x)[None] for x in (rms.mean, np.sqrt(rms.var + wrapped.epsilon)))
     layer = torch.eye(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
-    first, second, third = ((w.float(), b.float()) for w, b in experts._clip_first(layer, mean, std, clip))
+    first, second, third = ((w.float(), b.float()) for w, b in _clip_first(layer, mean, std, clip))
     linear = torch.nn.functional.linear
     ours = linear(linear(linear(torch.as_tensor(obs), *first).relu(), *second).relu(), *third).numpy()
     np.testing.assert_allclose(ours, wrapped.normalize_obs(obs), atol=1e-6 * clip, rtol=0)
@@ -478,7 +480,7 @@ def test_a_policy_that_keeps_its_clipping_can_be_trained_further(tmp_path):
     model.save(tmp_path / "theirs.zip")
     wrapped.save(str(tmp_path / "x.pkl"))
     expert = read_zip(tmp_path / "theirs.zip", statistics=read_vecnormalize(tmp_path / "x.pkl"))
-    policy, obs = experts.policy_of(expert, Dims((0, 1), 3, 1)), torch.as_tensor(spread_observations(wrapped))
+    policy, obs = policy_of(expert, Dims((0, 1), 3, 1)), torch.as_tensor(spread_observations(wrapped))
     for lane in policy.act(obs.expand(2, -1, -1)):
         torch.testing.assert_close(lane, expert.act(obs), atol=1e-5, rtol=0)
 
@@ -493,7 +495,7 @@ def test_clipping_is_kept_by_relu_layers_up_to_a_limit(tmp_path):
         ("ELU", [False] * 3 + [True]),
     ):
         policy = dataclasses.replace(relu, activation=name)
-        assert [experts.keeps_clip(policy, clip) for clip in (5.0, 100.0, 101.0, float("inf"))] == kept
+        assert [keeps_clip(policy, clip) for clip in (5.0, 100.0, 101.0, float("inf"))] == kept
 
 
 def import_words(normalized, folder: Path, *more: str) -> list[str]:

@@ -23,7 +23,7 @@ from aihf_control.core.errors import BadInput
 from aihf_control.core.progress import counted
 from aihf_control.core.types import Trajectory
 from aihf_control.environments.gym import Envs, EnvSpec
-from aihf_control.models.sb3 import Expert
+from aihf_control.models.expert import Expert
 
 Array = np.ndarray
 State = tuple[Array, Array]  # qpos, qvel
