@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import textwrap
 from collections.abc import Iterable
 from typing import Any, Literal
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
+from matplotlib.ticker import FixedLocator
 
 from aihf_control.core.config import as_word
 from aihf_control.core.statistics import Estimate
@@ -23,7 +25,8 @@ INTERVALS = "IQM and 95 % bootstrap interval over seeds"
 UNDATED = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}
 REFERENCES = EXPERT_LINE, CLONE_LINE = "expert", "clone (bc)"
 LEGEND_LINE = 0.2  # inches
-LETTER = 0.075  # inches, mean width of a letter of the legend
+TEXT_LINE = 0.16  # inches, of titles and of names of rows
+LETTER = 0.075  # inches, mean width of a letter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,11 +102,28 @@ def arrange(fig: Figure, layout: Layout, height: float | None = None) -> None:
     for i, ax in enumerate(axes):
         ax.set_subplotspec(places[i])
     width = layout.widths[columns - 1]
+    lines = max(_wrap_texts(ax, width / columns) for ax in axes)
     below = _draw_legend(fig, width)
-    fig.set_size_inches(width, rows * (height or layout.height + (0.7 if len(axes) == 1 else 0)) + below)
+    panel = (height or layout.height + (0.7 if len(axes) == 1 else 0)) + lines * TEXT_LINE
+    fig.set_size_inches(width, rows * panel + below)
     fig.set_layout_engine("constrained")
     fig.draw_without_rendering()
     fig.set_layout_engine("none")  # every file has this layout, which is not computed again
+
+
+def _wrap_texts(ax: Any, width: float) -> int:
+    """Break title and names of rows for a panel of `width` inches, anew at each call; return the lines to add."""
+    title = _wrap(ax.get_title(), width - 0.9)
+    ax.set_title(title)
+    if not isinstance(ax.yaxis.get_major_locator(), FixedLocator):  # numbers
+        return title.count("\n")
+    wrapped = [_wrap(name.get_text(), width / 2) for name in ax.get_yticklabels()]
+    ax.set_yticks(ax.get_yticks(), wrapped)
+    return title.count("\n") + sum(name.count("\n") for name in wrapped)
+
+
+def _wrap(text: str, width: float) -> str:
+    return "\n".join(textwrap.wrap(text, max(8, int(width / LETTER)), break_long_words=False))
 
 
 def _draw_legend(fig: Figure, width: float) -> float:

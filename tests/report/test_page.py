@@ -4,6 +4,7 @@ import base64
 import cProfile
 import dataclasses
 import html
+import itertools
 import json
 import os
 import pstats
@@ -25,11 +26,12 @@ from aihf_control.report.films import film_path
 from aihf_control.report.formats import format_csv, format_latex, format_markdown
 from aihf_control.report.load import load_grid
 from aihf_control.report.page import find_versions, write_report
-from aihf_control.report.plotting import make_panels
+from aihf_control.report.plotting import NARROW, WIDE, arrange, finish_axes, make_panels
 from aihf_control.report.tables import build_tables
 
 RANDOM, EXPERT = 100.0, 1100.0
 REPORT = {"baseline": "bc", "tables": ["scores", "environments", "improvement"]}
+LONG = ", demo level medium, levels expert medium weak, error 0.499"
 FIGURES = ["scores", "curves", "labels", "profiles", "dials", "reward"]
 ENVS = ("A-v0", "B-v0")
 
@@ -321,6 +323,29 @@ def test_a_method_without_steps_is_a_mark_and_the_references_are_lines(grid):
         assert list(by_name["expert"].get_ydata()) == [1, 1] and "clone (bc)" in by_name
         assert len(by_name["bc"].lines[0].get_xdata()) == 1  # the mark of an errorbar
         assert len(by_name["aihf"].get_xdata()) == 3
+
+
+@pytest.mark.parametrize("layout", [WIDE, NARROW])
+def test_long_titles_are_broken_to_fit(layout, recwarn):
+    fig, axes = make_panels(3)
+    for ax in axes:
+        finish_axes(ax, f"HalfCheetah-v4{LONG}", "score", "")
+    for _ in range(2):  # as for the second layout
+        arrange(fig, layout)
+    boxes = [ax.title.get_window_extent() for ax in axes]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert all(box.x0 >= 0 and box.x1 <= fig.bbox.width for box in boxes) and not recwarn.list
+
+
+@pytest.mark.parametrize("layout", [WIDE, NARROW])
+def test_long_names_of_rows_are_broken_to_fit(layout, recwarn):
+    fig, (ax,) = make_panels(1)
+    ax.set_yticks([0, 1], [f"aihf{LONG}", f"rlhf{LONG}"])
+    for _ in range(2):
+        arrange(fig, layout, height=1.1)
+    boxes = [name.get_window_extent() for name in ax.get_yticklabels()]
+    assert all(box.x0 >= 0 for box in boxes) and not boxes[0].overlaps(boxes[1]) and not recwarn.list
+    assert " ".join(ax.get_yticklabels()[0].get_text().split()) == f"aihf{LONG}"
 
 
 def test_the_same_runs_give_the_same_bytes(reported):
