@@ -157,7 +157,12 @@ def check_sizes(n_demos: int, n_pairs: int, sizes: tuple[int, int]) -> None:
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
-    meta = read_json_table(path)
+    try:
+        meta = read_json_table(path)
+    except BadInput as e:
+        if isinstance(e.__cause__, FileNotFoundError):
+            raise BadInput(f"{e}; {path.parent} is no dataset, `aihf data make` makes one") from e
+        raise
     missing = set(META) - set(meta)
     if missing:
         raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
