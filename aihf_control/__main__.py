@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from aihf_control import __version__
-from aihf_control.core.cli import check_command, ends_with_reader, exit_code
+from aihf_control.core.cli import check_command, ends_with_reader, exit_code, inside_aihf
 from aihf_control.core.completion import SHELLS, script
 from aihf_control.core.placeholders import install_for_help
 
@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _print_completion(argv[1:])
     if code := exit_code(check_command, argv[0], COMMANDS):
         return code
-    return import_module(f"aihf_control.{COMMANDS[argv[0]]}").main(argv[1:])
+    with inside_aihf():
+        return import_module(f"aihf_control.{COMMANDS[argv[0]]}").main(argv[1:])
 
 
 def _usage() -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from aihf_control.core.cli import ends_with_reader, exit_code
+from aihf_control.core.cli import ends_with_reader, exit_code, program_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Return its exit code: 0, or 2 for bad input."""
     about = (__doc__ or "").splitlines()[0]
-    options = tyro.cli(Options, args=argv, prog="python -m aihf_control.compare", description=about)
+    options = tyro.cli(Options, args=argv, prog=program_name("compare"), description=about)
     from aihf_control.report.differences import compare  # here, for pandas and scipy would delay --help
 
     return exit_code(compare, options.first, options.second)

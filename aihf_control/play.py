@@ -18,7 +18,7 @@ from typing import Annotated
 
 import tyro
 
-from aihf_control.core.cli import ends_with_reader, exit_code
+from aihf_control.core.cli import ends_with_reader, exit_code, program_name
 from aihf_control.core.errors import BadInput
 from aihf_control.data.films import KINDS, FilmConfig, find_player, write_film, write_run_films
 from aihf_control.environments.modules import allow_module
@@ -57,7 +57,7 @@ def _command(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 2 for bad input, 124 if an environment hangs."""
     about = (__doc__ or "").splitlines()[0]
-    options, film = tyro.cli(_command, args=argv, prog="python -m aihf_control.play", description=about)
+    options, film = tyro.cli(_command, args=argv, prog=program_name("play"), description=about)
     try:
         return exit_code(play, options, film)
     except EnvTimeout as e:

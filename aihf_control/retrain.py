@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 import tyro
 
-from aihf_control.core.cli import ends_with_reader, exit_code
+from aihf_control.core.cli import ends_with_reader, exit_code, program_name
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.files import check_writable, read_json, write_bytes
 from aihf_control.core.live import show_progress
@@ -78,7 +78,7 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 2 for bad input, 124 if an environment hangs, 130 if interrupted."""
     about = (__doc__ or "").splitlines()[0]
-    options = tyro.cli(Options, args=argv, prog="python -m aihf_control.retrain", description=about)
+    options = tyro.cli(Options, args=argv, prog=program_name("retrain"), description=about)
     try:
         return exit_code(retrain, options)
     except watchdog.EnvTimeout as e:

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import tyro
 
 from aihf_control import methods
-from aihf_control.core.cli import ends_with_reader, exit_code, make_console
+from aihf_control.core.cli import ends_with_reader, exit_code, make_console, program_name
 from aihf_control.core.files import check_writable
 from aihf_control.core.signals import signal_handlers
 from aihf_control.data.dataset import Dataset, check_sizes
@@ -86,7 +86,7 @@ def parse(argv: list[str]) -> tuple[Options, Any, bool]:
     method = methods.load(_flag(argv, "--method", options.method))
     about = f"{(__doc__ or '').splitlines()[0]} {(method.__doc__ or '').splitlines()[0]}"
     command = _command_of(options, cfg or method.Config())
-    given = tyro.cli(command, args=argv, prog="python -m aihf_control.run", description=about)
+    given = tyro.cli(command, args=argv, prog=program_name("run"), description=about)
     if resumed:
         check_same(Path(resumed), (options, cfg), given[:2])
     return given

@@ -15,14 +15,14 @@ from collections.abc import Sequence
 import tyro
 
 from aihf_control.bench.options import Options
-from aihf_control.core.cli import ends_with_reader, exit_code
+from aihf_control.core.cli import ends_with_reader, exit_code, program_name
 
 
 @ends_with_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Return its exit code: 0, 1 if cells failed, 2 for bad input, 130 or 143 if a signal ended it."""
     about = (__doc__ or "").splitlines()[0]
-    options = tyro.cli(Options, args=argv, prog="python -m aihf_control.bench", description=about)
+    options = tyro.cli(Options, args=argv, prog=program_name("bench"), description=about)
     from aihf_control.bench.session import run_grids  # here, for torch and Gymnasium would delay --help
 
     try:

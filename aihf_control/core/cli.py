@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import os
@@ -9,7 +10,8 @@ import reprlib
 import select
 import sys
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import tyro
@@ -27,6 +29,7 @@ FILE_WIDTH = 132  # of output that does not go to a terminal
 UNBOUNDED = 10_000  # columns, in which every table fits
 
 Main = Callable[..., int]
+_inside_aihf = ContextVar("inside_aihf", default=False)
 
 
 def ends_with_reader(main: Main) -> Main:
@@ -142,9 +145,24 @@ def check_command(name: str, known: Collection[str]) -> None:
         raise BadInput(f"unknown command {name!r}; {hint}")
 
 
-def subcommands(commands: dict[str, Callable], argv: Sequence[str] | None, module: str) -> None:
-    """Run the subcommand of `python -m module` that `argv` names. Raises BadInput for an unknown one."""
+@contextlib.contextmanager
+def inside_aihf() -> Iterator[None]:
+    """Inside the context commands name themselves `aihf COMMAND` in their help."""
+    token = _inside_aihf.set(True)
+    try:
+        yield
+    finally:
+        _inside_aihf.reset(token)
+
+
+def program_name(command: str) -> str:
+    """Return how the command was started: `aihf run`, or `python -m aihf_control.run`."""
+    return f"aihf {command}" if _inside_aihf.get() else f"python -m aihf_control.{command}"
+
+
+def subcommands(commands: dict[str, Callable], argv: Sequence[str] | None, command: str) -> None:
+    """Run the subcommand of `command` that `argv` names. Raises BadInput for an unknown one."""
     named = list(sys.argv[1:] if argv is None else argv)[:1]
     if named and not named[0].startswith("-"):
         check_command(named[0], commands)
-    tyro.extras.subcommand_cli_from_dict(commands, args=argv, prog=f"python -m {module}")
+    tyro.extras.subcommand_cli_from_dict(commands, args=argv, prog=program_name(command))

@@ -35,7 +35,7 @@ IMPORT = ImportConfig()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `python -m aihf_control.data make|import|export|verify|show ...`; return the exit code."""
     commands = {"make": make, "import": import_, "export": export, "verify": check, "show": show}
-    return exit_code(subcommands, commands, argv, "aihf_control.data")
+    return exit_code(subcommands, commands, argv, "data")
 
 
 def make(

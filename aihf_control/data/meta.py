@@ -25,7 +25,12 @@ REQUIRED = (
 
 def read_meta(path: Path) -> dict[str, Any]:
     """Read and check `meta.json`. Raises BadInput that names the wrong field."""
-    meta = read_json_table(path)
+    try:
+        meta = read_json_table(path)
+    except BadInput as e:
+        if isinstance(e.__cause__, FileNotFoundError):
+            raise BadInput(f"{e}; {path.parent} is no dataset, `aihf data make` makes one") from e
+        raise
     missing = set(REQUIRED) - set(meta)
     if missing:
         raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")

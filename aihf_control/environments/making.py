@@ -27,8 +27,21 @@ def make(env_id: str, options: dict[str, Any]) -> gym.Env:
         with watchdog.calling(), _silence_known_warnings():
             return gym.make(env_id, disable_env_checker=True, **options)
     except Exception as e:  # a constructor may raise anything
-        hint = UNKNOWN if isinstance(e, gym.error.NameNotFound | gym.error.NamespaceNotFound) else ""
-        raise BadInput(f"cannot make the environment {env_id!r}: {one_line(e)}{hint}") from e
+        raise _cannot_make(env_id, e) from e
+
+
+def check_known(env_id: str) -> None:
+    """Raise BadInput if Gymnasium has no environment of this id. Imports the id's module, which must be allowed."""
+    check_module(env_id)
+    try:
+        gym.spec(env_id)
+    except Exception as e:  # the import of a module may raise anything
+        raise _cannot_make(env_id, e) from e
+
+
+def _cannot_make(env_id: str, e: Exception) -> BadInput:
+    hint = UNKNOWN if isinstance(e, gym.error.NameNotFound | gym.error.NamespaceNotFound) else ""
+    return BadInput(f"cannot make the environment {env_id!r}: {one_line(e)}{hint}")
 
 
 @contextlib.contextmanager

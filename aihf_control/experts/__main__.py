@@ -43,7 +43,7 @@ MOST_CLIPPED = 0.001  # share of observations that an imported policy may meet b
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `python -m aihf_control.experts train|import|show|card|search ...`; return the exit code."""
     commands = {"train": train, "import": import_policy, "show": show, "card": card, "search": search}
-    return exit_code(subcommands, commands, argv, "aihf_control.experts")
+    return exit_code(subcommands, commands, argv, "experts")
 
 
 def train(options: Annotated[TrainOptions, Unnamed] = TRAIN, cfg: Annotated[TrueRewardConfig, Unnamed] = TRUE_REWARD):

@@ -42,6 +42,7 @@ def save_levels(snapshots: Snapshots, spec: EnvSpec, folder: Path, about: str = 
     write_bytes(folder / "card.toml", ("\n".join(lines) + "\n").encode())
     csv = snapshots.to_frame().round(1).to_csv(index=False, lineterminator="\n")
     write_bytes(folder / "training.csv", csv.encode())
+    print(f"policies, card.toml and training.csv: {folder}")
 
 
 def _save_level(level: str, snapshot: Snapshot, spec: EnvSpec, folder: Path) -> str:

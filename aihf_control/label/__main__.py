@@ -18,7 +18,7 @@ from typing import Annotated
 
 import tyro
 
-from aihf_control.core.cli import ends_with_reader, exit_code
+from aihf_control.core.cli import ends_with_reader, exit_code, program_name
 from aihf_control.core.errors import BadInput, at_least_one
 from aihf_control.core.signals import signal_handlers
 from aihf_control.data.dataset import Dataset
@@ -82,7 +82,7 @@ def _parse(argv: Sequence[str] | None) -> tuple[Options, Plan]:
         return options, plan
 
     description = (__doc__ or "").partition("\n")[0]
-    return tyro.cli(command, args=argv, prog="python -m aihf_control.label", description=description)
+    return tyro.cli(command, args=argv, prog=program_name("label"), description=description)
 
 
 def label(options: Options, plan: Plan) -> None:

@@ -55,7 +55,8 @@ def load(name: str) -> ModuleType:
     if name in _temporary:
         return _temporary[name]
     if name not in names():
-        near = difflib.get_close_matches(name, names(), 1)
+        near = difflib.get_close_matches(name, names(), 3)
+        near.sort(key=lambda known: sorted(known) != sorted(name))  # letters that are only swapped come first
         hint = f"did you mean {near[0]}? " if near else ""
         raise BadInput(f"unknown method {name!r}; {hint}known are {', '.join(names())}")
     if name not in find_plugins():

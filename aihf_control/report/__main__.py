@@ -20,7 +20,7 @@ from pathlib import Path
 
 import tyro
 
-from aihf_control.core.cli import ends_with_reader, exit_code
+from aihf_control.core.cli import ends_with_reader, exit_code, program_name
 from aihf_control.core.errors import BadInput
 
 
@@ -42,7 +42,7 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Return its exit code: 0 if at least one run was reported, 2 for bad input."""
     about = (__doc__ or "").splitlines()[0]
-    options = tyro.cli(Options, args=argv, prog="python -m aihf_control.report", description=about)
+    options = tyro.cli(Options, args=argv, prog=program_name("report"), description=about)
     return exit_code(report, options)
 
 

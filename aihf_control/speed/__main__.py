@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 import tyro
 
-from aihf_control.core.cli import ends_with_reader, exit_code
+from aihf_control.core.cli import ends_with_reader, exit_code, program_name
 from aihf_control.core.errors import BadInput, above_zero, at_least_one
 from aihf_control.core.files import write_bytes, write_json
 from aihf_control.core.live import show_progress
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_worker(json.loads(argv[2]), float(argv[1]))
         return 0
     about = (__doc__ or "").splitlines()[0]
-    options = tyro.cli(Options, args=argv, prog="python -m aihf_control.speed", description=about)
+    options = tyro.cli(Options, args=argv, prog=program_name("speed"), description=about)
     try:
         with show_progress("speed"):
             return exit_code(measure, options)

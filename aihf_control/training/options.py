@@ -14,6 +14,7 @@ from aihf_control.core.live import show_progress
 from aihf_control.data.dataset import Dataset, check_sizes
 from aihf_control.data.generate import DataConfig, default_folder, make_dataset
 from aihf_control.data.pool import explain_missing, find_bundled_policies
+from aihf_control.environments.making import check_known
 from aihf_control.environments.modules import check_module
 from aihf_control.environments.watchdog import DEFAULT_TIMEOUT, check_limit
 from aihf_control.models.device import device_of, matmul_precision
@@ -129,6 +130,7 @@ def locate_dataset(options: Options) -> tuple[Path, bool]:
         return folder, False
     check_module(options.env)  # it may have been read from a file
     if not find_bundled_policies(options.env):
+        check_known(options.env)
         raise BadInput(
             f"{explain_missing(options.env)}, so no default dataset; make one with `aihf data make "
             f"--env {options.env} --policy expert=FILE.zip --levels expert --out FOLDER` or `aihf data import`, "

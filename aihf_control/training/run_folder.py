@@ -164,7 +164,10 @@ def clear_for_resume(folder: Path) -> None:
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
-        raise BadInput(f"there is no run to resume in {folder}: it has no config.json")
+        raise BadInput(
+            f"there is no run to resume in {folder}: it has no config.json, which the first evaluation writes; "
+            "start the run again with its first command"
+        )
     config = read_json(path)
     kinds = {"options": dict, "workers": int, "cell": dict, "dataset": dict, "versions": dict}
     for name, kind in kinds.items():

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 import tyro
 
-from aihf_control.core.cli import ends_with_reader, exit_code
+from aihf_control.core.cli import ends_with_reader, exit_code, program_name
 from aihf_control.core.errors import BadInput
 from aihf_control.core.files import check_writable, lock, write_bytes
 from aihf_control.core.provenance import commit, versions
@@ -34,7 +34,7 @@ from aihf_control.yardstick.table import Rows, compare, read
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 2 for bad input, 130 if interrupted, 143 if paused by SIGTERM."""
     about = (__doc__ or "").splitlines()[0]
-    options = tyro.cli(Options, args=argv, prog="python -m aihf_control.yardstick", description=about)
+    options = tyro.cli(Options, args=argv, prog=program_name("yardstick"), description=about)
     try:
         return exit_code(compare, options.out, options.reach) if options.table else exit_code(_measure_watched, options)
     except KeyboardInterrupt:

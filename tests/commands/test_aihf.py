@@ -2,7 +2,7 @@
 
 import pytest
 
-from aihf_control import __version__
+from aihf_control import __version__, run
 from aihf_control.__main__ import ABOUT, COMMANDS, main
 from aihf_control.experts.__main__ import main as experts
 
@@ -31,6 +31,21 @@ def test_version(capsys):
 )
 def test_an_unknown_command_is_refused_with_the_nearest(command, typed, said, capsys):
     assert command([typed]) == 2 and capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("command", "line", "usage"),
+    [
+        (main, ["run", "--help"], "usage: aihf run "),
+        (main, ["experts", "train", "--help"], "usage: aihf experts train "),
+        (run.main, ["--help"], "usage: python -m aihf_control.run "),
+        (experts, ["train", "--help"], "usage: python -m aihf_control.experts train "),
+    ],
+)
+def test_usage_names_the_command_as_it_was_started(command, line, usage, capsys):
+    with pytest.raises(SystemExit):
+        command(line)
+    assert usage in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("words", "code"), [(["bash"], 0), (["zsh"], 0), (["fish"], 2), ([], 2)])

@@ -262,6 +262,7 @@ def refused(tmp_path, monkeypatch, capfd):
         (["--pairs", "61"], "--pairs 61: the dataset has 60"),
         (["--device", "abacus"], "--device abacus"),
         (["--method", "rhlf"], "did you mean rlhf?"),
+        (["--method", "ahif"], "did you mean aihf?"),
         (["--method=nothing"], "unknown method 'nothing'"),
         (["--env", "HalfCheetah-v4"], "is a dataset of Hopper-v4"),
         (["--env", "Nope-v0"], "is a dataset of Hopper-v4"),
@@ -313,7 +314,8 @@ def test_bc_refuses_updates_of_a_clone_that_it_does_not_have(dataset_folder, tmp
 
 
 def test_an_unknown_environment_without_a_dataset_is_refused(refused):
-    refused(["--env", "Nope-v0"], "Nope-v0")
+    refused(["--env", "Nope-v0"], "cannot make the environment 'Nope-v0'")
+    refused(["--env", "Hoper-v4"], "Did you mean: `Hopper`?")
 
 
 def test_an_environment_without_bundled_policies_is_refused_with_what_to_do(refused):

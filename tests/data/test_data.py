@@ -123,6 +123,10 @@ def test_a_missing_file_is_refused(copy, name):
     refused(copy, name)
 
 
+def test_a_folder_that_is_no_dataset_is_refused_with_what_makes_one(tmp_path):
+    refused(tmp_path / "typo", "meta.json", "is no dataset", "aihf data make")
+
+
 @pytest.mark.parametrize("field", ["env", "horizon", "demonstrations", "sha256", "expert_returns"])
 def test_a_missing_meta_field_is_refused(copy, field):
     change_meta(copy, **{field: None})

@@ -546,7 +546,8 @@ def test_a_finished_run_says_so(left_off, capsys):
 
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
     assert run.main(["--resume", str(tmp_path)]) == 2
-    assert "no run to resume" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no run to resume" in said and "start the run again" in said
 
 
 @pytest.mark.parametrize(
