@@ -149,10 +149,10 @@ def test_other_seeds_other_data_and_damage_are_computed_anew(dataset, tmp_path, 
 
 
 def test_a_killed_run_does_not_clone_again(dataset, tmp_path, counted):
-    cell = cell_for("dpo")
+    cell, whole = cell_for("dpo"), unbroken("dpo", dataset)
     events = train_lanes(cell, dataset, place=CheckpointPlace(tmp_path))
     next(event for event in events if isinstance(event, Evaluated))  # that of the clone
     events.close()
     counted.clear()
-    same(outcome(train_lanes(cell, dataset, place=CheckpointPlace(tmp_path))), unbroken("dpo", dataset))
+    same(outcome(train_lanes(cell, dataset, place=CheckpointPlace(tmp_path))), whole)
     assert "Cloner.step" not in counted
