@@ -104,4 +104,5 @@ class PrincipledReward:
         assert clips, "this penalty needs comparisons"
         c = draw_principles(self.rng.uniform(self.cfg.batch, 2 * self.m + 1))
         a, b = (self.net.inputs(x.obs, torch.cat([x.act, c], -1)) for x in map(clips.sample, [self.cfg.batch] * 2))
-        return self.cfg.penalty * gradient_penalty(self.net.smooth_features, a, b, self.rng.uniform(self.cfg.batch, 1))
+        mixing = self.rng.uniform(self.cfg.batch, 1)
+        return self.cfg.penalty * gradient_penalty(self.net.smooth_features, a, b, mixing, self.cfg.slope)

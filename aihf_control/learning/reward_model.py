@@ -40,8 +40,9 @@ class RewardConfig:
     """Initial alive bonus per step; it is learned."""
     alive_bound: float = 2.0
     """Bound of the alive bonus."""
-    span: float = 0.25
-    """Largest difference of a step's reward from the alive bonus; 0: unbounded."""
+    span: float = 0.0
+    """Largest difference of a step's reward from the alive bonus; 0: unbounded. A bound leaves the reward without a
+    slope between the agent and a demonstrator that is far away."""
     alive_lr: float = 1e-3
     """Adam's learning rate for the alive bonus."""
     batch: int = 256
@@ -51,6 +52,8 @@ class RewardConfig:
     trajectories, which are subsampled to every tenth step."""
     last: int = 10_000
     """Last steps of the agent's replay buffer from which its batch is drawn."""
+    slope: float = 0.1
+    """Largest norm of the reward's gradient, in standard deviations of the observations, that is not penalised."""
     penalty: float = 10.0
     """Weight of the gradient penalty."""
     tau: float = 0.02
@@ -68,12 +71,14 @@ class RewardConfig:
         at_least_one({"--reward.batch": self.batch, "--reward.pair-steps": self.pair_steps, "--reward.last": self.last})
         if self.tau <= 0 or self.decay <= 0:
             raise BadInput("--reward.tau and --reward.decay must be above 0")
+        if self.slope <= 0:
+            raise BadInput(f"--reward.slope must be above 0, got {self.slope}")
         if not 0 <= self.mistakes < 0.5 or self.span < 0:
             given = f"got {self.mistakes} and {self.span}"
             raise BadInput(f"--reward.mistakes must be from 0 to below 0.5 and --reward.span at least 0, {given}")
 
 
-PAPERS_REWARD = RewardConfig(actions=True, span=0.0, mistakes=0.0)
+PAPERS_REWARD = RewardConfig(actions=True, slope=1.0, mistakes=0.0)
 """A reward r(s, a) with the plain Bradley-Terry model, as in the paper of AIHF."""
 
 
@@ -199,7 +204,8 @@ class RewardModel:
         return self.net.inputs(batch.obs, batch.act)
 
     def _penalty(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.cfg.penalty * gradient_penalty(self.net.smooth_features, a, b, self.rng.uniform(a.shape[1], 1))
+        mixing = self.rng.uniform(a.shape[1], 1)
+        return self.cfg.penalty * gradient_penalty(self.net.smooth_features, a, b, mixing, self.cfg.slope)
 
     def state_dict(self) -> dict:
         return {name: getattr(self, name).state_dict() for name in ("net", "opt", "pace", "rng")}

@@ -98,7 +98,15 @@ class SAC:
     pi_0 while the critics are untrained, to `alpha`.
     """
 
-    def __init__(self, dims: Dims, cfg: SACConfig, policy: Policy | None = None, prior: Policy | None = None):
+    def __init__(
+        self,
+        dims: Dims,
+        cfg: SACConfig,
+        policy: Policy | None = None,
+        prior: Policy | None = None,
+        factor: Tensor | float = 1.0,
+    ):
+        """`factor`, a number or (L,), multiplies the weight `cfg.alpha` of the KL divergence from a prior."""
         self.dims, self.cfg, self.prior = dims, cfg, prior
         if cfg.kl and prior is None:
             raise BadInput("--sac.kl is a budget of the KL divergence from a clone, which this run does not have")
@@ -110,7 +118,8 @@ class SAC:
         self.q_target.load_state_dict(self.q.state_dict())
         self.fixed_q = frozen_view(self.q)
         alpha = [cfg.alpha[seed % len(cfg.alpha)] if cfg.alpha else 1.0 for seed in dims.seeds]
-        self.log_alpha = torch.tensor(alpha, device=dims.device)[:, None].log().requires_grad_()
+        weight = torch.tensor(alpha, device=dims.device) * (1.0 if prior is None else factor)
+        self.log_alpha = weight[:, None].log().requires_grad_()
         self.opt_pi = Adam(self.policy.parameters(), cfg.lr, slow=self.average.parameters(), rate=cfg.average)
         self.opt_q = Adam(self.q.parameters(), cfg.lr, slow=self.q_target.parameters(), rate=cfg.tau)
         self.opt_alpha = Adam([self.log_alpha], cfg.lr)

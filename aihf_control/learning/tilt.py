@@ -37,11 +37,16 @@ class TiltConfig:
     """Gradient steps of the reward on the comparisons."""
     episodes: int = 2
     """Greedy episodes of each clone in which the clone of the tilted demonstrations is compared with the plain one."""
+    far: float = 0.15
+    """Factor of `sac.alpha` for a clone that is worth nothing beside the tilted demonstrations; it rises geometrically
+    to 1 with what the clone is worth. 1: the policy is held as near to every clone. Not used with `sac.kl`."""
 
     def __post_init__(self):
         if not 0 <= self.share <= 1 or not 0 < self.mass < 1:
             raise BadInput(f"--tilt.share {self.share}, --tilt.mass {self.mass}: both must be between 0 and 1")
         at_least_one({"--tilt.updates": self.updates, "--tilt.episodes": self.episodes})
+        if not 0 < self.far <= 1:
+            raise BadInput(f"--tilt.far {self.far} must be above 0 and at most 1")
         if self.temperature <= 0:
             raise BadInput(f"--tilt.temperature {self.temperature} must be above 0")
 
@@ -108,9 +113,11 @@ class TiltedDemos:
     def __init__(self, task: Task, reward: RewardConfig, cfg: TiltConfig):
         self.r, self.scale = fit_and_test(task, reward, cfg.updates)
         self.buffer, self.segments = task.given()
-        score = self.scale * self._returns(self.r, self.segments) / cfg.temperature
+        returns = self._returns(self.r, self.segments)
+        score = self.scale * returns / cfg.temperature
         weight = segment_weights(score, self.segments, cfg.share, 1 - self.scale * (1 - cfg.mass))
         self.demo_mass = (weight * self.segments.demo).sum(-1)
+        self.best, self.usual = (weight * returns).sum(-1), self._mean_of_compared(returns)
         self.absorbed = (weight * (1 - self.segments.rows / self.segments.length.clamp(min=1))).sum(-1)
         self.cumulated = self.segments.spread(weight, self.buffer.capacity).cumsum(-1)
         self.rng = Random(task.dims, "tilted demonstrations")
@@ -120,6 +127,19 @@ class TiltedDemos:
         """Return the segments' returns in logits of Bradley-Terry, (L, M)."""
         reward = torch.cat([r(steps.obs, steps.act) for steps in self.buffer.chunks(CHUNK)], 1)
         return segments.totals(reward) / (r.cfg.tau * segments.length.clamp(min=1))
+
+    def _mean_of_compared(self, returns: Tensor) -> Tensor:
+        clip = ((self.segments.length > 0) & (self.segments.demo == 0)).float()
+        return (clip * returns).sum(-1) / clip.sum(-1)
+
+    def worth(self, returns: Tensor) -> Tensor:
+        """Return how much a policy with these learned returns, (L,), is worth: from 0 to 1, (L,).
+
+        0 is the mean of the compared segments, 1 the mean of the tilted demonstrations. The less the reward predicts
+        held-out comparisons, the nearer it is to 1.
+        """
+        share = (returns - self.usual) / (self.best - self.usual).clamp(min=1e-6)
+        return 1 - self.scale.squeeze(-1) * (1 - share.clamp(0, 1))
 
     def sample(self, n: int) -> Batch:
         """Draw `n` transitions per lane with replacement."""
@@ -137,18 +157,21 @@ class TiltedDemos:
 
 def clone_demos(
     task: Task, cfg: CloneConfig, hidden: tuple[int, ...], reward: RewardConfig, tilt: TiltConfig
-) -> tuple[Policy, TiltedDemos | GivenDemos]:
-    """Return a clone of the demonstrations, and these; with a `tilt.share`, tilted by the comparisons.
+) -> tuple[Policy, TiltedDemos | GivenDemos, Tensor]:
+    """Return a clone of the demonstrations, these, and the factor of the KL's weight for that clone, (L,).
 
-    The clone is that of the given demonstrations in lanes where its greedy episodes return more, under the reward that
-    is fitted to the comparisons, than those of the tilted clone: that of a mixture of gaits can fall.
+    With a `tilt.share` the demonstrations are tilted by the comparisons. The clone is that of the given demonstrations
+    in lanes where its greedy episodes return more, under the reward that is fitted to the comparisons, than those of
+    the tilted clone: that of a mixture of gaits can fall. The factor is `tilt.far` for a clone that is worth nothing,
+    so that the policy can leave it, and 1 for one that is worth as much as the demonstrations.
     """
     plain = clone(task, cfg, hidden)
     if not tilt.share or cfg.on != "demos":
-        return plain, GivenDemos(task)
+        return plain, GivenDemos(task), torch.ones(task.dims.n_lanes, device=task.dims.device)
     demos = TiltedDemos(task, reward, tilt)
     with named("cloning tilted demonstrations"):
         tilted = clone(task, cfg, hidden, demos)
     with torch.no_grad(), named("comparing clones"):
         returns = [demos.r.clip_returns(*task.play_greedy(p, tilt.episodes)).mean(-1) for p in (plain, tilted)]
-    return choose_by_lane(returns[1] > returns[0], tilted, plain), demos
+    chosen = choose_by_lane(returns[1] > returns[0], tilted, plain)
+    return chosen, demos, tilt.far ** (1 - demos.worth(torch.maximum(*returns)))

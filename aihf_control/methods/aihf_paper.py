@@ -11,7 +11,7 @@ Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of s
 
 The policy starts at random, its entropy is rewarded instead of its nearness to a clone, the replay contains its own
 steps only, and the reward is neither bounded nor scaled. The demonstrations are not tilted. The alive bonus, which sets
-the reward's zero for tasks that end by a fall, and the gradient penalty are not the paper's; both are as in `aihf`.
+the reward's zero for tasks that end by a fall, is not the paper's, nor is the penalty on gradients of a norm above 1.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ Demonstrations D, comparisons P, policy pi, reward r_theta, returns R_theta of s
 
     D <- segments of D and P, weighted by a reward fitted to P       learning/tilt.py
     pi, pi_0 <- clone of D, or of the given demonstrations alone, whichever returns more under that reward
+    alpha <- lower, the less pi_0 returns beside D
     theta <- ascend  E_P log sigmoid(R_theta(win) - R_theta(lose))   reward, constant from here on
     for k = 1, 2, ...:                                               reinforcement learning:
         one step of pi, into the replay buffer
@@ -50,8 +51,8 @@ class Config:
 
 def train(task: Task, cfg: Config) -> Iterator[Progress]:
     task.comparisons()  # raises BadInput, before the clone is trained, if there are none
-    pi_0, demos = clone_demos(task, cfg.clone, cfg.sac.hidden, cfg.reward, cfg.tilt)
-    sac = SAC(task.dims, cfg.sac, pi_0, prior=pi_0.frozen_copy() if cfg.kl_to_clone else None)
+    pi_0, demos, factor = clone_demos(task, cfg.clone, cfg.sac.hidden, cfg.reward, cfg.tilt)
+    sac = SAC(task.dims, cfg.sac, pi_0, pi_0.frozen_copy() if cfg.kl_to_clone else None, factor)
     r = RewardModel(task, cfg.reward)
     buffer, reward = Buffer(task.dims, cfg.replay.capacity), RewardUnit(task.dims, r, cfg.reward_unit)
     r.fit(cfg.reward_updates)

@@ -85,15 +85,17 @@ def demo_gap(agent: Tensor, demo: Tensor, agent_absorbed: Tensor, demo_absorbed:
     return (1 - agent_absorbed) * agent.mean(-1) - (1 - demo_absorbed) * demo.mean(-1)
 
 
-def gradient_penalty(features: Callable[[Tensor], Tensor], a: Tensor, b: Tensor, mixing: Tensor) -> Tensor:
-    """Return a one-sided penalty on gradients of `features` with a norm above 1 (Petzka et al., arXiv 1709.08894).
+def gradient_penalty(
+    features: Callable[[Tensor], Tensor], a: Tensor, b: Tensor, mixing: Tensor, most: float = 1.0
+) -> Tensor:
+    """Return a one-sided penalty on gradients of `features` with a norm above `most` (Petzka et al., arXiv 1709.08894).
 
     The gradients are taken at points between a and b (L, B, D), by shares `mixing` (L, B, 1). Without the penalty the
     demonstration gap, which is linear in the reward, is unbounded.
     """
     x = (a + mixing * (b - a)).detach().requires_grad_()
     (slope,) = torch.autograd.grad(features(x).sum(), x, create_graph=True)
-    return F.relu(slope.norm(dim=-1) - 1).square().mean(-1)
+    return F.relu(slope.norm(dim=-1) / most - 1).square().mean(-1)
 
 
 def clip_return(reward: Tensor, real: Tensor, per_step: float) -> Tensor:

@@ -292,6 +292,15 @@ def test_a_policy_stays_near_a_heavy_prior_and_leaves_a_light_one():
     assert moved[100.0] < 0.1 < moved[1e-3]
 
 
+def test_a_factor_by_lane_multiplies_the_weight_of_a_priors_divergence():
+    d, cfg = dims(), dataclasses.replace(TINY, alpha=(0.2,), alpha_fade=0.0)
+    policy, factor = Policy(d, TINY.hidden), torch.linspace(0.1, 1.0, d.n_lanes)
+    held = SAC(d, cfg, policy, policy.frozen_copy(), factor)
+    torch.testing.assert_close(held.alpha().squeeze(-1), 0.2 * factor)
+    free = SAC(d, cfg, Policy(d, TINY.hidden), factor=factor)
+    torch.testing.assert_close(free.alpha(), torch.full_like(free.alpha(), 0.2))  # of the entropy
+
+
 def test_the_automatic_entropy_weight_falls_while_there_is_too_much_entropy():
     d = dims()
     sac = SAC(d, dataclasses.replace(TINY, alpha=()))

@@ -122,7 +122,8 @@ def test_labels_count_as_far_as_they_can_be_predicted(dataset, right, low, high)
 
 def test_without_a_share_the_demonstrations_stay_as_they_are(dataset):
     task = make_task(dataset)
-    policy, demos = clone_demos(task, CloneConfig(updates=3), (8,), CFG, TiltConfig(share=0))
+    policy, demos, factor = clone_demos(task, CloneConfig(updates=3), (8,), CFG, TiltConfig(share=0))
+    assert factor.tolist() == [1, 1]
     assert torch.equal(demos.absorbed, task.demo_absorbed)
     assert demos.sample == task.demos.sample
     plain = clone(make_task(dataset), CloneConfig(updates=3), (8,))
@@ -144,12 +145,36 @@ def test_the_better_clone_is_kept_in_each_lane(dataset, monkeypatch):
     task, returns = make_task(dataset, 40), iter([[2.0, 2.0], [1.0, 3.0]])
     monkeypatch.setattr(RewardModel, "clip_returns", lambda *_: torch.tensor(next(returns))[:, None])
     monkeypatch.setattr(tilt, "fit_and_test", lambda task, cfg, _: (RewardModel(task, cfg), torch.ones(2, 1)))
-    policy, demos = clone_demos(task, CloneConfig(updates=3), (8,), CFG, TILT)
+    policy, demos, factor = clone_demos(task, CloneConfig(updates=3), (8,), CFG, TILT)
+    assert isinstance(demos, TiltedDemos)
+    torch.testing.assert_close(factor, TILT.far ** (1 - demos.worth(torch.tensor([2.0, 3.0]))))
     plain = clone(make_task(dataset, 40), CloneConfig(updates=3), (8,))
     assert torch.equal(policy.mean.weight[0], plain.mean.weight[0])
     assert not torch.equal(policy.mean.weight[1], plain.mean.weight[1])
     assert isinstance(demos, TiltedDemos) and (demos.demo_mass < 0.99).all()
     assert (task.n_steps >= 2 * TILT.episodes).all()  # steps of both clones are counted
+
+
+def test_the_worth_of_a_clone_by_hand(dataset):
+    """Compared segments return 1 and tilted demonstrations 3: a clone that returns 2 is worth a half.
+
+    Where the reward explains half of the labels, what is missing counts by half.
+    """
+    demos = TiltedDemos(make_task(dataset, 40), CFG, TILT)
+    demos.usual, demos.best, demos.scale = torch.ones(2), torch.full((2,), 3.0), torch.tensor([[1.0], [0.5]])
+    for returns, worth in ((2.0, [0.5, 0.75]), (0.0, [0.0, 0.5]), (5.0, [1.0, 1.0])):
+        torch.testing.assert_close(demos.worth(torch.full((2,), returns)), torch.tensor(worth))
+    demos.best = torch.zeros(2)  # below what is usual
+    assert demos.worth(torch.full((2,), 2.0)).tolist() == [1, 1]
+
+
+def test_best_and_usual_are_means_of_segments_by_hand(dataset):
+    demos = TiltedDemos(make_task(dataset, 40), CFG, TILT)
+    returns = demos._returns(demos.r, demos.segments)
+    for lane in range(2):
+        clip = (demos.segments.length[lane] > 0) & (demos.segments.demo[lane] == 0)
+        torch.testing.assert_close(demos.usual[lane], returns[lane][clip].mean())
+    assert (demos.best > demos.usual).all()
 
 
 def test_lanes_are_chosen_one_by_one():
@@ -178,6 +203,7 @@ def test_the_laws_hold_with_tilt_unit_and_budget(method, dataset):
         (lambda: TiltConfig(share=1.5), "--tilt.share 1.5"),
         (lambda: TiltConfig(mass=0.0), "--tilt.mass 0.0"),
         (lambda: TiltConfig(temperature=0.0), "--tilt.temperature 0.0"),
+        (lambda: TiltConfig(far=0.0), "--tilt.far 0.0 must be above 0"),
     ],
 )
 def test_impossible_settings_are_refused(make, word):

@@ -68,6 +68,8 @@ def test_gradient_penalty_by_hand():
     slope = torch.tensor([3.0, 0.5])[:, None]
     loss = gradient_penalty(lambda x: slope * x.squeeze(-1), a, b, mixing)
     torch.testing.assert_close(loss, torch.tensor([4.0, 0.0]))
+    half = gradient_penalty(lambda x: slope * x.squeeze(-1), a, b, mixing, most=0.5)  # (6 - 1)^2
+    torch.testing.assert_close(half, torch.tensor([25.0, 0.0]))
 
 
 def test_gradient_penalty_lowers_the_slope():
