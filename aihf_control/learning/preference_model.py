@@ -103,8 +103,8 @@ class PreferenceModel:
         clips = self.task.clips
         assert clips, "a preference model needs comparisons"
         a, b = (self.net.inputs(x.obs, x.act) for x in (clips.sample(self.cfg.batch) for _ in range(2)))
-        mixing = self.rng.uniform(a.shape[1], 1)
-        return self.cfg.penalty * gradient_penalty(lambda x: self.cyclic_reward(x, opponent), a, b, mixing)
+        mixing, most = self.rng.uniform(a.shape[1], 1), self.cfg.slope
+        return self.cfg.penalty * gradient_penalty(lambda x: self.cyclic_reward(x, opponent), a, b, mixing, most)
 
     @torch.no_grad()
     def set_opponent(self, clips: Clips) -> None:

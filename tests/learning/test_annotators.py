@@ -77,7 +77,7 @@ def test_without_ties_only_0_and_1_are_answers(dataset):
 def test_a_function_that_answers_like_the_teacher_trains_to_the_same_bits(dataset, method):
     oracle = dataclasses.asdict(Teacher(temperature=0.0))
     taught = dataclasses.replace(dataset, meta=dataset.meta | {"annotator": oracle})
-    settings = {"seeds": 2, "steps": 8, "cfg": tiny(method), **FEW}
+    settings = {"seeds": 2, "steps": 24, "cfg": tiny(method), **FEW}
     by_teacher = aihf.train(method, taught, **settings)
     by_function = aihf.train(method, taught, annotator=FunctionAnnotator(higher_return, ties=False), **settings)
     weights = [result.policy.net.state_dict() for result in (by_teacher, by_function)]

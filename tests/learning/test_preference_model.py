@@ -138,7 +138,8 @@ def test_the_penalty_by_hand():
         model.net.form[:, 0, 1] = 5.0
     model.task.clips.data[..., 0] = 0.0  # every step shows 0 in the first input, where tanh(tanh(x)) has slope 1
     opponent = torch.tensor([[0.0, 1.0], [0.0, 0.1]])  # rewards 5 tanh(tanh(x)) and a tenth of it
-    torch.testing.assert_close(model.penalty(opponent), torch.tensor([10.0 * 16, 0.0]))
+    expected = torch.tensor([10.0 * (5 / 0.1 - 1) ** 2, 10.0 * (0.5 / 0.1 - 1) ** 2])
+    torch.testing.assert_close(model.penalty(opponent), expected)
 
 
 def test_the_reward_depends_on_the_opponent(dataset):
