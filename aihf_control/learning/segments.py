@@ -26,6 +26,11 @@ class Segments:
     demo: Tensor
     """1 for a segment of a demonstration."""
 
+    @property
+    def compared(self) -> Tensor:
+        """Whether each is a segment of the comparisons, (L, M)."""
+        return (self.length > 0) & (self.demo == 0)
+
     def totals(self, per_row: Tensor) -> Tensor:
         """Return the sum of a quantity (L, N) over the rows of each segment, (L, M)."""
         sums = F.pad(per_row.double().cumsum(-1), (1, 0))

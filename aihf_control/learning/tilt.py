@@ -79,7 +79,7 @@ def segment_weights(score: Tensor, segments: Segments, share: float, mass: float
     The cap is the score of the last of the best `share` of the compared segments, so these, and a demonstration that
     is as good, count by q0 alone, and one outlier does not take all weight.
     """
-    demo, clip = segments.demo > 0, (segments.length > 0) & (segments.demo == 0)
+    demo, clip = segments.demo > 0, segments.compared
     steps = segments.length * demo
     of_demo, of_clip = mass * steps / steps.sum(-1, keepdim=True), (1 - mass) / clip.sum(-1, keepdim=True)
     log_q0 = torch.where(demo, of_demo, of_clip).log()
@@ -129,7 +129,7 @@ class TiltedDemos:
         return segments.totals(reward) / (r.cfg.tau * segments.length.clamp(min=1))
 
     def _mean_of_compared(self, returns: Tensor) -> Tensor:
-        clip = ((self.segments.length > 0) & (self.segments.demo == 0)).float()
+        clip = self.segments.compared.float()
         return (clip * returns).sum(-1) / clip.sum(-1)
 
     def worth(self, returns: Tensor) -> Tensor:
